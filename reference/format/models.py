@@ -1,0 +1,197 @@
+"""The JSON files of `fixtures/` as pydantic models, strict for our own writer and linter.
+
+JSON Schema files made from these models lie in `fixtures/schema/`. Readers in ports ignore keys they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION = "1.0"
+
+CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Format = Literal["1.0"]
+Profile = Literal["f64", "f32", "bf16", "f16"]
+TapClass = Literal["exact", "floor", "routing", "argmax", "advice"]
+Kind = Literal[
+    "forward",
+    "layer",
+    "attention",
+    "attention_core",
+    "shared_kv_donors",
+    "linear",
+    "rms_norm",
+    "rope",
+    "inv_freq",
+    "embedding",
+    "ple",
+    "ple_index",
+    "mlp",
+    "gelu_tanh",
+    "router",
+    "experts",
+    "softcap",
+    "long_sum",
+    "exp_tanh",
+]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plan(Strict):
+    """How a chained case feeds its L tokens; the cache is always fresh and logits are wanted for every row."""
+
+    steps: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None, description="Tokens per call, in order, with a cache; null is one call without a cache."
+    )
+    left_pad: list[Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, description="Pads at the front of each row of the batch; null when no row is padded."
+    )
+
+
+class TensorFile(Strict):
+    """A safetensors file of the case's directory."""
+
+    file: str
+    sha256: Digest
+
+
+class TapSpec(Strict):
+    """One expected tensor of a case; the list of taps stands in execution order."""
+
+    name: str
+    parents: list[str] = Field(description="Taps that this one is computed from, for naming the first divergence.")
+    axes: list[str] = Field(description="Shape letters: B L S D H K E P N F V X.")
+    dtype: Literal["F64", "F32", "I32", "U8"]
+    shape: list[int]
+    sha256: Digest = Field(description="Of the little-endian row-major bytes of the tensor in the golden file.")
+    cls: TapClass = Field(alias="class", description="How the tap is judged.")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class GoldenPointer(Strict):
+    """A golden stored with another case: rows [start, stop) of its L axis.
+
+    Row b of a left-padded batch holds the first L - left_pad[b] of these rows, behind its pads.
+    """
+
+    case: CaseId
+    rows: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class Provenance(Strict):
+    """Where a golden comes from and how well its two derivations agree."""
+
+    generator: str
+    versions: dict[str, str]
+    command: str
+    derivations: list[str]
+    agreement: float | None = Field(
+        default=None, description="Largest relative RMS difference of the two derivations over all taps; null for one."
+    )
+    agreement_unlifted: float | None = Field(
+        default=None, description="The same with transformers' float32 islands left in place."
+    )
+
+
+class Case(Strict):
+    """One question put to an implementation: inputs, and goldens for some taps (`case.json`)."""
+
+    format: Format = "1.0"
+    id: CaseId
+    kind: Kind
+    model: str | None = None
+    purpose: str
+    hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
+    links: list[str] = []
+    profiles: list[Profile] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
+    inputs: TensorFile | None = None
+    params: dict[str, Any] = {}
+    plan: Plan | None = None
+    golden: TensorFile | GoldenPointer
+    golden_f32: TensorFile | None = Field(
+        default=None, description="Module goldens rounded to F32, for porters who judge themselves."
+    )
+    mask: str | None = Field(
+        default=None, description="U8 input B L: rows with 0 (pads) are masked out of every tap that has axes B and L."
+    )
+    taps: list[TapSpec] = Field(default=[], description="Empty where the golden points into another case.")
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _golden_is_owned_or_pointed_to(self) -> Case:
+        owned = isinstance(self.golden, TensorFile)
+        if owned and not self.taps:
+            raise ValueError("a case with its own golden lists its taps")
+        if not owned and self.taps:
+            raise ValueError("a case that points into another golden inherits that case's taps and lists none")
+        if (self.kind == "forward") != (self.plan is not None):
+            raise ValueError("forward cases have a plan and no other case has one")
+        return self
+
+
+class ModelCard(Strict):
+    """One configuration with its weights (`models/<id>/model.json`)."""
+
+    format: Format = "1.0"
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    member: str = Field(description="The published model whose configuration this is, sizes aside.")
+    purpose: str
+    overrides: dict[str, Any] = Field(description="Configuration fields that differ from the published file.")
+    weights_rule: Literal["int8-splitmix64-v1"] = "int8-splitmix64-v1"
+    tensors: int
+    parameters: int
+    redundant_shared_kv: bool = Field(description="The file carries k/v weights for KV-shared layers, to be ignored.")
+    acceptance: dict[str, float] = Field(
+        description="Relative RMS error at the last layer in f32 and in round-every-op bf16; share of echoed arg-maxes."
+    )
+
+
+class Variant(Strict):
+    """An honest implementation whose error was measured."""
+
+    name: str
+    family: str
+    version: str
+
+
+class Floors(Strict):
+    """The error that honest variants were measured to make (`floors/<profile>.json`)."""
+
+    format: Format = "1.0"
+    profile: Profile
+    variants: list[Variant]
+    seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
+    command: str
+    leave_one_family_out: dict[str, float] = Field(
+        description="Family -> largest error of its variants over the floor that the other families alone would set."
+    )
+    floors: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = Field(
+        description="Case id of the golden -> tap -> [relative RMS, relative maximum]."
+    )
+
+
+class Policy(Strict):
+    """The constants of the judgement that are not floors (`floors/policy.json`)."""
+
+    format: Format = "1.0"
+    floor_factor: float = Field(description="Tolerance is this times the floor ...")
+    ulps: float = Field(description="... but at least this many ulps of the profile's dtype at max|ref|.")
+    agreement: float = Field(description="Largest accepted relative difference of a golden's two derivations.")
+    agreement_per_position: float = Field(
+        description="The same for each unit of the largest position: an ulp of a RoPE frequency turns that far."
+    )
+    acceptance_f32: float
+    acceptance_bf16: float
+    acceptance_echo: float
+    low_precision_products: float = Field(
+        description="Relative error of f32 products from which a run is answered ENVIRONMENT (TF32: near 8e-4)."
+    )

@@ -1,0 +1,28 @@
+"""JSON Schema files for readers in every language, made from the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from reference.format.files import canonical_json, write_atomic
+from reference.format.models import Case, Floors, ModelCard, Policy
+
+SCHEMAS: Mapping[str, type[BaseModel]] = {"case": Case, "model": ModelCard, "floors": Floors, "policy": Policy}
+
+
+def schema_files() -> dict[str, bytes]:
+    """File name -> bytes of each JSON Schema."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{name}.schema.json": canonical_json(dialect | model.model_json_schema(by_alias=True))
+        for name, model in SCHEMAS.items()
+    }
+
+
+def write_schemas(root: Path) -> None:
+    """Write `schema/*.schema.json` under the fixtures folder."""
+    for name, data in schema_files().items():
+        write_atomic(root / "schema" / name, data)

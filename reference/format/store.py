@@ -1,0 +1,245 @@
+"""`Fixtures`: the folder as objects, every read checked against its digest."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from reference.format import tensors
+from reference.format.errors import FixtureError
+from reference.format.files import canonical_json, sha256, write_atomic
+from reference.format.layout import select_rows
+from reference.format.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from reference.format.tensors import Array
+
+SUMS = "SHA256SUMS"
+_Model = TypeVar("_Model", bound=BaseModel)
+_RESTORE = "restore the fixtures (git checkout fixtures/) or regenerate them with `gemma4-conformance export`"
+
+
+def default_root() -> Path:
+    """The `fixtures/` folder beside the packages, in a checkout and in an installed wheel alike."""
+    return Path(__file__).resolve().parents[2] / "fixtures"
+
+
+def read_model(path: Path, model: type[_Model]) -> _Model:
+    """A JSON file as `model`; FixtureError naming the key at fault."""
+    data = tensors.read_bytes(path)
+    try:
+        return model.model_validate(json.loads(data))
+    except (ValueError, RecursionError) as error:  # json's and pydantic's errors are ValueErrors
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+            got = f"{first['msg']} at {where}"
+        else:
+            got = str(error)
+        schema = f"a {model.__name__} of the fixture format (see fixtures/schema/)"
+        raise FixtureError(path, got=got, expected=schema, cure=_RESTORE) from None
+
+
+def write_model(path: Path, value: BaseModel) -> None:
+    """Write a model as canonical JSON, atomically; unset defaults are left out."""
+    write_atomic(
+        path,
+        canonical_json(
+            value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            | {"format": value.model_dump()["format"]}
+        ),
+    )
+
+
+class Fixtures:
+    """The fixtures under one root folder."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+        if not (self.root / "cases").is_dir():
+            raise FixtureError(
+                self.root,
+                got="no folder cases/ in it",
+                expected="the fixtures folder",
+                cure="name it with --fixtures-dir DIR or GEMMA4_FIXTURES",
+            )
+        self._golden_cache: dict[str, dict[str, Array]] = {}
+
+    # Cases
+
+    def case_dir(self, case_id: str) -> Path:
+        """The directory of a case; its id is its path under cases/."""
+        return self.root / "cases" / case_id
+
+    @functools.cached_property
+    def case_ids(self) -> tuple[str, ...]:
+        """Ids of all cases, sorted."""
+        base = self.root / "cases"
+        return tuple(sorted(path.parent.relative_to(base).as_posix() for path in base.rglob("case.json")))
+
+    @functools.cache  # noqa: B019 (a store lives as long as the run)
+    def case(self, case_id: str) -> Case:
+        """The case with this id; FixtureError when it is missing, invalid or names another id."""
+        path = self.case_dir(case_id) / "case.json"
+        case = read_model(path, Case)
+        if case.id != case_id:
+            raise FixtureError(path, got=f"id {case.id!r}", expected=f"its path {case_id!r}", cure=_RESTORE)
+        return case
+
+    def cases(self) -> Iterator[Case]:
+        """All cases in the order of their ids."""
+        return (self.case(case_id) for case_id in self.case_ids)
+
+    def inputs(self, case: Case) -> dict[str, Array]:
+        """The input tensors of a case."""
+        return {} if case.inputs is None else self._tensor_file(case, case.inputs)
+
+    def owner(self, case: Case) -> Case:
+        """The case that stores this case's golden: itself, or the one pointed to."""
+        return self.case(case.golden.case) if isinstance(case.golden, GoldenPointer) else case
+
+    def taps(self, case: Case) -> list[TapSpec]:
+        """The taps to ask of a port, in execution order.
+
+        `self_attn.probs` is asked in plan "no cache" without pads only, where S is the absolute key position.
+        """
+        taps = self.owner(case).taps
+        plain = case.plan is None or (case.plan.steps is None and case.plan.left_pad is None)
+        return taps if plain else [tap for tap in taps if not tap.name.endswith("self_attn.probs")]
+
+    def golden(self, case: Case) -> dict[str, Array]:
+        """Expected tensor of every tap, cut to the case's rows and laid behind the pads of each row of its batch."""
+        owner = self.owner(case)
+        stored = self._owned_golden(owner)
+        if not isinstance(case.golden, GoldenPointer):
+            return {tap.name: stored[tap.name] for tap in self.taps(case)}
+        start, stop = case.golden.rows
+        pads = case.plan.left_pad if case.plan else None
+        return {
+            tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads or [0])
+            for tap in self.taps(case)
+        }
+
+    def _owned_golden(self, owner: Case) -> dict[str, Array]:
+        if owner.id not in self._golden_cache:
+            assert isinstance(owner.golden, TensorFile)
+            arrays = self._tensor_file(owner, owner.golden)
+            path = self.case_dir(owner.id) / owner.golden.file
+            for tap in owner.taps:
+                array = arrays.get(tap.name)
+                if array is None:
+                    got = f"no tensor {tap.name}"
+                elif list(array.shape) != tap.shape:
+                    got = f"shape {list(array.shape)} of {tap.name}"
+                elif tensors.dtype_name(array) != tap.dtype:
+                    got = f"dtype {tensors.dtype_name(array)} of {tap.name}"
+                else:
+                    continue
+                raise FixtureError(path, got=got, expected=f"{tap.dtype} {tap.shape} as case.json says", cure=_RESTORE)
+            self._golden_cache[owner.id] = arrays
+        return self._golden_cache[owner.id]
+
+    def _tensor_file(self, case: Case, entry: TensorFile) -> dict[str, Array]:
+        path = self.case_dir(case.id) / entry.file
+        data = tensors.read_bytes(path)
+        if sha256(data) != entry.sha256:
+            raise FixtureError(
+                path, got=f"SHA-256 {sha256(data)}", expected=f"{entry.sha256} as case.json says", cure=_RESTORE
+            )
+        return tensors.decode(data, path)
+
+    # Models, floors, policy
+
+    def model_dir(self, model_id: str) -> Path:
+        """The directory of a model: an ordinary checkpoint (config.json, model.safetensors) beside its card."""
+        return self.root / "models" / model_id
+
+    def model_card(self, model_id: str) -> ModelCard:
+        """The card of a model."""
+        return read_model(self.model_dir(model_id) / "model.json", ModelCard)
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Ids of the models in the folder, sorted."""
+        return tuple(sorted(path.parent.name for path in (self.root / "models").glob("*/model.json")))
+
+    @functools.cache  # noqa: B019 (as above)
+    def floors(self, profile: str) -> Floors:
+        """The floors of a profile."""
+        return read_model(self.root / "floors" / f"{profile}.json", Floors)
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """The constants of the judgement."""
+        return read_model(self.root / "floors" / "policy.json", Policy)
+
+    # The whole folder
+
+    def files(self) -> list[Path]:
+        """Every file that SHA256SUMS covers, sorted."""
+        found = (path for path in self.root.rglob("*") if path.is_file() and path.name != SUMS)
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def write_sums(self) -> None:
+        """Write SHA256SUMS over all files, in the form that `sha256sum -c` reads."""
+        lines = [f"{sha256(p.read_bytes())}  {p.relative_to(self.root).as_posix()}\n" for p in self.files()]
+        write_atomic(self.root / SUMS, "".join(lines).encode())
+
+    def verify(self) -> list[FixtureError]:
+        """Every fault of the folder: sums, files too few or too many, JSON against its model, tensors against cases."""
+        faults = list(self._sum_faults())
+        for case_id in self.case_ids:
+            try:
+                case = self.case(case_id)
+                self.inputs(case)
+                self._digest_check(case)
+                if isinstance(case.golden, GoldenPointer):
+                    self.golden(case)
+            except FixtureError as error:
+                faults.append(error)
+        for model_id in self.model_ids:
+            try:
+                self.model_card(model_id)
+            except FixtureError as error:
+                faults.append(error)
+        return faults
+
+    def _digest_check(self, case: Case) -> None:
+        if not isinstance(case.golden, TensorFile):
+            return
+        arrays = self._owned_golden(case)
+        for tap in case.taps:
+            digest = tensors.tensor_digest(arrays[tap.name])
+            if digest != tap.sha256:
+                path = self.case_dir(case.id) / case.golden.file
+                raise FixtureError(
+                    path,
+                    got=f"SHA-256 {digest} of {tap.name}",
+                    expected=f"{tap.sha256} as case.json says",
+                    cure=_RESTORE,
+                )
+        if case.golden_f32 is not None:
+            self._tensor_file(case, case.golden_f32)
+
+    def _sum_faults(self) -> Iterator[FixtureError]:
+        sums = self.root / SUMS
+        try:
+            lines = tensors.read_bytes(sums).decode().splitlines()
+            expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        except (FixtureError, UnicodeDecodeError):
+            yield FixtureError(sums, got="no readable file", expected="SHA-256 sums of all fixtures", cure=_RESTORE)
+            return
+        actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}
+        for name in sorted(expected.keys() - actual.keys()):
+            yield FixtureError(self.root / name, got="no file", expected=f"one, as {SUMS} says", cure=_RESTORE)
+        for name in sorted(actual.keys() - expected.keys()):
+            yield FixtureError(actual[name], got="a file", expected=f"none: {SUMS} does not list it", cure=_RESTORE)
+        for name in sorted(actual.keys() & expected.keys()):
+            digest = sha256(actual[name].read_bytes())
+            if digest != expected[name]:
+                yield FixtureError(
+                    actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=_RESTORE
+                )

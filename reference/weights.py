@@ -1,0 +1,198 @@
+"""Weights by rule `int8-splitmix64-v1`: every parameter is a formula that any language computes exactly.
+
+q(name, i) = int8(splitmix64(fnv1a64(utf8(name)) + i) >> 56), all arithmetic modulo 2^64, i the row-major index.
+Matrices: w = q * 2^-k with k = round(log2(73.9 * sqrt(fan_in))). Norms: w = bf16((1 + q/256) * base).
+`name` is `<model id>/<tensor name in Gemma4ForCausalLM's state dict>`. docs/FIXTURES.md tells it line by line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from reference.config import TextConfig
+
+Float64 = npt.NDArray[np.float64]
+
+_MASK = (1 << 64) - 1
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+LAYER_SCALARS = (0.8984375, 1.1015625, 0.953125, 0.984375, 1.046875)
+"""Cycle of `layer_scalar` over the layers: never 1, product near 1."""
+
+MINI_LAYER_SCALARS = {1: 0.005, 2: 1.3}
+"""Extremes of `layer_scalar` that the miniatures put into two early layers."""
+
+
+def bf16(value: npt.ArrayLike) -> Float64:
+    """Round to the nearest bfloat16 (ties to even), as float64."""
+    return np.asarray(value, np.float64).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def fnv1a64(name: str) -> int:
+    """64-bit FNV-1a hash of the UTF-8 bytes of `name`."""
+    digest = 0xCBF29CE484222325
+    for byte in name.encode():
+        digest = ((digest ^ byte) * 0x100000001B3) & _MASK
+    return digest
+
+
+def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The output of one step of SplitMix64 from each state (uint64, any shape)."""
+    z = state + _GAMMA
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+def hash_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint64]:
+    """splitmix64(fnv1a64(name) + i) for i in start..stop-1."""
+    base = np.uint64((fnv1a64(name) + start) & _MASK)
+    return splitmix64(base + np.arange(stop - start, dtype=np.uint64))
+
+
+def q(name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
+    """The signed top byte of each hash word: int8 values of standard deviation 73.9."""
+    return (hash_words(name, start, stop) >> np.uint64(56)).astype(np.uint8).view(np.int8)
+
+
+def matrix(name: str, shape: tuple[int, ...], fan_in: int) -> Float64:
+    """A weight matrix of standard deviation near 1/sqrt(fan_in), exact in bfloat16."""
+    exponent = round(math.log2(73.9 * math.sqrt(fan_in)))
+    return (q(name, 0, math.prod(shape)).astype(np.float64) * 2.0**-exponent).reshape(shape)
+
+
+def norm(name: str, width: int, base: float) -> Float64:
+    """A norm weight within half to one and a half times `base` (itself rounded to bfloat16)."""
+    return bf16((1.0 + q(name, 0, width) / 256.0) * bf16(base))
+
+
+def signed_norm(name: str, width: int, base: float) -> Float64:
+    """A norm weight whose signs come from a second hash of `name + "#sign"`."""
+    signs = np.where(q(name + "#sign", 0, width) < 0, -1.0, 1.0)
+    return norm(name, width, base) * signs
+
+
+def per_expert_scale(name: str, experts: int) -> Float64:
+    """bf16(2^(q/80)): 0.33 to 3."""
+    return EXP2_TABLE[q(name, 0, experts).astype(np.int64) + 128]
+
+
+EXP2_TABLE: Float64 = bf16(np.exp2(np.arange(-128, 128) / 80.0))
+"""bf16(2^(q/80)) for q = -128..127; FIXTURES.md lists the bit patterns, since exp2 is not exact in every language."""
+
+
+def layer_scalar(layer: int, *, mini: bool) -> Float64:
+    """`layer_scalar` of a layer, shape [1]."""
+    value = LAYER_SCALARS[layer % len(LAYER_SCALARS)]
+    if mini:
+        value = MINI_LAYER_SCALARS.get(layer, value)
+    return bf16([value])
+
+
+def layer_norm_bases(config: TextConfig, layer: int) -> Mapping[str, float]:
+    """Base of every norm weight of a layer, by its name below `model.layers.{i}.`."""
+    # Scores have standard deviation about 1.4 at any E; 20 to 30 are reached in the last full layer alone,
+    # where low-precision softmax breaks and no layer is left for the error to grow in.
+    q_norm = (5.6 if layer == config.last_full_layer else 1.4) / math.sqrt(config.head_dim_of(layer))
+    return {
+        "input_layernorm": 1.0,
+        "self_attn.q_norm": q_norm,
+        "self_attn.k_norm": 1.0,
+        "post_attention_layernorm": 0.25,
+        "pre_feedforward_layernorm": 1.0,
+        "pre_feedforward_layernorm_2": 1.0,
+        "post_feedforward_layernorm": 0.25,
+        "post_feedforward_layernorm_1": 0.25,
+        "post_feedforward_layernorm_2": 0.25,
+        "post_per_layer_input_norm": 0.25,
+    }
+
+
+def tensor_shapes(config: TextConfig, *, redundant_shared_kv: bool = False) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of Gemma4ForCausalLM's state dict, the tied head aside, in the order of the layers."""
+    width, per_layer = config.hidden_size, config.hidden_size_per_layer_input
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, width)}
+    if per_layer:
+        packed = config.num_hidden_layers * per_layer
+        shapes["model.embed_tokens_per_layer.weight"] = (config.vocab_size_per_layer_input, packed)
+        shapes["model.per_layer_model_projection.weight"] = (packed, width)
+        shapes["model.per_layer_projection_norm.weight"] = (per_layer,)
+    for layer in range(config.num_hidden_layers):
+        for name, shape in _layer_shapes(config, layer, redundant_shared_kv):
+            shapes[f"model.layers.{layer}.{name}"] = shape
+    shapes["model.norm.weight"] = (width,)
+    return shapes
+
+
+def _layer_shapes(config: TextConfig, layer: int, redundant_kv: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, head_dim = config.hidden_size, config.head_dim_of(layer)
+    queries, keys = config.num_attention_heads * head_dim, config.kv_heads_of(layer) * head_dim
+    yield "input_layernorm.weight", (width,)
+    yield "self_attn.q_proj.weight", (queries, width)
+    yield "self_attn.q_norm.weight", (head_dim,)
+    if redundant_kv or not config.is_kv_shared(layer):
+        yield "self_attn.k_proj.weight", (keys, width)
+        yield "self_attn.k_norm.weight", (head_dim,)
+        if not config.k_eq_v(layer):
+            yield "self_attn.v_proj.weight", (keys, width)
+    yield "self_attn.o_proj.weight", (width, queries)
+    yield "post_attention_layernorm.weight", (width,)
+    yield "pre_feedforward_layernorm.weight", (width,)
+    hidden = config.mlp_width_of(layer)
+    yield "mlp.gate_proj.weight", (hidden, width)
+    yield "mlp.up_proj.weight", (hidden, width)
+    yield "mlp.down_proj.weight", (width, hidden)
+    if config.enable_moe_block:
+        assert config.num_experts
+        assert config.moe_intermediate_size
+        experts, expert_width = config.num_experts, config.moe_intermediate_size
+        yield "router.scale", (width,)
+        yield "router.proj.weight", (experts, width)
+        yield "router.per_expert_scale", (experts,)
+        yield "experts.gate_up_proj", (experts, 2 * expert_width, width)
+        yield "experts.down_proj", (experts, width, expert_width)
+        yield "post_feedforward_layernorm_1.weight", (width,)
+        yield "pre_feedforward_layernorm_2.weight", (width,)
+        yield "post_feedforward_layernorm_2.weight", (width,)
+    yield "post_feedforward_layernorm.weight", (width,)
+    if config.hidden_size_per_layer_input:
+        yield "per_layer_input_gate.weight", (config.hidden_size_per_layer_input, width)
+        yield "per_layer_projection.weight", (width, config.hidden_size_per_layer_input)
+        yield "post_per_layer_input_norm.weight", (width,)
+    yield "layer_scalar", (1,)
+
+
+def tensor(model_id: str, name: str, shape: tuple[int, ...], config: TextConfig, *, mini: bool) -> Float64:
+    """One tensor by the rule, float64 values that bfloat16 holds exactly."""
+    key = f"{model_id}/{name}"
+    if name == "model.norm.weight":
+        return signed_norm(key, shape[0], 20.0)
+    if name == "model.embed_tokens_per_layer.weight":
+        return matrix(key, shape, config.hidden_size_per_layer_input)
+    if name == "model.per_layer_projection_norm.weight":
+        return norm(key, shape[0], 1.0)
+    if not name.startswith("model.layers."):
+        return matrix(key, shape, shape[-1])
+    _, _, index, inner = name.split(".", 3)
+    if inner == "layer_scalar":
+        return layer_scalar(int(index), mini=mini)
+    if inner == "router.scale":
+        return norm(key, shape[0], 1.5 * math.sqrt(config.hidden_size))
+    if inner == "router.per_expert_scale":
+        return per_expert_scale(key, shape[0])
+    bases = layer_norm_bases(config, int(index))
+    base = bases.get(inner.removesuffix(".weight"))
+    return matrix(key, shape, shape[-1]) if base is None else norm(key, shape[0], base)
+
+
+def weights(model_id: str, config: TextConfig, *, mini: bool, redundant_shared_kv: bool = False) -> dict[str, Float64]:
+    """All tensors of a model by the rule."""
+    shapes = tensor_shapes(config, redundant_shared_kv=redundant_shared_kv)
+    return {name: tensor(model_id, name, shape, config, mini=mini) for name, shape in shapes.items()}

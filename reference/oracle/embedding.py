@@ -1,0 +1,15 @@
+"""The scaled token embedding."""
+
+from __future__ import annotations
+
+import math
+
+from reference.oracle.arithmetic import Arithmetic, Array
+
+
+def embed(ids: Array, table: Array, ar: Arithmetic) -> Array:
+    """table[ids] * sqrt(width): ids [B, L], table [V, width] -> [B, L, width].
+
+    The root is rounded to the storage dtype before it multiplies (sqrt(1536) = 39.19 -> 39.25 in bfloat16).
+    """
+    return table[ids] * ar.scalar(math.sqrt(table.shape[-1]), table)

@@ -1,0 +1,42 @@
+"""Keys and values, and the cache that keeps all of them: the window is the mask's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reference.oracle.arithmetic import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValues:
+    """Keys and values [B, K, S, E] with the positions and validity [B, S] of their tokens."""
+
+    keys: Array
+    values: Array
+    positions: Array
+    valid: Array
+
+    def followed_by(self, new: KeyValues) -> KeyValues:
+        """These and `new` along S."""
+        return KeyValues(
+            keys=np.concatenate([self.keys, new.keys], axis=2),
+            values=np.concatenate([self.values, new.values], axis=2),
+            positions=np.concatenate([self.positions, new.positions], axis=1),
+            valid=np.concatenate([self.valid, new.valid], axis=1),
+        )
+
+
+class KVCache:
+    """What each own-KV layer has made so far."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, KeyValues] = {}
+
+    def update(self, layer: int, new: KeyValues) -> KeyValues:
+        """Append a layer's new keys and values; returns all that its queries may see."""
+        if layer in self._layers:
+            new = self._layers[layer].followed_by(new)
+        self._layers[layer] = new
+        return new

@@ -1,0 +1,17 @@
+"""RMSNorm: y = x / sqrt(mean(x^2) + eps) * w. The weight is w, not 1 + w."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reference.oracle.arithmetic import Arithmetic, Array
+
+
+def rms_norm(x: Array, weight: Array | None, eps: float, ar: Arithmetic) -> Array:
+    """Normalise the last axis of x [..., D]; `weight` [D] may be absent (v_norm, router)."""
+    wide = x.astype(ar.wide)
+    mean_square = ar.sum(wide * wide) / ar.scalar(x.shape[-1], wide)  # [..., 1]
+    y = wide / np.sqrt(mean_square + ar.scalar(eps, wide))
+    if weight is not None:
+        y = y * weight.astype(ar.wide)
+    return y.astype(x.dtype)

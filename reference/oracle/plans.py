@@ -1,0 +1,46 @@
+"""Plans: how a case feeds its tokens, and the taps of all calls as one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from reference.oracle.arithmetic import Array
+from reference.oracle.decoder import Decoder
+from reference.oracle.kv_cache import KVCache
+from reference.taps import model_taps
+
+
+def run(
+    decoder: Decoder,
+    ids: Array,
+    positions: Array,
+    *,
+    valid: Array | None = None,
+    steps: Sequence[int] | None = None,
+    want: Collection[str] | None = None,
+) -> dict[str, Array]:
+    """Taps of ids [B, L] fed in `steps` (None: one call without a cache), concatenated along L.
+
+    `want` names the taps to keep, all by default. ValueError when the steps do not add up to L.
+    """
+    length = ids.shape[1]
+    if steps is not None and sum(steps) != length:
+        raise ValueError(f"the steps {list(steps)} add up to {sum(steps)} tokens, the case has {length}")
+    cache = None if steps is None else KVCache()
+    parts: dict[str, list[Array]] = {}
+
+    def record(name: str, value: Array) -> None:
+        if want is None or name in want:
+            parts.setdefault(name, []).append(value)
+
+    start = 0
+    for step in steps or [length]:
+        rows = slice(start, start + step)
+        decoder.forward(ids[:, rows], positions[:, rows], None if valid is None else valid[:, rows], cache, record)
+        start += step
+    axis = {tap.name: tap.axes.index("L") for tap in model_taps(decoder.config)}
+    # S grows with the calls, so the probabilities of several calls are no one tensor.
+    whole = {name: values for name, values in parts.items() if len(values) == 1 or not name.endswith(".probs")}
+    return {name: np.concatenate(values, axis[name]) for name, values in whole.items()}

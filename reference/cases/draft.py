@@ -1,0 +1,43 @@
+"""A case before it has a golden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reference.format import Plan
+from reference.format.tensors import Array
+from reference.taps import Tap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """Inputs and description of a case; `taps` in execution order, `pointer` where another case owns the golden."""
+
+    id: str
+    kind: str
+    purpose: str
+    taps: list[Tap]
+    model: str | None = None
+    hunts: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    """Profiles that are asked; all when empty."""
+    exact_in: str | None = None
+    """The one profile in whose arithmetic the golden is computed, to be met to the bit."""
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+    pointer: tuple[str, int] | None = None
+    """(case id, rows): the golden is the first `rows` rows of that case's."""
+
+    @property
+    def owner(self) -> str:
+        """Id of the case that stores the golden."""
+        return self.pointer[0] if self.pointer else self.id
+
+
+def tap(name: str, axes: str, *parents: str) -> Tap:
+    """A module case's tap; axes as one string, "B L D"."""
+    return Tap(name=name, axes=tuple(axes.split()), parents=parents)

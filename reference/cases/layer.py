@@ -1,0 +1,135 @@
+"""Teacher-forced cases: one layer, or its attention alone, on hidden states of the forward golden."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from reference import weights
+from reference.cases.draft import Draft
+from reference.cases.forward import golden_ids
+from reference.config import TextConfig
+from reference.format.tensors import Array
+from reference.models import MODELS, Model
+from reference.oracle import plans
+from reference.oracle.decoder import Decoder
+from reference.taps import Tap, layer_taps, output_of
+
+ATTENTION_MODELS = ("e2b-mini", "12b-mini")
+"""With KV sharing and with K = V: between them every kind of attention there is."""
+
+
+def drafts(seed: int = 0) -> Iterator[Draft]:
+    """A `layer` case for every kind of layer of every miniature; an `attention` case for every kind of attention."""
+    for model in MODELS.values():
+        if model.nested:
+            for name, layer in layer_kinds(model.config).items():
+                yield layer_draft(model, name, layer, seed)
+                if model.id in ATTENTION_MODELS:
+                    yield attention_draft(model, name, layer, seed)
+
+
+def layer_kinds(config: TextConfig) -> dict[str, int]:
+    """Name -> index of a layer of every kind: sliding or full, own or shared keys and values, and the hot last one."""
+    kinds: dict[str, int] = {}
+    for layer in range(config.num_hidden_layers):
+        span = "sliding" if config.is_sliding(layer) else "full"
+        owner = "shared" if config.is_kv_shared(layer) else "own"
+        hot = "-hot" if layer == config.last_full_layer else ""
+        kinds.setdefault(f"{span}-{owner}{hot}", layer)
+    return kinds
+
+
+def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
+    """A layer on the hidden state that enters it."""
+    hidden = _golden(model.id, seed)[output_of(layer)]
+    return Draft(
+        id=f"layer/{model.id}/{name}",
+        kind="layer",
+        model=model.id,
+        purpose=f"Layer {layer} ({name}) on given hidden states, two tokens past the window.",
+        hunts=_layer_hunts(model.config, layer),
+        taps=inner_taps(model.config, layer),
+        inputs={"hidden": _bf16(hidden), **_positions_and_donor(model, layer, seed), **_ple_slice(model, layer, seed)},
+        params={"layer": layer},
+    )
+
+
+def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
+    """A layer's attention on its normalised input."""
+    x = _golden(model.id, seed)[f"model.layers.{layer}.input_layernorm"]
+    prefix = f"model.layers.{layer}.self_attn."
+    return Draft(
+        id=f"attention/{model.id}/{name}",
+        kind="attention",
+        model=model.id,
+        purpose=f"The attention of layer {layer} ({name}) on given normalised hidden states.",
+        hunts=("attn-scale-not-one", *_attention_hunts(model.config, layer)),
+        taps=_closed([tap for tap in layer_taps(model.config, layer) if tap.name.startswith(prefix)]),
+        inputs={"x": _bf16(x), **_positions_and_donor(model, layer, seed)},
+        params={"layer": layer},
+    )
+
+
+def inner_taps(config: TextConfig, layer: int) -> list[Tap]:
+    """The taps of a layer with parents inside the layer alone."""
+    return _closed(layer_taps(config, layer))
+
+
+def _closed(taps: list[Tap]) -> list[Tap]:
+    names = {tap.name for tap in taps}
+    return [
+        Tap(name=tap.name, axes=tap.axes, parents=tuple(parent for parent in tap.parents if parent in names))
+        for tap in taps
+    ]
+
+
+@functools.lru_cache(maxsize=2)
+def _golden(model_id: str, seed: int) -> dict[str, Array]:
+    model = MODELS[model_id]
+    ids = golden_ids(model, seed)[:, : model.config.sliding_window + 2]
+    built = weights.weights(model.id, model.config, mini=True)
+    return plans.run(Decoder(model.config, built), ids, np.arange(ids.shape[1], dtype=np.int32)[None])
+
+
+def _positions_and_donor(model: Model, layer: int, seed: int) -> dict[str, Array]:
+    golden = _golden(model.id, seed)
+    tensors: dict[str, Array] = {"positions": np.arange(golden["logits"].shape[1], dtype=np.int32)[None]}
+    if model.config.is_kv_shared(layer):
+        donor = f"model.layers.{model.config.kv_donor(layer)}.self_attn."
+        tensors["k"], tensors["v"] = _bf16(golden[donor + "k_rope"]), _bf16(golden[donor + "v_norm"])
+    return tensors
+
+
+def _ple_slice(model: Model, layer: int, seed: int) -> dict[str, Array]:
+    if not model.config.hidden_size_per_layer_input:
+        return {}
+    return {"ple": _bf16(_golden(model.id, seed)["model.ple"][:, :, layer])}
+
+
+def _bf16(x: Array) -> Array:
+    return weights.bf16(x).astype(np.float32)
+
+
+def _attention_hunts(config: TextConfig, layer: int) -> tuple[str, ...]:
+    hunts = ["sliding-window-inclusive-off-by-one"] if config.is_sliding(layer) else ["prop-rope-contiguous-prefix"]
+    if config.k_eq_v(layer):
+        hunts += ["keqv-v-from-normed-roped-k", "v-norm-missing"]
+    if config.is_kv_shared(layer):
+        hunts += ["kv-share-gated-on-cache"]
+    if layer == config.last_full_layer:
+        hunts += ["attn-softmax-low-precision"]
+    return tuple(hunts)
+
+
+def _layer_hunts(config: TextConfig, layer: int) -> tuple[str, ...]:
+    hunts = ["layer-scalar-dropped", "rmsnorm-plus-one", *_attention_hunts(config, layer)]
+    if config.enable_moe_block:
+        hunts += ["router-double-norm", "per-expert-scale-missing-or-pre-softmax", "gate-up-interleaved-split"]
+    if config.hidden_size_per_layer_input:
+        hunts += ["layer-scalar-wrong-place", "ple-not-implemented"]
+    if config.use_double_wide_mlp:
+        hunts += ["double-wide-mlp-layer-set"]
+    return tuple(hunts)

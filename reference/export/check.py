@@ -1,0 +1,81 @@
+"""Fixtures made again against the stored ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reference.export.agreement import worst
+from reference.export.exporter import GENERATED, Progress, staged
+from reference.format import Policy, tensors
+from reference.format.store import read_model
+
+_F32_AGREEMENT = 2.0**-23
+"""F32 goldens are rounded from float64: where its last bits differ between machines, one ulp may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Files that are equal to the bit, files whose goldens agree within rounding, and what differs, a line each."""
+
+    equal: int
+    close: int
+    faults: list[str]
+
+
+def check(root: Path, progress: Progress) -> Comparison:
+    """Make everything again beside `root` and compare; `root` is not touched."""
+    policy = read_model(root / "floors" / "policy.json", Policy)
+    with staged(root, progress) as made:
+        return _compare(made, root, policy.agreement)
+
+
+def _compare(made: Path, stored: Path, agreement: float) -> Comparison:
+    equal, close, faults = 0, 0, []
+    names = sorted(_files(made) | _files(stored))
+    for name in names:
+        new, old = made / name, stored / name
+        if not new.exists() or not old.exists():
+            faults.append(f"{name}: {'not made' if old.exists() else 'not stored'}")
+        elif new.read_bytes() == old.read_bytes():
+            equal += 1
+        elif fault := _difference(new, old, agreement):
+            faults.append(f"{name}: {fault}")
+        else:
+            close += 1
+    return Comparison(equal=equal, close=close, faults=faults)
+
+
+def _files(root: Path) -> set[str]:
+    return {
+        path.relative_to(root).as_posix() for part in GENERATED for path in (root / part).rglob("*") if path.is_file()
+    }
+
+
+def _difference(new: Path, old: Path, agreement: float) -> str:
+    """What differs beyond rounding; empty where nothing does."""
+    if new.name == "case.json":
+        return "" if _essence(new) == _essence(old) else "another description"
+    if not new.name.startswith("expected"):
+        return "other bytes"
+    made, stored = tensors.read(new), tensors.read(old)
+    if made.keys() != stored.keys():
+        return "other tensors"
+    figure, tap = worst(made, stored)
+    limit = max(agreement, _F32_AGREEMENT if made[tap].dtype == np.float32 else 0.0)
+    return "" if figure <= limit else f"{tap} differs by {figure:.1e} (relative RMS), expected at most {limit:.0e}"
+
+
+def _essence(path: Path) -> Any:
+    """A case.json without its provenance and the digests of its goldens."""
+    case = json.loads(path.read_text())
+    case.pop("provenance")
+    for key in ("golden", "golden_f32"):
+        case.get(key, {}).pop("sha256", None)
+    for tap in case.get("taps", []):
+        tap.pop("sha256")
+    return case

@@ -1,0 +1,95 @@
+"""The two derivations of a golden: the oracle, and transformers in float64."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from reference.cases import Draft
+from reference.export.checkpoint import model_weights
+from reference.format.tensors import Array
+from reference.models import MODELS
+from reference.oracle import answers
+from reference.oracle.arithmetic import F64, PROFILES
+from reference.oracle.decoder import Decoder
+from reference.transformers_model import TransformersModel, modules
+from reference.transformers_model.arrays import DType
+
+Taps = dict[str, Array]
+
+
+def by_oracle(draft: Draft) -> Taps:
+    """The oracle's taps in float64, or in the arithmetic of the profile that the case is exact in."""
+    if draft.model is None:
+        return answers.module(draft.kind, draft.params, draft.inputs, PROFILES[draft.exact_in or "f64"])
+    decoder = _oracle(draft.model)
+    if draft.kind == "forward":
+        return answers.forward(decoder, draft.inputs, draft.plan.steps if draft.plan else None)
+    run = answers.layer if draft.kind == "layer" else answers.layer_attention
+    return run(decoder, draft.params, draft.inputs)
+
+
+def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
+    """transformers' taps in float64 (or the exact profile), its float32 islands lifted or left."""
+    x = draft.inputs
+    if draft.kind in _OTHER_MODULES:
+        return _OTHER_MODULES[draft.kind](draft)
+    if draft.model is None:
+        dtype = _DTYPES[draft.exact_in or "f64"]
+        return modules.answer(draft.kind, draft.params, x, dtype=dtype, lifted=lifted and draft.exact_in is None)
+    model = _transformers(draft.model, lifted)
+    if draft.kind == "forward":
+        assert draft.plan is not None
+        return model.run(x["ids"], positions=x["positions"], steps=draft.plan.steps, left_pad=draft.plan.left_pad)
+    shared = (x["k"], x["v"]) if "k" in x else None
+    if draft.kind == "layer":
+        return model.run_layer(
+            draft.params["layer"], x["hidden"], positions=x["positions"], ple=x.get("ple"), shared_kv=shared
+        )
+    return model.run_attention(draft.params["layer"], x["x"], positions=x["positions"], shared_kv=shared)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Torch on one thread: quicker on products this small, and the same sums on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.lru_cache(maxsize=2)
+def _oracle(model_id: str) -> Decoder:
+    model = MODELS[model_id]
+    return Decoder(model.config, model_weights(model), F64)
+
+
+@functools.lru_cache(maxsize=4)
+def _transformers(model_id: str, lifted: bool) -> TransformersModel:
+    model = MODELS[model_id]
+    return TransformersModel(
+        dict(model.text_config), model_weights(model), dtype="float64", attention="eager", lifted=lifted
+    )
+
+
+def _softcap(draft: Draft) -> Taps:
+    """transformers' soft cap stands inline in its model's forward: torch alone computes it here."""
+    x = torch.tensor(draft.inputs["x"], dtype=torch.float64)
+    return {"y": (torch.tanh(x / draft.params["cap"]) * draft.params["cap"]).numpy()}
+
+
+def _ple_index(draft: Draft) -> Taps:
+    """No implementation computes this offset openly: NumPy's row-major index is the second derivation."""
+    p = draft.params
+    offset = np.ravel_multi_index((p["id"], p["layer"], p["channel"]), (1 << 18, p["num_layers"], p["width"]))
+    return {"offset": np.frombuffer(str(int(offset)).encode(), np.uint8)}
+
+
+_DTYPES: Mapping[str, DType] = {"f64": "float64", "bf16": "bfloat16", "f16": "float16"}
+_OTHER_MODULES: Mapping[str, Callable[[Draft], Taps]] = {"softcap": _softcap, "ple_index": _ple_index}

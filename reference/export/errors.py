@@ -1,0 +1,5 @@
+"""The errors of making fixtures; each message is one line."""
+
+
+class ExportError(Exception):
+    """A model, golden or floor is not acceptable."""

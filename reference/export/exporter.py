@@ -1,0 +1,87 @@
+"""The whole export: into a staging folder first, then swapped in, so that an interrupted run changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reference.cases import Draft, all_drafts
+from reference.export.acceptance import acceptance, check_acceptance
+from reference.export.checkpoint import model_weights, write_checkpoint
+from reference.export.derive import single_threaded
+from reference.export.writer import Writer
+from reference.format import Fixtures, ModelCard, Policy
+from reference.format.schema import write_schemas
+from reference.format.store import read_model, write_model
+from reference.models import MODELS, Model
+
+GENERATED = ("models", "cases", "schema")
+"""Folders that an export replaces; floors are measured, not exported."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what comes next."""
+
+
+def export(root: Path, progress: Progress) -> None:
+    """Make the fixtures under `root` again."""
+    with staged(root, progress) as staging:
+        for name in GENERATED:
+            old = staging / f"{name}.old"
+            if (root / name).exists():
+                os.rename(root / name, old)
+            os.rename(staging / name, root / name)
+    Fixtures(root).write_sums()
+
+
+@contextmanager
+def staged(root: Path, progress: Progress) -> Iterator[Path]:
+    """A freshly made copy of everything that an export generates, in a folder beside `root` that is removed after."""
+    policy = read_model(root / "floors" / "policy.json", Policy)
+    staging = Path(tempfile.mkdtemp(prefix=".fixtures-", dir=root.parent))
+    try:
+        with single_threaded():
+            _generate(staging, policy, progress)
+        yield staging
+    finally:
+        shutil.rmtree(staging)
+
+
+def _generate(root: Path, policy: Policy, progress: Progress) -> None:
+    drafts = sorted(all_drafts(), key=_owners_first)
+    total = len(MODELS) + len(drafts)
+    for done, model in enumerate(MODELS.values()):
+        progress(done, total, model.id)
+        _write_model(root / "models" / model.id, model, policy)
+    writer = Writer(root, policy)
+    for done, draft in enumerate(drafts, start=len(MODELS)):
+        progress(done, total, draft.id)
+        writer.write(draft)
+    write_schemas(root)
+    progress(total, total, "done")
+
+
+def _owners_first(draft: Draft) -> tuple[str, bool, str]:
+    """Cases of one golden together, its owner before those that point to it."""
+    return draft.owner, draft.pointer is not None, draft.id
+
+
+def _write_model(directory: Path, model: Model, policy: Policy) -> None:
+    built = model_weights(model)
+    figures = acceptance(model, built)
+    check_acceptance(model, figures, policy)
+    write_checkpoint(directory, model, built)
+    card = ModelCard(
+        id=model.id,
+        member=model.member.repository,
+        purpose=model.purpose,
+        overrides=dict(model.overrides),
+        tensors=len(built),
+        parameters=sum(value.size for value in built.values()),
+        redundant_shared_kv=model.redundant_shared_kv,
+        acceptance={name: float(f"{figure:.2g}") for name, figure in figures.items()},
+    )
+    write_model(directory / "model.json", card)

@@ -1,0 +1,18 @@
+"""The one error that mlx_impl raises for anything a user can cause."""
+
+_LONGEST_VALUE = 120
+
+
+class MlxImplError(Exception):
+    """One line: where, what was got, what was expected, and the cure."""
+
+
+def shown(value: object) -> str:
+    """`repr(value)` cut to a length that fits one line."""
+    text = repr(value)  # repr escapes line breaks, so that a hostile value cannot make a second line
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def problem(where: str, *, got: str, expected: str, cure: str) -> MlxImplError:
+    """The error `where: got ...; expected ...; cure`, on one line whatever its parts hold."""
+    return MlxImplError(" ".join(f"{where}: got {got}; expected {expected}; {cure}".split()))

@@ -1,0 +1,1 @@
+"""Adapters: the only way in which the judge reaches an implementation."""

@@ -1,0 +1,63 @@
+"""What the judge asks of an implementation, and what it gets back.
+
+The in-process adapters implement `Adapter` directly; the goldens never reach them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from reference.format import Plan
+
+Array = npt.NDArray[Any]
+
+
+class Skip(Exception):
+    """The implementation does not offer what was asked; the message says why in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Who the implementation is and what it offers."""
+
+    name: str
+    version: str
+    language: str
+    family: str
+    profiles: tuple[str, ...]
+    kinds: tuple[str, ...]
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question: a case without its expected values."""
+
+    case: str
+    kind: str
+    profile: str
+    model_dir: Path | None = None
+    plan: Plan | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    want: tuple[str, ...] = ()
+
+
+class Adapter(Protocol):
+    """An implementation under test."""
+
+    def hello(self) -> Hello:
+        """Who the implementation is and what it offers."""
+        ...
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The taps that the implementation offers of `request.want`, by name, in any float dtype.
+
+        Raises Skip when it cannot answer at all.
+        """
+        ...

@@ -1,0 +1,34 @@
+"""NumPy arrays to MLX arrays and back without loss, bfloat16 included.
+
+MLX arrays hand no bfloat16 to NumPy's buffer protocol; the sixteen bits travel as uint16 and are named again on the
+other side (`ml_dtypes.bfloat16`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+PROFILE_DTYPES: dict[str, mx.Dtype] = {"f32": mx.float32, "bf16": mx.bfloat16, "f16": mx.float16}
+
+
+def to_mlx(array: Array, dtype: mx.Dtype) -> mx.array:
+    """The array (any shape) as an MLX array of `dtype`; float64 is rounded to float32 first, which MLX itself does."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return (
+            mx.array(np.ascontiguousarray(array).view(np.uint16)).reshape(array.shape).view(mx.bfloat16).astype(dtype)
+        )
+    return mx.array(array).astype(dtype)
+
+
+def to_numpy(array: mx.array) -> Array:
+    """The evaluated array, same shape, in the NumPy dtype of the same name; no value changes."""
+    if array.dtype == mx.bfloat16:
+        return np.array(mx.contiguous(array).view(mx.uint16)).view(ml_dtypes.bfloat16)
+    return np.array(array)

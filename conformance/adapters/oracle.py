@@ -1,0 +1,66 @@
+"""The oracle as a port under test, in the arithmetic of any profile."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.checkpoint_names import text_name
+from reference import __version__
+from reference.config import TextConfig
+from reference.format import tensors
+from reference.oracle import answers
+from reference.oracle.arithmetic import PROFILES, Arithmetic
+from reference.oracle.decoder import Decoder
+
+
+class OracleAdapter:
+    """NumPy in the profile's arithmetic; `order` is the order in which products are summed."""
+
+    def __init__(self, order: str = "blas") -> None:
+        self.order = order
+        self._decoder = functools.lru_cache(maxsize=4)(self._load)
+
+    def hello(self) -> Hello:
+        """Who the implementation is and what it offers."""
+        return Hello(
+            name="oracle" if self.order == "blas" else f"oracle-{self.order}",
+            version=f"{__version__} (numpy {np.__version__})",
+            language="Python",
+            family="numpy",
+            profiles=tuple(PROFILES),
+            kinds=("forward", "layer", "attention", *answers.MODULE_KINDS),
+            device="cpu",
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The oracle's taps, in the dtype of the profile's arithmetic."""
+        ar = self._arithmetic(request.profile)
+        if request.model_dir is None:
+            taps = answers.module(request.kind, request.params, request.inputs, ar)
+        else:
+            decoder = self._decoder(request.model_dir, request.profile)
+            if request.kind == "forward":
+                steps = request.plan.steps if request.plan else None
+                return answers.forward(decoder, request.inputs, steps, request.want)
+            if request.kind == "layer":
+                taps = answers.layer(decoder, request.params, request.inputs)
+            elif request.kind == "attention":
+                taps = answers.layer_attention(decoder, request.params, request.inputs)
+            else:
+                raise Skip(f"no kind {request.kind}")
+        return {name: value for name, value in taps.items() if name in request.want}
+
+    def _arithmetic(self, profile: str) -> Arithmetic:
+        return dataclasses.replace(PROFILES[profile], order=self.order)
+
+    def _load(self, model_dir: Path, profile: str) -> Decoder:
+        config = TextConfig.from_dict(json.loads((model_dir / "config.json").read_text()))
+        stored = tensors.read(model_dir / "model.safetensors")
+        weights = {text: value for name, value in stored.items() if (text := text_name(name)) is not None}
+        return Decoder(config, weights, self._arithmetic(profile))

@@ -1,0 +1,103 @@
+"""One tap against its golden: present, shape, dtype, finite, value, in this order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from conformance.adapters.base import Array
+from conformance.tolerance import Tolerance
+from reference.format import TapSpec
+
+Status = Literal["pass", "fail", "absent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """How far an answer is from its golden, over the valid entries."""
+
+    rms: float
+    max: float
+    worst: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapVerdict:
+    """What became of one tap; `fault` says what is wrong in a few words, got before expected."""
+
+    name: str
+    status: Status
+    fault: str = ""
+    error: Error | None = None
+    tolerance: Tolerance | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Error over tolerance, the larger of RMS and maximum; over 1 fails."""
+        if self.error is None or self.tolerance is None:
+            return math.nan
+        return max(_over(self.error.rms, self.tolerance.rms), _over(self.error.max, self.tolerance.max))
+
+
+def _over(error: float, allowed: float) -> float:
+    if error == 0.0:
+        return 0.0
+    return error / allowed if allowed else math.inf
+
+
+def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
+    """Relative RMS error sqrt(mean err^2 / mean ref^2) and maximum max|err| / max|ref|, accumulated in float64.
+
+    `valid` is boolean of the golden's shape. Where the golden is zero throughout, any error counts as infinite.
+    """
+    seen = np.ones(golden.shape, bool) if valid is None else valid
+    reference = golden.astype(np.float64)
+    error = np.where(seen, np.abs(answer.astype(np.float64) - reference), 0.0)
+    reference = np.where(seen, np.abs(reference), 0.0)
+    # not (err <= tol) must hold for NaN: argmax finds NaN first, and the sums carry it.
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape)) if error.size else ()
+    peak, scale = float(error.max(initial=0.0)), float(reference.max(initial=0.0))
+    square, scale_square = float(np.sum(error**2)), float(np.sum(reference**2))
+    return Error(
+        rms=math.sqrt(square / scale_square) if scale_square else (math.inf if square else 0.0),
+        max=peak / scale if scale else (math.inf if peak else 0.0),
+        worst=worst,
+    )
+
+
+def compare(
+    spec: TapSpec, answer: Array | None, golden: Array, *, valid: Array | None, allowed: Tolerance
+) -> TapVerdict:
+    """The verdict on one tap; `allowed` is ignored for taps of class exact."""
+    if answer is None:
+        return TapVerdict(name=spec.name, status="absent")
+    if answer.shape != golden.shape:
+        fault = f"shape {list(answer.shape)}, expected {list(golden.shape)} ({' '.join(spec.axes)})"
+        return TapVerdict(name=spec.name, status="fail", fault=fault)
+    if not _is_dtype_of(spec, answer):
+        expected = "an integer dtype" if spec.dtype in ("I32", "U8") else "a float dtype"
+        return TapVerdict(name=spec.name, status="fail", fault=f"dtype {answer.dtype}, expected {expected}")
+    seen = np.ones(golden.shape, bool) if valid is None else valid
+    strange = seen & ~np.isfinite(answer.astype(np.float64))
+    if strange.any():
+        where = [int(i) for i in np.argwhere(strange)[0]]
+        fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
+        return TapVerdict(name=spec.name, status="fail", fault=fault)
+    error = measure(answer, golden, valid)
+    if spec.cls == "exact":
+        allowed = Tolerance(rms=0.0, max=0.0)
+    verdict = TapVerdict(name=spec.name, status="pass", error=error, tolerance=allowed)
+    if error.rms <= allowed.rms and error.max <= allowed.max:
+        return verdict
+    got, wanted = answer[error.worst], golden[error.worst]
+    fault = f"got {got:.9g}, expected {wanted:.9g} at {list(error.worst)}"
+    return TapVerdict(name=spec.name, status="fail", fault=fault, error=error, tolerance=allowed)
+
+
+def _is_dtype_of(spec: TapSpec, answer: Array) -> bool:
+    if spec.dtype in ("I32", "U8"):
+        return answer.dtype.kind in "iu"
+    return answer.dtype.kind == "f" or answer.dtype.name == "bfloat16"  # bfloat16 is of kind V in NumPy

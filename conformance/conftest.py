@@ -1,0 +1,141 @@
+"""The suite's options, its report header, and the test that judges a case.
+
+Every test module names the cases it puts as globs in a module-level `CASES`; its test runs once for each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from conformance.adapters.registry import AdapterUnavailable, create
+from conformance.failure import describe
+from conformance.judge import Judge
+from conformance.known_failures import KnownFailures
+from conformance.probe import CURE, products_error
+from reference.format import FixtureError, Fixtures
+
+BAD_INPUT, ENVIRONMENT = 2, 3
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suite."""
+    group = parser.getgroup("conformance")
+    group.addoption("--impl", default="mlx_impl", metavar="NAME", help="implementation under test (default: mlx_impl)")
+    group.addoption("--profile", default="f32", choices=["f64", "f32", "bf16", "f16"], help="the arithmetic it claims")
+    group.addoption("--cases", default="*", metavar="GLOB", help="judge only the cases whose id matches")
+    group.addoption("--fixtures-dir", default=None, metavar="DIR", help="fixtures folder (default: the one installed)")
+
+
+class Run:
+    """What one run judges."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.impl: str = config.getoption("--impl")
+        self.profile: str = config.getoption("--profile")
+        self.pattern: str = config.getoption("--cases")
+        root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
+        self.fixtures = Fixtures(Path(root) if root else None)
+        self.known = KnownFailures.of(self.impl)
+        self.known.check_used(self.fixtures.case_ids)
+        adapter = create(self.impl)
+        self.hello = adapter.hello()
+        if self.profile not in self.hello.profiles:
+            offered = ", ".join(self.hello.profiles)
+            raise AdapterUnavailable(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
+        self.products_error = products_error(self.fixtures, adapter, self.profile)
+        self.judge = Judge(self.fixtures, adapter, self.profile)
+
+    def case_ids(self, globs: tuple[str, ...]) -> list[str]:
+        """The cases that match any of the globs and the options."""
+        return [
+            case_id
+            for case_id in self.fixtures.case_ids
+            if any(fnmatchcase(case_id, glob) for glob in globs)
+            and fnmatchcase(case_id, self.pattern)
+            and self.judge.asks(case_id)
+        ]
+
+    def reproduce(self, case_id: str) -> str:
+        """The command that puts one case again."""
+        return f"pytest conformance/ --impl {self.impl} --profile {self.profile} --cases '{case_id}'"
+
+
+_RUN = pytest.StashKey[Run]()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Faults of fixtures, options and environment end the run with one line and their exit code."""
+    try:
+        yield
+    except FixtureError as error:
+        pytest.exit(str(error), returncode=BAD_INPUT)
+    except AdapterUnavailable as error:
+        pytest.exit(str(error), returncode=BAD_INPUT if str(error).startswith("--") else ENVIRONMENT)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Open the fixtures and the implementation, and probe its arithmetic."""
+    with _one_line_errors():
+        run = config.stash[_RUN] = Run(config)
+        limit = run.fixtures.policy.low_precision_products
+    if run.products_error is not None and not run.products_error <= limit:
+        pytest.exit(f"ENVIRONMENT: products err by {run.products_error:.1e} (relative RMS); {CURE}", ENVIRONMENT)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Who is judged, on what, and how exact its products are."""
+    run = config.stash[_RUN]
+    who = run.hello
+    error = "not measured" if run.products_error is None else f"{run.products_error:.1e}"
+    return [
+        f"gemma 4 conformance: {who.name} {who.version} ({who.language}) on {who.device}, profile {run.profile}",
+        f"fixtures: {run.fixtures.root} ({len(run.fixtures.case_ids)} cases); error of products: {error}",
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each case of the module's `CASES`."""
+    if "case_id" in metafunc.fixturenames:
+        with _one_line_errors():
+            ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
+        metafunc.parametrize("case_id", ids)
+
+
+@pytest.fixture
+def conforms(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Judge a case: pass, skip with the implementation's reason, or fail with the first divergence."""
+    run = pytestconfig.stash[_RUN]
+
+    def judge(case_id: str) -> None:
+        with _one_line_errors():
+            verdict = run.judge.judge(case_id)
+        expected = run.known.reason(run.profile, case_id)
+        if verdict.outcome == "skip":
+            pytest.skip(verdict.note)
+        elif verdict.outcome == "pass":
+            if expected is not None:
+                pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
+        elif expected is not None:
+            pytest.xfail(expected)
+        else:
+            pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)
+
+    return judge
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """An implementation that skips everything is not green."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and session.exitstatus == pytest.ExitCode.OK:
+        stats = reporter.stats
+        if stats.get("skipped") and not stats.get("passed") and not stats.get("xfailed"):
+            sys.stderr.write("every case was skipped: nothing was shown to conform\n")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,183 @@
+"""Measuring floors: the error that honest implementations make at every tap, over input seeds and plans.
+
+Goldens of other seeds than the stored one come from the float64 oracle, so this module needs all of `reference`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.adapters.base import Adapter, Array, Request, Skip
+from conformance.adapters.oracle import OracleAdapter
+from conformance.adapters.registry import ADAPTERS, create
+from conformance.compare import Error, measure
+from conformance.known_failures import KnownFailures
+from conformance.tolerance import tolerance
+from reference.cases import Draft, all_drafts
+from reference.cases.forward import golden_length
+from reference.export.derive import by_oracle, single_threaded
+from reference.export.errors import ExportError
+from reference.format import Fixtures, Floors, Policy
+from reference.format.layout import spread_mask
+from reference.format.models import Variant
+from reference.models import MODELS
+from reference.oracle.arithmetic import ORDERS
+
+SEEDED_PLANS = ("no-cache", "tokens", "padded")
+"""Plans that other seeds than 0 are measured over, at the longest length."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(slots=True)
+class _Worst:
+    """Largest errors of one family at one tap."""
+
+    rms: float = 0.0
+    max: float = 0.0
+
+    def take(self, error: Error) -> None:
+        self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
+
+
+_Table = dict[tuple[str, str], dict[str, _Worst]]
+"""(case id of the golden, tap) -> family -> worst errors."""
+
+
+def honest_variants(profile: str) -> dict[str, Adapter]:
+    """The implementations that set the floors of a profile: every one here, NumPy in four orders of summation."""
+    variants: dict[str, Adapter] = {name: create(name) for name in ADAPTERS if name != "oracle"}
+    variants |= {f"oracle {order}": OracleAdapter(order) for order in ORDERS}
+    return {name: adapter for name, adapter in variants.items() if profile in adapter.hello().profiles}
+
+
+def measure_floors(
+    fixtures: Fixtures, profile: str, adapters: Mapping[str, Adapter], seeds: int, command: str, progress: Progress
+) -> Floors:
+    """The floors of a profile over these implementations, their known failures left out.
+
+    ExportError when one gives NaN or a wrong shape.
+    """
+    drafts = [(seed, draft) for seed in range(seeds) for draft in _drafts(seed, profile)]
+    known = {name: KnownFailures.of(name) for name in adapters}
+    families = {name: adapter.hello().family for name, adapter in adapters.items()}
+    table: _Table = defaultdict(lambda: defaultdict(_Worst))
+    golden: dict[tuple[str, str], Array] = {}
+    for done, (seed, draft) in enumerate(drafts):
+        progress(done, len(drafts), f"{draft.id}, seed {seed}")
+        derived = _golden(draft)
+        for name, adapter in adapters.items():
+            if known[name].reason(profile, draft.id) is not None:
+                continue
+            with single_threaded():
+                errors = list(_errors(fixtures, profile, name, adapter, draft, derived))
+            for tap, error in errors:
+                table[draft.owner, tap][families[name]].take(error)
+        for tap, value in derived.items():
+            golden.setdefault((draft.owner, tap), value)
+    progress(len(drafts), len(drafts), "done")
+    return _floors(profile, adapters, table, golden, seeds, command, fixtures.policy)
+
+
+def _drafts(seed: int, profile: str) -> Iterator[Draft]:
+    for draft in all_drafts(seed):
+        if draft.exact_in or (draft.profiles and profile not in draft.profiles):
+            continue
+        if seed and draft.kind == "forward" and draft.model:
+            _, _, length, plan = draft.id.split("/")
+            if plan not in SEEDED_PLANS or not length.endswith(f"-l{golden_length(MODELS[draft.model])}"):
+                continue
+        yield draft
+
+
+def _golden(draft: Draft) -> dict[str, Array]:
+    """The golden as it would be stored: F32 for forward and layer cases, F64 for others; integers have no floor."""
+    dtype = np.float32 if draft.kind in ("forward", "layer") else np.float64
+    derived = by_oracle(draft)
+    return {
+        tap.name: derived[tap.name].astype(dtype)
+        for tap in draft.taps
+        if tap.name in derived and derived[tap.name].dtype.kind == "f"
+    }
+
+
+def _errors(
+    fixtures: Fixtures, profile: str, name: str, adapter: Adapter, draft: Draft, golden: Mapping[str, Array]
+) -> Iterator[tuple[str, Error]]:
+    request = Request(
+        case=draft.id,
+        kind=draft.kind,
+        profile=profile,
+        model_dir=fixtures.model_dir(draft.model) if draft.model else None,
+        plan=draft.plan,
+        params=draft.params,
+        inputs=draft.inputs,
+        want=tuple(golden),
+    )
+    try:
+        answer = adapter.run(request)
+    except Skip:
+        return
+    axes = {tap.name: tap.axes for tap in draft.taps}
+    for tap, value in answer.items():
+        if value.shape != golden[tap].shape:
+            raise ExportError(f"{draft.id}: {name} answers {tap} in shape {value.shape}, not {golden[tap].shape}")
+        error = measure(value, golden[tap], spread_mask(draft.inputs.get("valid"), axes[tap], value.shape))
+        if not (math.isfinite(error.rms) and math.isfinite(error.max)):
+            raise ExportError(f"{draft.id}: {name} answers {tap} with NaN or infinity, which sets no floor")
+        yield tap, error
+
+
+def _floors(
+    profile: str,
+    adapters: Mapping[str, Adapter],
+    table: _Table,
+    golden: Mapping[tuple[str, str], Array],
+    seeds: int,
+    command: str,
+    policy: Policy,
+) -> Floors:
+    floors: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for (case, tap), families in sorted(table.items()):
+        rms, peak = (max(getattr(worst, which) for worst in families.values()) for which in ("rms", "max"))
+        floors[case][tap] = [_rounded_up(rms), _rounded_up(peak)]
+    hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
+    return Floors(
+        profile=profile,
+        variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
+        seeds=seeds,
+        command=command,
+        leave_one_family_out=_leave_one_out(table, golden, profile, policy),
+        floors=dict(floors),
+    )
+
+
+def _leave_one_out(
+    table: _Table, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy
+) -> dict[str, float]:
+    """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
+    ratios: dict[str, float] = defaultdict(float)
+    for key, families in table.items():
+        for family, worst in families.items():
+            others = [other for name, other in families.items() if name != family]
+            if not others:
+                continue
+            floor = [max(other.rms for other in others), max(other.max for other in others)]
+            allowed = tolerance(floor, golden[key], profile, policy)
+            for error, limit in ((worst.rms, allowed.rms), (worst.max, allowed.max)):
+                if error:
+                    ratios[family] = max(ratios[family], policy.floor_factor * error / limit)
+    return {family: float(f"{ratio:.3g}") for family, ratio in sorted(ratios.items())}
+
+
+def _rounded_up(error: float) -> float:
+    """Two significant digits, never below the measured error."""
+    if error == 0.0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(error)) - 1)
+    return float(f"{math.ceil(error / step) * step:.1e}")

@@ -1,0 +1,69 @@
+"""Failures that are known, explained and cited: a strict list for each implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from reference.format import FixtureError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFailure:
+    """One line of the list."""
+
+    profile: str
+    cases: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFailures:
+    """The list of one implementation; empty where there is no file."""
+
+    path: Path
+    entries: tuple[KnownFailure, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> KnownFailures:
+        """Read a list; FixtureError naming the first line that is not `<profile> <case glob>  # reason`."""
+        if not path.exists():
+            return cls(path=path, entries=())
+        entries = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            entry, _, reason = line.partition("#")
+            words = entry.split()
+            if len(words) != 2 or not reason.strip():
+                raise FixtureError(
+                    f"{path}:{number}",
+                    got=repr(line),
+                    expected="<profile> <case glob>  # reason with a link",
+                    cure="mend or delete the line",
+                )
+            entries.append(KnownFailure(profile=words[0], cases=words[1], reason=reason.strip()))
+        return cls(path=path, entries=tuple(entries))
+
+    @classmethod
+    def of(cls, impl: str) -> KnownFailures:
+        """The list that is shipped for an implementation."""
+        return cls.read(Path(__file__).parent / f"{impl}.txt")
+
+    def reason(self, profile: str, case_id: str) -> str | None:
+        """Why this case is expected to fail; None when it is not."""
+        for entry in self.entries:
+            if entry.profile == profile and fnmatchcase(case_id, entry.cases):
+                return entry.reason
+        return None
+
+    def check_used(self, case_ids: Iterable[str]) -> None:
+        """FixtureError for a line that matches no case."""
+        ids = list(case_ids)
+        for entry in self.entries:
+            if not any(fnmatchcase(case_id, entry.cases) for case_id in ids):
+                raise FixtureError(
+                    self.path, got=f"{entry.cases}, which matches no case", expected="a case id", cure="delete the line"
+                )

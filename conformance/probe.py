@@ -1,0 +1,28 @@
+"""What arithmetic does the implementation really compute in? Asked before anything is judged."""
+
+from __future__ import annotations
+
+from conformance.adapters.base import Adapter, Request, Skip
+from conformance.compare import measure
+from reference.format import Fixtures
+
+CASE = "module/linear/full-precision"
+
+CURE = (
+    "products are computed in TF32 or lower, not in float32: switch it off (MLX: MLX_ENABLE_TF32=0; "
+    "PyTorch: torch.backends.cuda.matmul.allow_tf32 = False) and run again"
+)
+
+
+def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float | None:
+    """Relative RMS error of products over 512 terms of full float32 precision; None when that cannot be asked."""
+    if profile not in ("f32", "f64") or CASE not in fixtures.case_ids:
+        return None
+    case = fixtures.case(CASE)
+    request = Request(case=case.id, kind=case.kind, profile=profile, inputs=fixtures.inputs(case), want=("y",))
+    try:
+        answer = adapter.run(request)["y"]
+    except (Skip, KeyError):
+        return None
+    golden = fixtures.golden(case)["y"]
+    return measure(answer, golden).rms if answer.shape == golden.shape else None

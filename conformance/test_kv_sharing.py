@@ -1,0 +1,9 @@
+"""KV sharing: the donors, and attention on another layer's keys and values."""
+
+from collections.abc import Callable
+
+CASES = ("module/shared-kv-donors/*", "attention/*-shared*")
+
+
+def test_kv_sharing(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

@@ -1,0 +1,9 @@
+"""The soft cap, and whole forward passes without a cache."""
+
+from collections.abc import Callable
+
+CASES = ("module/softcap/*", "forward/*/no-cache", "forward/*/padded-no-cache")
+
+
+def test_logits(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

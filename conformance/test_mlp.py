@@ -1,0 +1,9 @@
+"""The gated MLP and its activation."""
+
+from collections.abc import Callable
+
+CASES = ("module/mlp/*", "module/gelu-tanh/*")
+
+
+def test_mlp(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

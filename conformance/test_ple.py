@@ -1,0 +1,9 @@
+"""Per-layer embeddings (PLE)."""
+
+from collections.abc import Callable
+
+CASES = ("module/ple/*", "module/ple-index/*")
+
+
+def test_ple(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

@@ -1,0 +1,9 @@
+"""RoPE, default and proportional, and its inverse frequencies."""
+
+from collections.abc import Callable
+
+CASES = ("module/rope/*", "module/inv-freq/*")
+
+
+def test_rope(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

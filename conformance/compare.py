@@ -55,12 +55,13 @@ def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
     """
     seen = np.ones(golden.shape, bool) if valid is None else valid
     reference = golden.astype(np.float64)
-    error = np.where(seen, np.abs(answer.astype(np.float64) - reference), 0.0)
+    error = np.where(seen, np.abs(_widened(answer) - reference), 0.0)
     reference = np.where(seen, np.abs(reference), 0.0)
     # not (err <= tol) must hold for NaN: argmax finds NaN first, and the sums carry it.
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape)) if error.size else ()
     peak, scale = float(error.max(initial=0.0)), float(reference.max(initial=0.0))
-    square, scale_square = float(np.sum(error**2)), float(np.sum(reference**2))
+    with np.errstate(over="ignore"):  # a float64 answer of 1e200 is infinitely wrong, and no reason to warn
+        square, scale_square = float(np.sum(error**2)), float(np.sum(reference**2))
     return Error(
         rms=math.sqrt(square / scale_square) if scale_square else (math.inf if square else 0.0),
         max=peak / scale if scale else (math.inf if peak else 0.0),
@@ -81,7 +82,7 @@ def compare(
         expected = "an integer dtype" if spec.dtype in ("I32", "U8") else "a float dtype"
         return TapVerdict(name=spec.name, status="fail", fault=f"dtype {answer.dtype}, expected {expected}")
     seen = np.ones(golden.shape, bool) if valid is None else valid
-    strange = seen & ~np.isfinite(answer.astype(np.float64))
+    strange = seen & ~np.isfinite(_widened(answer))
     if strange.any():
         where = [int(i) for i in np.argwhere(strange)[0]]
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
@@ -95,6 +96,11 @@ def compare(
     got, wanted = answer[error.worst], golden[error.worst]
     fault = f"got {got:.9g}, expected {wanted:.9g} at {list(error.worst)}"
     return TapVerdict(name=spec.name, status="fail", fault=fault, error=error, tolerance=allowed)
+
+
+def _widened(answer: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # NumPy warns of signalling NaNs; ours are counted
+        return answer.astype(np.float64)
 
 
 def _is_dtype_of(spec: TapSpec, answer: Array) -> bool:

@@ -6,6 +6,7 @@ Every test module names the cases it puts as globs in a module-level `CASES`; it
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from conformance.failure import describe
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import CURE, products_error
-from reference.format import FixtureError, Fixtures
+from reference.format import FixtureError, Fixtures, default_root
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 
@@ -51,23 +52,29 @@ class Run:
             raise AdapterUnavailable(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
         self.products_error = products_error(self.fixtures, adapter, self.profile)
         self.judge = Judge(self.fixtures, adapter, self.profile)
+        matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
+        self.asked = [case_id for case_id in matching if self.judge.asks(case_id)]
+        if not self.asked:
+            raise FixtureError(
+                "--cases",
+                got=f"{self.pattern!r}, which matches no case that is asked in profile {self.profile}",
+                expected="a glob over case ids",
+                cure="try '*rope*', or see `gemma4-conformance list`",
+            )
 
     def case_ids(self, globs: tuple[str, ...]) -> list[str]:
         """The cases that match any of the globs and the options."""
-        return [
-            case_id
-            for case_id in self.fixtures.case_ids
-            if any(fnmatchcase(case_id, glob) for glob in globs)
-            and fnmatchcase(case_id, self.pattern)
-            and self.judge.asks(case_id)
-        ]
+        return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        return f"pytest conformance/ --impl {self.impl} --profile {self.profile} --cases '{case_id}'"
+        command = f"pytest conformance/ --impl {self.impl} --profile {self.profile} --cases '{case_id}'"
+        default = self.fixtures.root == default_root()
+        return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
 
 
 _RUN = pytest.StashKey[Run]()
+_FIXTURE_ERROR = "fixture_error"
 
 
 @contextmanager
@@ -81,8 +88,25 @@ def _one_line_errors() -> Iterator[None]:
         pytest.exit(str(error), returncode=BAD_INPUT if str(error).startswith("--") else ENVIRONMENT)
 
 
+class _StopAtFixtureError:
+    """Ends the run at the first faulty fixture, in the process that reports: under xdist another one judges."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == _FIXTURE_ERROR:
+                pytest.exit(str(value), returncode=BAD_INPUT)
+
+
+def _reports(config: pytest.Config) -> bool:
+    """Whether this process talks to the user: xdist's workers do not."""
+    return not hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Open the fixtures and the implementation, and probe its arithmetic."""
+    if _reports(config):
+        config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
         run = config.stash[_RUN] = Run(config)
         limit = run.fixtures.policy.low_precision_products
@@ -104,19 +128,31 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each case of the module's `CASES`."""
     if "case_id" in metafunc.fixturenames:
-        with _one_line_errors():
-            ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
+        ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
         metafunc.parametrize("case_id", ids)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the modules that hold none of the chosen cases: pytest would report each as skipped."""
+    items[:] = [item for item in items if not _is_empty(item)]
+
+
+def _is_empty(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and not isinstance(callspec.params.get("case_id", ""), str)
+
+
 @pytest.fixture
-def conforms(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Judge a case: pass, skip with the implementation's reason, or fail with the first divergence."""
-    run = pytestconfig.stash[_RUN]
+    run = request.config.stash[_RUN]
 
     def judge(case_id: str) -> None:
-        with _one_line_errors():
+        try:
             verdict = run.judge.judge(case_id)
+        except FixtureError as error:
+            request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
+            pytest.fail(str(error), pytrace=False)
         expected = run.known.reason(run.profile, case_id)
         if verdict.outcome == "skip":
             pytest.skip(verdict.note)
@@ -134,7 +170,7 @@ def conforms(pytestconfig: pytest.Config) -> Callable[[str], None]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """An implementation that skips everything is not green."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and session.exitstatus == pytest.ExitCode.OK:
+    if reporter is not None and _reports(session.config) and session.exitstatus == pytest.ExitCode.OK:
         stats = reporter.stats
         if stats.get("skipped") and not stats.get("passed") and not stats.get("xfailed"):
             sys.stderr.write("every case was skipped: nothing was shown to conform\n")

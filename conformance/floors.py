@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import ROUND_UP, Context, Decimal
 
 import numpy as np
 
@@ -177,7 +178,4 @@ def _leave_one_out(
 
 def _rounded_up(error: float) -> float:
     """Two significant digits, never below the measured error."""
-    if error == 0.0:
-        return 0.0
-    step = 10.0 ** (math.floor(math.log10(error)) - 1)
-    return float(f"{math.ceil(error / step) * step:.1e}")
+    return float(Context(prec=2, rounding=ROUND_UP).create_decimal(Decimal(error)))

@@ -37,7 +37,7 @@ def tolerance(floor: list[float], golden: Array, profile: str, policy: Policy) -
     if peak == 0.0:
         return Tolerance(rms=0.0, max=0.0)
     smallest = policy.ulps * ulp(profile, peak)
-    root_mean_square = math.sqrt(float(np.mean(values**2)))
+    root_mean_square = peak * math.sqrt(float(np.mean((values / peak) ** 2)))  # no square underflows to 0
     return Tolerance(
         rms=max(policy.floor_factor * floor[0], smallest / root_mean_square),
         max=max(policy.floor_factor * floor[1], smallest / peak),

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
 from reference.format import FixtureError
+from reference.format.models import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class KnownFailures:
                 continue
             entry, _, reason = line.partition("#")
             words = entry.split()
-            if len(words) != 2 or not reason.strip():
+            if len(words) != 2 or words[0] not in get_args(Profile) or not reason.strip():
                 raise FixtureError(
                     f"{path}:{number}",
                     got=repr(line),

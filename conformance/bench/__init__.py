@@ -1,0 +1,1 @@
+"""Latency and memory of the MLX decoder (`tox -e bench`); not part of `pytest conformance/`."""

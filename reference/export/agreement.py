@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,7 +33,7 @@ def worst(
 ) -> tuple[float, str]:
     """Largest relative RMS difference over the taps that both have, and the tap that shows it.
 
-    A shape that differs counts as infinite. ValueError when they have no tap in common.
+    A shape that differs counts as infinite, and NaN as larger still. ValueError when they have no tap in common.
     """
     common = [name for name in golden if name in derived]
     if not common:
@@ -43,5 +44,5 @@ def worst(
         else float("inf")
         for name in common
     }
-    name = max(figures, key=figures.__getitem__)
+    name = max(figures, key=lambda tap: (math.isnan(figures[tap]), figures[tap]))  # NaN compares as no larger
     return figures[name], name

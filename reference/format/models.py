@@ -76,6 +76,12 @@ class TapSpec(Strict):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    @model_validator(mode="after")
+    def _every_axis_has_a_size(self) -> TapSpec:
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"{len(self.axes)} axes for a shape of {len(self.shape)}")
+        return self
+
 
 class GoldenPointer(Strict):
     """A golden stored with another case: rows [start, stop) of its L axis.
@@ -113,6 +119,9 @@ class Case(Strict):
     hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
     links: list[str] = []
     profiles: list[Profile] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
+    advice: str | None = Field(
+        default=None, description="What to tell a port whose taps of class advice are not finite; they never fail it."
+    )
     inputs: TensorFile | None = None
     params: dict[str, Any] = {}
     plan: Plan | None = None
@@ -189,9 +198,21 @@ class Policy(Strict):
     agreement_per_position: float = Field(
         description="The same for each unit of the largest position: an ulp of a RoPE frequency turns that far."
     )
+    routing_margin: float = Field(
+        description="A router's choice is wide where its margin exceeds this times the floor of the router's logits."
+    )
+    figures_noise: float = Field(
+        description="Smallest tolerance of KL and likelihood: what float64 itself moves them by."
+    )
+    agreement_f32: float = Field(
+        description="Largest relative difference of an F32 golden made again elsewhere: an ulp, if rounding was close."
+    )
     acceptance_f32: float
     acceptance_bf16: float
     acceptance_echo: float
+    mistaken_products: float = Field(
+        description="From this relative error of products on the port is wrong, not imprecise: the case itself says so."
+    )
     low_precision_products: float = Field(
         description="Relative error of f32 products from which a run is answered ENVIRONMENT (TF32: near 8e-4)."
     )

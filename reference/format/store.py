@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from reference.format import tensors
@@ -31,7 +32,7 @@ def read_model(path: Path, model: type[_Model]) -> _Model:
     """A JSON file as `model`; FixtureError naming the key at fault."""
     data = tensors.read_bytes(path)
     try:
-        return model.model_validate(json.loads(data))
+        return model.model_validate(json.loads(data, parse_constant=_refuse_constant))
     except (ValueError, RecursionError) as error:  # json's and pydantic's errors are ValueErrors
         if isinstance(error, ValidationError):
             first = error.errors()[0]
@@ -41,6 +42,10 @@ def read_model(path: Path, model: type[_Model]) -> _Model:
             got = str(error)
         schema = f"a {model.__name__} of the fixture format (see fixtures/schema/)"
         raise FixtureError(path, got=got, expected=schema, cure=_RESTORE) from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name}, which is no JSON number")
 
 
 def write_model(path: Path, value: BaseModel) -> None:
@@ -98,8 +103,18 @@ class Fixtures:
         return {} if case.inputs is None else self._tensor_file(case, case.inputs)
 
     def owner(self, case: Case) -> Case:
-        """The case that stores this case's golden: itself, or the one pointed to."""
-        return self.case(case.golden.case) if isinstance(case.golden, GoldenPointer) else case
+        """The case that stores this case's golden: itself, or the one pointed to; FixtureError when that has none."""
+        if not isinstance(case.golden, GoldenPointer):
+            return case
+        owner = self.case(case.golden.case)
+        if isinstance(owner.golden, GoldenPointer):
+            raise FixtureError(
+                self.case_dir(case.id) / "case.json",
+                got=f"a golden in {owner.id}, which stores none",
+                expected="a case with a golden of its own",
+                cure=_RESTORE,
+            )
+        return owner
 
     def taps(self, case: Case) -> list[TapSpec]:
         """The taps to ask of a port, in execution order.
@@ -117,11 +132,16 @@ class Fixtures:
         if not isinstance(case.golden, GoldenPointer):
             return {tap.name: stored[tap.name] for tap in self.taps(case)}
         start, stop = case.golden.rows
-        pads = case.plan.left_pad if case.plan else None
-        return {
-            tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads or [0])
-            for tap in self.taps(case)
-        }
+        pads = (case.plan.left_pad if case.plan else None) or [0]
+        length = min(tap.shape[tap.axes.index("L")] if "L" in tap.axes else 0 for tap in owner.taps)
+        if not 0 <= start < stop <= length or max(pads) >= stop - start:
+            raise FixtureError(
+                self.case_dir(case.id) / "case.json",
+                got=f"rows {case.golden.rows} behind pads {pads}",
+                expected=f"rows of the {length} of {owner.id}, at least one behind every pad",
+                cure=_RESTORE,
+            )
+        return {tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads) for tap in self.taps(case)}
 
     def _owned_golden(self, owner: Case) -> dict[str, Array]:
         if owner.id not in self._golden_cache:
@@ -171,6 +191,11 @@ class Fixtures:
         """The floors of a profile."""
         return read_model(self.root / "floors" / f"{profile}.json", Floors)
 
+    @property
+    def profiles(self) -> list[str]:
+        """The profiles that floors were measured for, exact ones first."""
+        return [name for name in ("f64", "f32", "bf16", "f16") if (self.root / "floors" / f"{name}.json").exists()]
+
     @functools.cached_property
     def policy(self) -> Policy:
         """The constants of the judgement."""
@@ -200,9 +225,12 @@ class Fixtures:
                     self.golden(case)
             except FixtureError as error:
                 faults.append(error)
-        for model_id in self.model_ids:
+        cards = ((self.model_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
+        tables = sorted((self.root / "floors").glob("*.json"))
+        floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
+        for path, model in (*cards, *floors):
             try:
-                self.model_card(model_id)
+                read_model(path, model)
             except FixtureError as error:
                 faults.append(error)
         return faults
@@ -221,8 +249,19 @@ class Fixtures:
                     expected=f"{tap.sha256} as case.json says",
                     cure=_RESTORE,
                 )
-        if case.golden_f32 is not None:
-            self._tensor_file(case, case.golden_f32)
+        if case.golden_f32 is None:
+            return
+        rounded = self._tensor_file(case, case.golden_f32)
+        for name, array in arrays.items():
+            expected = array if array.dtype.kind in "iu" else array.astype(np.float32)
+            got = rounded.get(name)
+            if got is None or got.dtype != expected.dtype or not np.array_equal(got, expected):
+                raise FixtureError(
+                    self.case_dir(case.id) / case.golden_f32.file,
+                    got=f"another {name}" if name in rounded else f"no tensor {name}",
+                    expected="the golden, rounded to F32",
+                    cure=_RESTORE,
+                )
 
     def _sum_faults(self) -> Iterator[FixtureError]:
         sums = self.root / SUMS

@@ -6,7 +6,6 @@ Exit codes: 0 conforms, 1 does not, 2 bad input or usage, 3 environment or adapt
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from conformance.adapters.registry import AdapterUnavailable
+from conformance.adapters.registry import AdapterUnavailable, BadOption
 from reference.format import FixtureError, Fixtures, default_root
+from reference.format.files import canonical_json, write_atomic
 from reference.format.models import Profile
 from reference.format.store import write_model
 
@@ -47,14 +47,10 @@ def main() -> None:
     """Run the command; every error that a user can cause is one line on stderr."""
     try:
         app()
-    except FixtureError as error:
+    except (FixtureError, BadOption) as error:
         _stop(str(error), BAD_INPUT)
     except AdapterUnavailable as error:
-        _stop(str(error), BAD_INPUT if str(error).startswith("--") else ENVIRONMENT)
-    except BrokenPipeError:
-        # The reader (head, less) has gone: nothing is left to say, and nothing may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ENVIRONMENT)
+        _stop(str(error), ENVIRONMENT)
 
 
 def _stop(message: str, code: int) -> None:
@@ -97,7 +93,7 @@ def verify(fixtures_dir: FixturesDir = None, as_json: Json = False) -> None:
         for fault in faults:
             _err.print(str(fault), markup=False, highlight=False, soft_wrap=True)
         _out.print(
-            f"{len(files)} files, {size / 1e6:.1f} MB, {len(fixtures.case_ids)} cases, {len(faults)} faults",
+            f"{len(files)} files, {size / 1_000_000:.1f} MB, {len(fixtures.case_ids)} cases, {len(faults)} faults",
             highlight=False,
         )
     raise typer.Exit(BAD_INPUT if faults else CONFORMS)
@@ -159,6 +155,42 @@ def floors(
         _out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
 
 
+@app.command("self-test")
+def self_test(
+    honest: Annotated[
+        bool, typer.Option("--honest", help="Judge every honest implementation: none may be accused.")
+    ] = False,
+    profile: Annotated[Profile | None, typer.Option(help="Judge this profile alone (default: all).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the JSON to this file too.", metavar="FILE")] = None,
+    fixtures_dir: FixturesDir = None,
+    as_json: Json = False,
+) -> None:
+    """Test the suite itself.
+
+    Needs the extras `reference` and `mlx-lm`.
+    """
+    if not honest:
+        raise BadOption("self-test: got no test to run, expected --honest")
+    fixtures = Fixtures(fixtures_dir)
+    profiles = [profile] if profile else fixtures.profiles
+    with _needs_reference("self-test"), _progress(quiet=as_json) as progress:
+        from conformance import honest as specificity
+
+        results = specificity.trials(fixtures, profiles, progress)
+    accused = sum(len(trial.accused) for trial in results)
+    summary = specificity.as_json(results, fixtures)
+    if save:
+        write_atomic(save, canonical_json(summary))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+    else:
+        for trial in results:
+            for case_id in trial.accused:
+                _err.print(f"{trial.profile}, {trial.variant}: accused in {case_id}", highlight=False, soft_wrap=True)
+        _out.print(specificity.as_table(results), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(DIFFERS if accused else CONFORMS)
+
+
 @contextmanager
 def _needs_reference(command: str) -> Iterator[None]:
     """A missing extra, and a golden or floor that is refused, as one line and an exit code."""
@@ -177,6 +209,6 @@ def _needs_reference(command: str) -> Iterator[None]:
 def _progress(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr with an estimate of the time that is left."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
+    with Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True) as bar:
         task = bar.add_task("")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

@@ -12,7 +12,7 @@ from conformance.adapters.base import Array
 from conformance.tolerance import Tolerance
 from reference.format import TapSpec
 
-Status = Literal["pass", "fail", "absent"]
+Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +70,24 @@ def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
 
 
 def compare(
-    spec: TapSpec, answer: Array | None, golden: Array, *, valid: Array | None, allowed: Tolerance
+    spec: TapSpec, answer: Array | None, golden: Array, *, profile: str, valid: Array | None, allowed: Tolerance
 ) -> TapVerdict:
-    """The verdict on one tap; `allowed` is ignored for taps of class exact."""
+    """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more."""
     if answer is None:
         return TapVerdict(name=spec.name, status="absent")
     if answer.shape != golden.shape:
         fault = f"shape {list(answer.shape)}, expected {list(golden.shape)} ({' '.join(spec.axes)})"
         return TapVerdict(name=spec.name, status="fail", fault=fault)
-    if not _is_dtype_of(spec, answer):
-        expected = "an integer dtype" if spec.dtype in ("I32", "U8") else "a float dtype"
-        return TapVerdict(name=spec.name, status="fail", fault=f"dtype {answer.dtype}, expected {expected}")
+    if fault := _dtype_fault(spec, answer, profile):
+        return TapVerdict(name=spec.name, status="fail", fault=fault)
     seen = np.ones(golden.shape, bool) if valid is None else valid
     strange = seen & ~np.isfinite(_widened(answer))
     if strange.any():
         where = [int(i) for i in np.argwhere(strange)[0]]
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
-        return TapVerdict(name=spec.name, status="fail", fault=fault)
+        return TapVerdict(name=spec.name, status="advice" if spec.cls == "advice" else "fail", fault=fault)
+    if spec.cls == "advice":
+        return TapVerdict(name=spec.name, status="pass")
     error = measure(answer, golden, valid)
     if spec.cls == "exact":
         allowed = Tolerance(rms=0.0, max=0.0)
@@ -103,7 +104,18 @@ def _widened(answer: Array) -> Array:
         return answer.astype(np.float64)
 
 
-def _is_dtype_of(spec: TapSpec, answer: Array) -> bool:
+def _dtype_fault(spec: TapSpec, answer: Array, profile: str) -> str:
+    """What is wrong with the answer's dtype; a wider one than the profile's is fine, a narrower one is not."""
     if spec.dtype in ("I32", "U8"):
-        return answer.dtype.kind in "iu"
-    return answer.dtype.kind == "f" or answer.dtype.name == "bfloat16"  # bfloat16 is of kind V in NumPy
+        return "" if answer.dtype.kind in "iu" else f"dtype {answer.dtype}, expected an integer dtype"
+    holding = _HOLDING[profile]
+    return "" if answer.dtype.name in holding else f"dtype {answer.dtype}, expected {' or '.join(holding)}"
+
+
+_HOLDING = {
+    "f64": ("float64",),
+    "f32": ("float32", "float64"),
+    "bf16": ("bfloat16", "float32", "float64"),
+    "f16": ("float16", "float32", "float64"),
+}
+"""Float dtypes that hold what a profile computes."""

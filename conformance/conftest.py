@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.adapters.registry import AdapterUnavailable, create
+from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.failure import describe
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
@@ -49,7 +49,7 @@ class Run:
         self.hello = adapter.hello()
         if self.profile not in self.hello.profiles:
             offered = ", ".join(self.hello.profiles)
-            raise AdapterUnavailable(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
+            raise BadOption(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
         self.products_error = products_error(self.fixtures, adapter, self.profile)
         self.judge = Judge(self.fixtures, adapter, self.profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
@@ -82,10 +82,10 @@ def _one_line_errors() -> Iterator[None]:
     """Faults of fixtures, options and environment end the run with one line and their exit code."""
     try:
         yield
-    except FixtureError as error:
+    except (FixtureError, BadOption) as error:
         pytest.exit(str(error), returncode=BAD_INPUT)
     except AdapterUnavailable as error:
-        pytest.exit(str(error), returncode=BAD_INPUT if str(error).startswith("--") else ENVIRONMENT)
+        pytest.exit(str(error), returncode=ENVIRONMENT)
 
 
 class _StopAtFixtureError:
@@ -154,7 +154,7 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
         expected = run.known.reason(run.profile, case_id)
-        if verdict.outcome == "skip":
+        if verdict.outcome in ("skip", "undecidable", "advice"):
             pytest.skip(verdict.note)
         elif verdict.outcome == "pass":
             if expected is not None:

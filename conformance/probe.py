@@ -14,10 +14,6 @@ CURE = (
 )
 
 
-_MISTAKE = 0.1
-"""No format's rounding is this coarse: from here on (and for NaN) the port is wrong and not imprecise."""
-
-
 def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float | None:
     """Relative RMS error of products over 512 terms of full float32 precision.
 
@@ -35,4 +31,4 @@ def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float 
     if answer.shape != golden.shape:
         return None
     error = measure(answer, golden).rms
-    return error if error < _MISTAKE else None
+    return error if error < fixtures.policy.mistaken_products else None

@@ -13,6 +13,10 @@ class AdapterUnavailable(Exception):
     """An implementation cannot be driven here; the message is one line with the cure."""
 
 
+class BadOption(Exception):
+    """An option names what does not exist; the message is one line with what does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     module: str
@@ -33,9 +37,9 @@ ADAPTERS: Mapping[str, _Entry] = {
 
 
 def create(name: str) -> Adapter:
-    """The adapter of an implementation; AdapterUnavailable when it is unknown or its packages are missing."""
+    """The adapter of an implementation; BadOption when it is unknown, AdapterUnavailable when packages are missing."""
     if name not in ADAPTERS:
-        raise AdapterUnavailable(f"--impl: got {name!r}, expected one of {', '.join(ADAPTERS)}")
+        raise BadOption(f"--impl: got {name!r}, expected one of {', '.join(ADAPTERS)}")
     entry = ADAPTERS[name]
     try:
         module = importlib.import_module(f"conformance.adapters.{entry.module}")

@@ -46,6 +46,10 @@ def _around(taps: tuple[TapVerdict, ...], index: int) -> list[str]:
 def _line(tap: TapVerdict) -> str:
     if tap.status == "absent":
         return f"     - {tap.name} (not offered)"
+    if tap.status == "undecidable":
+        return f"     ? {tap.name} (undecidable)"
+    if tap.status == "advice":
+        return f"     ! {tap.name} {tap.fault}"
     mark = "ok  " if tap.status == "pass" else "FAIL"
     detail = tap.fault if tap.error is None else f"{tap.ratio:.3g}"
     return f"{mark} {tap.name} {detail}"

@@ -18,7 +18,9 @@ from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import ADAPTERS, create
 from conformance.compare import Error, measure
 from conformance.known_failures import KnownFailures
+from conformance.routing import comparable_rows
 from conformance.tolerance import tolerance
+from conformance.whole_model import KL, NLL, whole_model
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded
@@ -27,7 +29,7 @@ from reference.format import Fixtures, Floors, Policy
 from reference.format.layout import spread_mask
 from reference.format.models import Variant
 from reference.models import MODELS
-from reference.oracle.arithmetic import ORDERS
+from reference.oracle.summation import ORDERS
 
 SEEDED_PLANS = ("no-cache", "tokens", "padded")
 """Plans that other seeds than 0 are measured over, at the longest length."""
@@ -51,9 +53,10 @@ _Table = dict[tuple[str, str], dict[str, _Worst]]
 
 
 def honest_variants(profile: str) -> dict[str, Adapter]:
-    """The implementations that set the floors of a profile: every one here, NumPy in four orders of summation."""
+    """The implementations that set a profile's floors: all that can be named, NumPy in four orders of summation."""
     variants: dict[str, Adapter] = {name: create(name) for name in ADAPTERS if name != "oracle"}
     variants |= {f"oracle {order}": OracleAdapter(order) for order in ORDERS}
+    variants["oracle fused"] = OracleAdapter(fused=True)
     return {name: adapter for name, adapter in variants.items() if profile in adapter.hello().profiles}
 
 
@@ -87,7 +90,7 @@ def measure_floors(
 
 def _drafts(seed: int, profile: str) -> Iterator[Draft]:
     for draft in all_drafts(seed):
-        if draft.exact_in or (draft.profiles and profile not in draft.profiles):
+        if draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
             continue
         if seed and draft.kind == "forward" and draft.model:
             _, _, length, plan = draft.id.split("/")
@@ -125,13 +128,30 @@ def _errors(
     except Skip:
         return
     axes = {tap.name: tap.axes for tap in draft.taps}
+    pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
+    taps = [tap for tap in draft.taps if tap.name in golden]
+    routing = [tap.name for tap in taps if tap.is_routing]
+    rows = comparable_rows(taps, routing, golden, answer, lambda _, gaps: np.ones(gaps.shape, bool)).rows
     for tap, value in answer.items():
         if value.shape != golden[tap].shape:
             raise ExportError(f"{draft.id}: {name} answers {tap} in shape {value.shape}, not {golden[tap].shape}")
-        error = measure(value, golden[tap], spread_mask(draft.inputs.get("valid"), axes[tap], value.shape))
+        valid = spread_mask(rows[tap] & pads, axes[tap], value.shape) if tap in rows else None
+        if valid is not None and not valid.any():
+            continue
+        error = measure(value, golden[tap], valid)
         if not (math.isfinite(error.rms) and math.isfinite(error.max)):
             raise ExportError(f"{draft.id}: {name} answers {tap} with NaN or infinity, which sets no floor")
         yield tap, error
+    if draft.kind == "forward" and "logits" in answer:
+        yield from _whole_model_errors(draft, golden["logits"], answer["logits"], rows["logits"] & pads)
+
+
+def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array) -> Iterator[tuple[str, Error]]:
+    """The figures of whole_model as errors of their own: KL mean and 99th percentile; the text's likelihood."""
+    if rows.any():
+        figures = whole_model(golden, answer, draft.inputs["ids"], np.broadcast_to(rows, golden.shape[:2]), movable=0.0)
+        yield KL, Error(rms=figures.kl_mean, max=figures.kl_p99, worst=())
+        yield NLL, Error(rms=figures.nll_difference, max=figures.nll_difference, worst=())
 
 
 def _floors(
@@ -166,7 +186,7 @@ def _leave_one_out(
     for key, families in table.items():
         for family, worst in families.items():
             others = [other for name, other in families.items() if name != family]
-            if not others:
+            if not others or key not in golden:
                 continue
             floor = [max(other.rms for other in others), max(other.max for other in others)]
             allowed = tolerance(floor, golden[key], profile, policy)
@@ -178,4 +198,4 @@ def _leave_one_out(
 
 def _rounded_up(error: float) -> float:
     """Two significant digits, never below the measured error."""
-    return float(Context(prec=2, rounding=ROUND_UP).create_decimal(Decimal(error)))
+    return float(Context(prec=2, rounding=ROUND_UP).create_decimal(Decimal(repr(error))))

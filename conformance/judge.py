@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from conformance.adapters.base import Adapter, Array, Request, Skip
 from conformance.compare import TapVerdict, compare
+from conformance.routing import Comparable, comparable_rows
 from conformance.tolerance import Tolerance, tolerance
+from conformance.whole_model import KL, NLL, judge_figures, whole_model
 from reference.format import Case, FixtureError, Fixtures, TapSpec, tensors
 from reference.format.files import sha256
 from reference.format.layout import spread_mask
 from reference.format.store import SUMS
 
-Outcome = Literal["pass", "fail", "skip", "error"]
+Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +66,30 @@ class Judge:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))
         except Exception as error:  # the port's fault, whatever it is
             return CaseVerdict(case=case, outcome="error", note=_crash(error))
-        mask = inputs[case.mask] if case.mask else None
+        specs = self.fixtures.taps(case)
+        comparable = comparable_rows(
+            specs,
+            [spec.name for spec in specs if spec.cls == "routing"],
+            golden,
+            answer,
+            lambda logits, gaps: self._narrow_rows(case, logits, golden[logits], gaps),
+        )
+        pads = inputs[case.mask].astype(bool) if case.mask else True
         taps = tuple(
-            self._tap(case, spec, answer.get(spec.name), golden[spec.name], mask) for spec in self.fixtures.taps(case)
+            self._tap(case, spec, answer.get(spec.name), golden[spec.name], comparable.rows.get(spec.name), pads)
+            for spec in specs
         )
         if taps[-1].status == "absent":
             return CaseVerdict(case=case, outcome="fail", taps=taps, note=f"{taps[-1].name} is required and absent")
-        failed = any(tap.status == "fail" for tap in taps)
-        return CaseVerdict(case=case, outcome="fail" if failed else "pass", taps=taps)
+        if case.kind == "forward":
+            taps += self._whole_model(case, inputs["ids"], golden, answer, comparable.rows["logits"] & pads)
+        if any(tap.status == "fail" for tap in taps):
+            return CaseVerdict(case=case, outcome="fail", taps=taps)
+        if any(tap.status == "advice" for tap in taps):
+            return CaseVerdict(case=case, outcome="advice", taps=taps, note=f"advice: {case.advice}")
+        if comparable.first_undecidable is not None:
+            return CaseVerdict(case=case, outcome="undecidable", taps=taps, note=_undecidable(comparable))
+        return CaseVerdict(case=case, outcome="pass", taps=taps)
 
     def _check_model(self, model_id: str) -> None:
         """FixtureError unless the checkpoint is the published one: no port is to be blamed for a damaged file."""
@@ -101,25 +122,61 @@ class Judge:
             want=want,
         )
 
-    def _tap(self, case: Case, spec: TapSpec, answer: Array | None, golden: Array, mask: Array | None) -> TapVerdict:
-        valid = spread_mask(mask, spec.axes, golden.shape)
+    def _tap(
+        self, case: Case, spec: TapSpec, answer: Array | None, golden: Array, rows: Array | None, pads: Array | bool
+    ) -> TapVerdict:
+        """Compare the rows [B, L] of a tap that are neither pads nor behind an undecidable choice of experts."""
+        valid = None if rows is None else spread_mask(rows & pads, spec.axes, golden.shape)
+        if valid is not None and not valid.any():
+            return TapVerdict(name=spec.name, status="absent" if answer is None else "undecidable")
         allowed = Tolerance(rms=0.0, max=0.0)
-        if spec.cls == "floor":
+        if spec.cls in ("floor", "routing"):
             counted = golden if valid is None else golden[valid]
-            allowed = tolerance(self._floor(case, spec), counted, self.profile, self.fixtures.policy)
-        return compare(spec, answer, golden, valid=valid, allowed=allowed)
+            allowed = tolerance(self._floor(case, spec.name), counted, self.profile, self.fixtures.policy)
+        return compare(spec, answer, golden, profile=self.profile, valid=valid, allowed=allowed)
 
-    def _floor(self, case: Case, spec: TapSpec) -> list[float]:
-        owner = self.fixtures.owner(case).id
-        try:
-            return self.fixtures.floors(self.profile).floors[owner][spec.name]
-        except KeyError:
+    def _whole_model(
+        self, case: Case, ids: Array, golden: Mapping[str, Array], answer: Mapping[str, Array], rows: Array
+    ) -> tuple[TapVerdict, ...]:
+        """The figures of whole_model over the rows that can be compared, as verdicts behind the taps."""
+        logits = golden["logits"]
+        got = answer["logits"]
+        if got.shape != logits.shape or not rows.any() or not np.isfinite(got[rows].astype(np.float64)).all():
+            return ()
+        movable = tolerance(self._floor(case, "logits"), logits[rows], self.profile, self.fixtures.policy).max
+        figures = whole_model(logits, got, ids, rows, movable * float(np.abs(logits[rows]).max()))
+        return judge_figures(figures, self._floor(case, KL), self._floor(case, NLL), self.fixtures.policy)
+
+    def _narrow_rows(self, case: Case, logits: str, golden: Array, gaps: Array) -> Array | None:
+        """Where the margin [B, L] of the router's logits is within what rounding moves them by.
+
+        None where no honest variant was ever left to measure that with.
+        """
+        floor = self._floors(case).get(logits)
+        if floor is None:
+            return None
+        narrow: Array = gaps <= self.fixtures.policy.routing_margin * floor[1] * np.abs(golden).max()
+        return narrow
+
+    def _floors(self, case: Case) -> Mapping[str, list[float]]:
+        return self.fixtures.floors(self.profile).floors.get(self.fixtures.owner(case).id, {})
+
+    def _floor(self, case: Case, tap: str) -> list[float]:
+        floor = self._floors(case).get(tap)
+        if floor is None:
             raise FixtureError(
                 self.fixtures.root / "floors" / f"{self.profile}.json",
-                got=f"no floor of {spec.name} in {owner}",
+                got=f"no floor of {tap} in {self.fixtures.owner(case).id}",
                 expected="one for every tap that is judged by floor",
                 cure=f"measure it with `gemma4-conformance floors --profile {self.profile}`",
-            ) from None
+            )
+        return floor
+
+
+def _undecidable(comparable: Comparable) -> str:
+    assert comparable.first_undecidable is not None
+    tap, row = comparable.first_undecidable
+    return f"undecidable from {tap}, row {row} on: rounding may choose other experts there; nothing before it fails"
 
 
 def _crash(error: Exception) -> str:

@@ -28,6 +28,11 @@ class Tap:
     axes: tuple[str, ...]
     parents: tuple[str, ...]
 
+    @property
+    def is_routing(self) -> bool:
+        """Whether the tap holds a choice of experts, its parent being the router's logits."""
+        return self.name.rpartition(".")[2] == "combine"
+
 
 def silent(name: str, value: Array) -> None:
     """The recorder that records nothing."""

@@ -20,16 +20,17 @@ from reference.oracle.decoder import Decoder
 
 
 class OracleAdapter:
-    """NumPy in the profile's arithmetic; `order` is the order in which products are summed."""
+    """NumPy in the profile's arithmetic: products summed in `order`, `fused` as kernels like to."""
 
-    def __init__(self, order: str = "blas") -> None:
+    def __init__(self, order: str = "blas", *, fused: bool = False) -> None:
         self.order = order
+        self.fused = fused
         self._decoder = functools.lru_cache(maxsize=4)(self._load)
 
     def hello(self) -> Hello:
         """Who the implementation is and what it offers."""
         return Hello(
-            name="oracle" if self.order == "blas" else f"oracle-{self.order}",
+            name=" ".join(["oracle", self.order, *(["fused"] if self.fused else [])]),
             version=f"{__version__} (numpy {np.__version__})",
             language="Python",
             family="numpy",
@@ -57,7 +58,7 @@ class OracleAdapter:
         return {name: value for name, value in taps.items() if name in request.want}
 
     def _arithmetic(self, profile: str) -> Arithmetic:
-        return dataclasses.replace(PROFILES[profile], order=self.order)
+        return dataclasses.replace(PROFILES[profile], order=self.order, fused=self.fused)
 
     def _load(self, model_dir: Path, profile: str) -> Decoder:
         config = TextConfig.from_dict(json.loads((model_dir / "config.json").read_text()))

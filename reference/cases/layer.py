@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from reference import weights
 from reference.cases.draft import Draft
 from reference.cases.forward import golden_ids
+from reference.cases.routing import wide_rows
 from reference.config import TextConfig
+from reference.format.routing import routing_margins
 from reference.format.tensors import Array
 from reference.models import MODELS, Model
-from reference.oracle import plans
+from reference.oracle import answers, plans
 from reference.oracle.decoder import Decoder
 from reference.taps import Tap, layer_taps, output_of
 
@@ -44,7 +47,6 @@ def layer_kinds(config: TextConfig) -> dict[str, int]:
 
 def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
     """A layer on the hidden state that enters it."""
-    hidden = _golden(model.id, seed)[output_of(layer)]
     return Draft(
         id=f"layer/{model.id}/{name}",
         kind="layer",
@@ -52,7 +54,11 @@ def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
         purpose=f"Layer {layer} ({name}) on given hidden states, two tokens past the window.",
         hunts=_layer_hunts(model.config, layer),
         taps=inner_taps(model.config, layer),
-        inputs={"hidden": _bf16(hidden), **_positions_and_donor(model, layer, seed), **_ple_slice(model, layer, seed)},
+        inputs={
+            "hidden": _hidden(model, layer, seed),
+            **_positions_and_donor(model, layer, seed),
+            **_ple_slice(model, layer, seed),
+        },
         params={"layer": layer},
     )
 
@@ -92,6 +98,25 @@ def _golden(model_id: str, seed: int) -> dict[str, Array]:
     ids = golden_ids(model, seed)[:, : model.config.sliding_window + 2]
     built = weights.weights(model.id, model.config, mini=True)
     return plans.run(Decoder(model.config, built), ids, np.arange(ids.shape[1], dtype=np.int32)[None])
+
+
+def _hidden(model: Model, layer: int, seed: int) -> Array:
+    """The hidden state that enters a layer; of a mixture of experts, rows whose experts rounding cannot change."""
+    entering = _bf16(_golden(model.id, seed)[output_of(layer)])
+    if not model.config.enable_moe_block:
+        return entering
+    decoder = Decoder(model.config, weights.weights(model.id, model.config, mini=True))
+    router = f"model.layers.{layer}.router."
+
+    def margin_of_last(rows: Array) -> float:
+        inputs = {"hidden": rows, "positions": np.arange(rows.shape[1], dtype=np.int32)[None]}
+        taps = answers.layer(decoder, {"layer": layer}, inputs)
+        return float(routing_margins(taps[router + "proj"], taps[router + "combine"])[0, -1])
+
+    others = (_bf16(_golden(model.id, 1000 * (seed + 1) + draw)[output_of(layer)])[0] for draw in range(20))
+    return wide_rows(
+        itertools.chain(entering[0], itertools.chain.from_iterable(others)), entering.shape[1], margin_of_last
+    )
 
 
 def _positions_and_donor(model: Model, layer: int, seed: int) -> dict[str, Array]:

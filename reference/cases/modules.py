@@ -10,7 +10,9 @@ import numpy as np
 
 from reference import weights
 from reference.cases.draft import Draft, tap
+from reference.cases.routing import wide_rows
 from reference.family import FAMILY, FULL, SLIDING
+from reference.format.routing import routing_margins
 from reference.format.tensors import Array
 from reference.inputs import full_precision, grid, token_ids, values
 from reference.models import MODELS
@@ -47,6 +49,7 @@ def _draft(
     hunts: tuple[str, ...] = (),
     profiles: tuple[str, ...] = (),
     exact_in: str | None = None,
+    advice: str | None = None,
 ) -> Draft:
     """A case `module/<kind with dashes>/<name>`; a single tap `y` unless `taps` says otherwise."""
     kind, _, _ = name.partition("/")
@@ -57,6 +60,7 @@ def _draft(
         hunts=hunts,
         profiles=(exact_in,) if exact_in else profiles,
         exact_in=exact_in,
+        advice=advice,
         taps=taps or [tap("y", axes)],
         inputs={key: x.astype(np.float32) if x.dtype.kind == "f" else x for key, x in inputs.items()},
         params=params or {},
@@ -406,12 +410,32 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
         taps=[tap("act", "B L F"), tap("y", "B L D", "act")],
         hunts=("gelu-exact-or-silu",),
     )
+    yield _draft(
+        "mlp/overflow",
+        "act * up reaches 7e4, which float16 cannot hold although every input and the golden's output can.",
+        {
+            "x": np.full((1, 1, 2), 256.0),
+            "gate": np.array([[0.5, 0.5], [0.25, 0.0]]),
+            "up": np.array([[0.5, 0.578125], [0.0, 0.5]]),
+            "down": np.array([[2.0**-4, 1.0], [0.0, 2.0**-2]]),
+        },
+        taps=[tap("act", "B L F"), tap("y", "B L D", "act")],
+        hunts=("fp16-mlp-overflow",),
+        profiles=("f16",),
+        advice="act * up overflows float16: multiply in float32 and scale, or run the MLP in float32 or bfloat16",
+    )
     router = {
-        "h": values(f"router/top-8-of-16#h{suffix}", (1, 6, _D), 2.0),
         "scale": weights.norm(f"router/top-8-of-16#scale{suffix}", _D, 1.5 * math.sqrt(_D)),
         "proj": weights.matrix(f"router/top-8-of-16#proj{suffix}", (_X, _D), _D),
         "per_expert_scale": weights.per_expert_scale(f"router/top-8-of-16#per_expert_scale{suffix}", _X),
     }
+
+    def route(h: Array) -> tuple[Array, Array]:
+        logits = moe.router_logits(h, router["scale"], router["proj"], _EPS, F64)
+        return logits, moe.combine_weights(logits, router["per_expert_scale"], _TOP_K, F64)
+
+    pool = values(f"router/top-8-of-16#h{suffix}", (200, _D), 2.0)
+    router["h"] = wide_rows(pool, 6, lambda rows: float(routing_margins(*route(rows))[0, -1]))
     yield _draft(
         "router/top-8-of-16",
         "Router logits, and the weights of the eight chosen experts.",
@@ -424,19 +448,13 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
             "router-softmax-order",
         ),
     )
-    combine = moe.combine_weights(
-        moe.router_logits(router["h"], router["scale"], router["proj"], _EPS, F64),
-        router["per_expert_scale"],
-        _TOP_K,
-        F64,
-    )
     width = 16
     yield _draft(
         "experts/fused",
         "The weighted sum over eight experts of sixteen; gate and up are the halves of one fused matrix.",
         {
             "x": values(f"experts/fused#x{suffix}", (1, 6, _D)),
-            "combine": weights.bf16(combine),
+            "combine": weights.bf16(route(router["h"])[1]),
             "gate_up": weights.matrix(f"experts/fused#gate_up{suffix}", (_X, 2 * width, _D), _D),
             "down": weights.matrix(f"experts/fused#down{suffix}", (_X, _D, width), width),
         },

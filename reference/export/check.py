@@ -14,9 +14,6 @@ from reference.export.exporter import GENERATED, Progress, staged
 from reference.format import Policy, tensors
 from reference.format.store import read_model
 
-_F32_AGREEMENT = 2.0**-23
-"""F32 goldens are rounded from float64: where its last bits differ between machines, one ulp may."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -31,10 +28,10 @@ def check(root: Path, progress: Progress) -> Comparison:
     """Make everything again beside `root` and compare; `root` is not touched."""
     policy = read_model(root / "floors" / "policy.json", Policy)
     with staged(root, progress) as made:
-        return _compare(made, root, policy.agreement)
+        return _compare(made, root, policy)
 
 
-def _compare(made: Path, stored: Path, agreement: float) -> Comparison:
+def _compare(made: Path, stored: Path, policy: Policy) -> Comparison:
     equal, close, faults = 0, 0, []
     names = sorted(_files(made) | _files(stored))
     for name in names:
@@ -43,7 +40,7 @@ def _compare(made: Path, stored: Path, agreement: float) -> Comparison:
             faults.append(f"{name}: {'not made' if old.exists() else 'not stored'}")
         elif new.read_bytes() == old.read_bytes():
             equal += 1
-        elif fault := _difference(new, old, agreement):
+        elif fault := _difference(new, old, policy):
             faults.append(f"{name}: {fault}")
         else:
             close += 1
@@ -56,7 +53,7 @@ def _files(root: Path) -> set[str]:
     }
 
 
-def _difference(new: Path, old: Path, agreement: float) -> str:
+def _difference(new: Path, old: Path, policy: Policy) -> str:
     """What differs beyond rounding; empty where nothing does."""
     if new.name == "case.json":
         return "" if _essence(new) == _essence(old) else "another description"
@@ -66,7 +63,7 @@ def _difference(new: Path, old: Path, agreement: float) -> str:
     if made.keys() != stored.keys():
         return "other tensors"
     figure, tap = worst(made, stored)
-    limit = max(agreement, _F32_AGREEMENT if made[tap].dtype == np.float32 else 0.0)
+    limit = policy.agreement_f32 if made[tap].dtype == np.float32 else policy.agreement
     return "" if figure <= limit else f"{tap} differs by {figure:.1e} (relative RMS), expected at most {limit:.0e}"
 
 

@@ -17,6 +17,7 @@ from reference.export.errors import ExportError
 from reference.format import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, tensors
 from reference.format.files import sha256, write_atomic
 from reference.format.layout import select_rows, spread_mask
+from reference.format.models import TapClass
 from reference.format.store import write_model
 from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.taps import Tap
@@ -64,6 +65,9 @@ class Writer:
         }
 
     def _agreed(self, draft: Draft, derived: Taps, golden: Taps, who: str) -> float:
+        missing = [name for name in golden if name not in derived]
+        if missing:
+            raise ExportError(f"{draft.id}: {who}: got no {missing[0]}, expected every tap of the golden")
         figure, tap = worst(derived, golden, _valid(draft, golden))
         limit = agreement_limit(self.policy, draft.inputs.get("positions"))
         if not figure <= limit:
@@ -106,6 +110,7 @@ class Writer:
             hunts=list(draft.hunts),
             links=list(draft.links),
             profiles=list(draft.profiles),
+            advice=draft.advice,
             inputs=self._tensors(draft, "inputs.safetensors", draft.inputs) if draft.inputs else None,
             params=dict(draft.params),
             plan=draft.plan,
@@ -145,8 +150,16 @@ def _spec(tap: Tap, stored: Array, draft: Draft) -> TapSpec:
         dtype=dtype_name(stored),
         shape=list(stored.shape),
         sha256=tensor_digest(stored),
-        cls="exact" if stored.dtype.kind in "iu" or draft.exact_in else "floor",
+        cls=_class(tap, stored, draft),
     )
+
+
+def _class(tap: Tap, stored: Array, draft: Draft) -> TapClass:
+    if stored.dtype.kind in "iu" or draft.exact_in:
+        return "exact"
+    if draft.advice is not None:
+        return "advice"
+    return "routing" if tap.is_routing else "floor"
 
 
 def _valid(draft: Draft, golden: Taps) -> dict[str, Array | None]:

@@ -14,19 +14,19 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from reference.oracle import summation
+
 Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-ORDERS = ("blas", "sequential", "reversed", "split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
     """A storage dtype, the dtype of the islands, and the order in which products are summed.
 
-    `order`: "blas" as the library sums, "sequential" term by term as a plain loop does, "reversed" the same from the
-    other end, "split" even and odd terms apart.
+    `order` is one of `summation.ORDERS` and `OTHER_ORDERS`. `fused` computes as fused kernels like to: chains of
+    elementwise operations (GELU, soft cap) round once at their end, and theta^-x is exp(-x log theta).
     """
 
     name: str
@@ -34,10 +34,15 @@ class Arithmetic:
     wide: np.dtype[Any]
     accumulate: np.dtype[Any]
     order: str = "blas"
+    fused: bool = False
 
     def cast(self, x: npt.ArrayLike) -> Array:
         """x in the storage dtype."""
         return np.asarray(x).astype(self.dtype)
+
+    def chain(self, x: Array) -> Array:
+        """x as a chain of elementwise operations starts on it: as it is, or wide where `fused`."""
+        return x.astype(self.wide) if self.fused else x
 
     def scalar(self, value: float, like: Array) -> Any:
         """A constant in the dtype of `like`, so that it does not promote."""
@@ -46,15 +51,9 @@ class Arithmetic:
     def matmul(self, a: Array, b: Array) -> Array:
         """a @ b, accumulated in `accumulate`, rounded once to a's dtype: [..., M, I] @ [..., I, O] -> [..., M, O]."""
         a_wide, b_wide = a.astype(self.accumulate), b.astype(self.accumulate)
-        if self.order == "split":
-            even = np.matmul(a_wide[..., ::2], b_wide[..., ::2, :])
-            return (even + np.matmul(a_wide[..., 1::2], b_wide[..., 1::2, :])).astype(a.dtype)
-        if self.order == "blas":
-            return np.matmul(a_wide, b_wide).astype(a.dtype)
-        total: Array = np.zeros((), self.accumulate)
-        for i in self._terms(a.shape[-1]):
-            total = total + a_wide[..., i, None] * b_wide[..., i, None, :]
-        return total.astype(a.dtype)
+        parts = summation.parts_of(self.order, a.shape[-1])
+        sums = [np.matmul(a_wide[..., part], b_wide[..., part, :]) for part in parts]
+        return summation.total_of(self.order, sums).astype(a.dtype)
 
     def linear(self, x: Array, weight: Array) -> Array:
         """x W^T: [..., I], [O, I] -> [..., O]."""
@@ -64,16 +63,9 @@ class Arithmetic:
     def sum(self, x: Array, axis: int = -1) -> Array:
         """Sum over an axis, kept as length 1, accumulated in `accumulate`."""
         terms = np.moveaxis(x.astype(self.accumulate), axis, -1)
-        if self.order == "blas":
-            total = terms.sum(-1, keepdims=True)
-        elif self.order == "split":
-            total = terms[..., ::2].sum(-1, keepdims=True) + terms[..., 1::2].sum(-1, keepdims=True)
-        else:  # cumsum adds term by term
-            total = np.cumsum(terms[..., list(self._terms(terms.shape[-1]))], axis=-1)[..., -1:]
+        parts = summation.parts_of(self.order, terms.shape[-1])
+        total = summation.total_of(self.order, [terms[..., part].sum(-1, keepdims=True) for part in parts])
         return np.moveaxis(total, -1, axis).astype(x.dtype)
-
-    def _terms(self, count: int) -> range:
-        return range(count - 1, -1, -1) if self.order == "reversed" else range(count)
 
 
 _F64, _F32, _F16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)

@@ -9,4 +9,5 @@ from reference.oracle.arithmetic import Arithmetic, Array
 
 def softcap(x: Array, cap: float, ar: Arithmetic) -> Array:
     """cap * tanh(x / cap)."""
-    return np.tanh(x / ar.scalar(cap, x)) * ar.scalar(cap, x)
+    c = ar.chain(x)
+    return (np.tanh(c / ar.scalar(cap, c)) * ar.scalar(cap, c)).astype(x.dtype)

@@ -11,8 +11,9 @@ from reference.oracle.arithmetic import Arithmetic, Array
 
 def gelu_tanh(x: Array, ar: Arithmetic) -> Array:
     """GELU in its tanh form: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))."""
-    inner = ar.scalar(math.sqrt(2.0 / math.pi), x) * (x + ar.scalar(0.044715, x) * x * x * x)
-    return ar.scalar(0.5, x) * x * (ar.scalar(1.0, x) + np.tanh(inner))
+    c = ar.chain(x)
+    inner = ar.scalar(math.sqrt(2.0 / math.pi), c) * (c + ar.scalar(0.044715, c) * c * c * c)
+    return (ar.scalar(0.5, c) * c * (ar.scalar(1.0, c) + np.tanh(inner))).astype(x.dtype)
 
 
 def activation(x: Array, gate: Array, up: Array, ar: Arithmetic) -> Array:

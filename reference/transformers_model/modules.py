@@ -80,6 +80,12 @@ def _module(make: Callable[[], Module], weights: Mapping[str, torch.Tensor], *, 
     return module.eval()
 
 
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text part of a config.json, nested or flat."""
+    text: Mapping[str, Any] | None = config.get("text_config")
+    return config if text is None else text
+
+
 def _seen(module: Module, run: Callable[[], Any], *, first_input: bool = False) -> tuple[Any, torch.Tensor]:
     """What `run` returns, and what `module` returned meanwhile (or took)."""
     seen: list[torch.Tensor] = []
@@ -119,7 +125,7 @@ def _rope(params: Params, inputs: Inputs, at: Setting) -> Answers:
 
 def _inv_freq(params: Params, inputs: Inputs, at: Setting) -> Answers:
     """The rotary embedding's buffer: inv_freq E/2, float32 (float64 when lifted)."""
-    rotary = gemma4.Gemma4TextRotaryEmbedding(text_config_of(params["config"]))
+    rotary = gemma4.Gemma4TextRotaryEmbedding(text_config_of(_text(params["config"])))
     return {"inv_freq": getattr(rotary, f"{params['layer_type']}_inv_freq")}
 
 
@@ -178,7 +184,7 @@ def _attention_core(params: Params, inputs: Inputs, at: Setting) -> Answers:
 
 def _shared_kv_donors(params: Params, inputs: Inputs, at: Setting) -> Answers:
     """The configuration's `kv_sharing_modes`: a layer that reuses has the layer of its type that stores as donor."""
-    config: Any = text_config_of(params["config"])
+    config: Any = text_config_of(_text(params["config"]))
     modes, types = config.kv_sharing_modes, config.layer_types
     stores = {types[i]: i for i, mode in enumerate(modes) if mode == "store"}
     donors = [stores[types[i]] if mode == "reuse" else i for i, mode in enumerate(modes)]

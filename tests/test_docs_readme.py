@@ -1,0 +1,31 @@
+"""What the README says of the suite is what the last run of the self-test said, and that run was of these fixtures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from conformance.honest import Trial, as_table
+from reference.format import Fixtures
+from reference.format.files import sha256
+from reference.format.store import SUMS
+
+ROOT = Path(__file__).parents[1]
+RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
+AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` and paste its table"
+
+
+def test_the_self_test_was_of_these_fixtures() -> None:
+    assert RESULT["fixtures"] == sha256((Fixtures().root / SUMS).read_bytes()), AGAIN
+
+
+def test_nobody_honest_was_accused() -> None:
+    assert RESULT["accused"] == 0
+    assert [trial for trial in RESULT["variants"] if trial["accused"]] == []
+
+
+def test_the_table_of_the_readme_is_the_self_test_s() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- self-test -->\n(.*?)\n<!-- /self-test -->", readme, re.DOTALL)
+    assert block == as_table([Trial(**trial) for trial in RESULT["variants"]]), AGAIN

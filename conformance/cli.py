@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from conformance.adapters.registry import AdapterUnavailable, BadOption
 from reference.format import FixtureError, Fixtures, default_root
@@ -51,6 +51,8 @@ def main() -> None:
         _stop(str(error), BAD_INPUT)
     except AdapterUnavailable as error:
         _stop(str(error), ENVIRONMENT)
+    except OSError as error:
+        _stop(f"{error.filename}: {error.strerror}; choose a place that can be written", BAD_INPUT)
 
 
 def _stop(message: str, code: int) -> None:
@@ -73,10 +75,11 @@ def list_cases(
         rows = [{"id": case.id, "kind": case.kind, "model": case.model, "purpose": case.purpose} for case in cases]
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table("case", "purpose", box=None, pad_edge=False)
     for case in cases:
-        table.add_row(case.id, case.purpose)
-    _out.print(table)
+        if _out.is_terminal:
+            _out.print(f"[bold]{case.id}[/bold]\n  {escape(case.purpose)}", highlight=False, soft_wrap=True)
+        else:  # for grep and cut
+            typer.echo(f"{case.id}\t{case.purpose}")
 
 
 @app.command()
@@ -144,6 +147,9 @@ def floors(
     Needs the extras `reference` and `mlx-lm`.
     """
     fixtures = Fixtures(fixtures_dir)
+    for fault in fixtures.verify():
+        if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
+            raise fault
     with _needs_reference("floors"), _progress(quiet=False) as progress:
         from conformance.floors import honest_variants, measure_floors
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from conformance.adapters.registry import AdapterUnavailable, BadOption, create
+from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
 from conformance.failure import describe
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
-from conformance.probe import CURE, products_error
+from conformance.probe import require_exact_products
 from reference.format import FixtureError, Fixtures, default_root
 
 BAD_INPUT, ENVIRONMENT = 2, 3
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
     group = parser.getgroup("conformance")
     group.addoption("--impl", default="mlx_impl", metavar="NAME", help="implementation under test (default: mlx_impl)")
-    group.addoption("--profile", default="f32", choices=["f64", "f32", "bf16", "f16"], help="the arithmetic it claims")
+    group.addoption("--profile", default="f32", metavar="NAME", help="the arithmetic it claims")
     group.addoption("--cases", default="*", metavar="GLOB", help="judge only the cases whose id matches")
     group.addoption("--fixtures-dir", default=None, metavar="DIR", help="fixtures folder (default: the one installed)")
 
@@ -44,13 +44,14 @@ class Run:
         root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
         self.fixtures = Fixtures(Path(root) if root else None)
         self.known = KnownFailures.of(self.impl)
-        self.known.check_used(self.fixtures.case_ids)
+        if root is None:  # a part of the fixtures may lack what a line is about
+            self.known.check_used(self.fixtures.case_ids)
         adapter = create(self.impl)
-        self.hello = adapter.hello()
+        self.hello = hello_of(adapter, self.impl)
         if self.profile not in self.hello.profiles:
             offered = ", ".join(self.hello.profiles)
             raise BadOption(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
-        self.products_error = products_error(self.fixtures, adapter, self.profile)
+        self.products_error = require_exact_products(self.fixtures, adapter, self.impl, self.profile)
         self.judge = Judge(self.fixtures, adapter, self.profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
         self.asked = [case_id for case_id in matching if self.judge.asks(case_id)]
@@ -105,13 +106,12 @@ def _reports(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Open the fixtures and the implementation, and probe its arithmetic."""
+    if config.option.help:
+        return
     if _reports(config):
         config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
-        run = config.stash[_RUN] = Run(config)
-        limit = run.fixtures.policy.low_precision_products
-    if run.products_error is not None and not run.products_error <= limit:
-        pytest.exit(f"ENVIRONMENT: products err by {run.products_error:.1e} (relative RMS); {CURE}", ENVIRONMENT)
+        config.stash[_RUN] = Run(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -159,7 +159,7 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
         elif verdict.outcome == "pass":
             if expected is not None:
                 pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
-        elif expected is not None:
+        elif expected is not None and verdict.outcome == "fail":
             pytest.xfail(expected)
         else:
             pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)
@@ -168,7 +168,10 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """An implementation that skips everything is not green."""
+    """An implementation that skips everything is not green, nor is a run that asked nothing."""
+    if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and _reports(session.config):
+        sys.stderr.write("no case that --cases leaves in belongs to the test files given: nothing was asked\n")
+        session.exitstatus = BAD_INPUT
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and _reports(session.config) and session.exitstatus == pytest.ExitCode.OK:
         stats = reporter.stats

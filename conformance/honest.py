@@ -15,6 +15,7 @@ from conformance.adapters.registry import create
 from conformance.floors import honest_variants
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
+from conformance.probe import require_exact_products
 from reference.format import Fixtures
 from reference.format.files import sha256
 from reference.format.store import SUMS
@@ -52,6 +53,7 @@ def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress) -> l
     total, done = len(work) * len(fixtures.case_ids), 0
     results = []
     for trial, adapter in work:
+        require_exact_products(fixtures, adapter, trial.variant, trial.profile)
         judge, known = Judge(fixtures, adapter, trial.profile), KnownFailures.of(trial.variant)
         for case_id in fixtures.case_ids:
             progress(done, total, f"{trial.profile}, {trial.variant}")

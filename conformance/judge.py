@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, Array, Request, Skip
+from conformance.adapters.base import Adapter, Array, Request, Skip, checked_answer
 from conformance.compare import TapVerdict, compare
 from conformance.routing import Comparable, comparable_rows
 from conformance.tolerance import Tolerance, tolerance
@@ -61,11 +61,11 @@ class Judge:
             self._check_model(case.model)
         inputs, golden = self.fixtures.inputs(case), self.fixtures.golden(case)
         try:
-            answer = self.adapter.run(self._request(case, inputs, tuple(golden)))
+            answer = checked_answer(self.adapter.run(self._request(case, inputs, tuple(golden))))
         except Skip as skip:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))
         except Exception as error:  # the port's fault, whatever it is
-            return CaseVerdict(case=case, outcome="error", note=_crash(error))
+            return CaseVerdict(case=case, outcome="error", note=crash_line(error))
         specs = self.fixtures.taps(case)
         comparable = comparable_rows(
             specs,
@@ -179,7 +179,7 @@ def _undecidable(comparable: Comparable) -> str:
     return f"undecidable from {tap}, row {row} on: rounding may choose other experts there; nothing before it fails"
 
 
-def _crash(error: Exception) -> str:
+def crash_line(error: Exception) -> str:
     """An implementation's exception in one line, with the line of code that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance.adapters.base import Adapter, Request
+from conformance.adapters.registry import AdapterUnavailable
 from conformance.compare import measure
 from reference.format import Fixtures
 
@@ -12,6 +13,14 @@ CURE = (
     "products are computed in TF32 or lower, not in float32: switch it off (MLX: MLX_ENABLE_TF32=0; "
     "PyTorch: torch.backends.cuda.matmul.allow_tf32 = False) and run again"
 )
+
+
+def require_exact_products(fixtures: Fixtures, adapter: Adapter, name: str, profile: str) -> float | None:
+    """The error of products; AdapterUnavailable with the cure where it shows TF32 or less."""
+    error = products_error(fixtures, adapter, profile)
+    if error is not None and not error <= fixtures.policy.low_precision_products:
+        raise AdapterUnavailable(f"ENVIRONMENT: {name}: products err by {error:.1e} (relative RMS); {CURE}")
+    return error
 
 
 def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float | None:

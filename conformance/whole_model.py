@@ -42,7 +42,7 @@ def whole_model(golden: Array, answer: Array, ids: Array, rows: Array, movable: 
     `movable` is what the profile may move a logit by: a row's arg-max is decided where the golden's two largest
     logits lie further apart than twice that.
     """
-    expected, got = _log_softmax(golden), _log_softmax(answer)
+    expected, got = _log_softmax(golden), _log_softmax(np.where(rows[..., None], answer, golden))
     divergence = np.sum(np.exp(expected) * (expected - got), axis=-1)[rows]
     following = rows[:, :-1] & rows[:, 1:]
     likelihoods = [

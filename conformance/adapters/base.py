@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from reference.format import Plan
@@ -46,6 +47,16 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Array] = field(default_factory=dict)
     want: tuple[str, ...] = ()
+
+
+def checked_answer(answer: object) -> dict[str, Array]:
+    """The answer, if it is a dict of NumPy arrays; TypeError saying what came in the place of one."""
+    if not isinstance(answer, dict):
+        raise TypeError(f"got {type(answer).__name__} as answer, expected a dict of tap name to numpy.ndarray")
+    for name, value in answer.items():
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"got {type(value).__name__} for tap {name}, expected numpy.ndarray")
+    return answer
 
 
 class Adapter(Protocol):

@@ -22,15 +22,16 @@ from reference.oracle.decoder import Decoder
 class OracleAdapter:
     """NumPy in the profile's arithmetic: products summed in `order`, `fused` as kernels like to."""
 
-    def __init__(self, order: str = "blas", *, fused: bool = False) -> None:
+    def __init__(self, order: str = "blas", *, fused: bool = False, reciprocal: bool = False) -> None:
         self.order = order
         self.fused = fused
+        self.reciprocal = reciprocal
         self._decoder = functools.lru_cache(maxsize=4)(self._load)
 
     def hello(self) -> Hello:
         """Who the implementation is and what it offers."""
         return Hello(
-            name=" ".join(["oracle", self.order, *(["fused"] if self.fused else [])]),
+            name=" ".join(["oracle", self.order, *("fused",) * self.fused, *("reciprocal",) * self.reciprocal]),
             version=f"{__version__} (numpy {np.__version__})",
             language="Python",
             family="numpy",
@@ -58,10 +59,10 @@ class OracleAdapter:
         return {name: value for name, value in taps.items() if name in request.want}
 
     def _arithmetic(self, profile: str) -> Arithmetic:
-        return dataclasses.replace(PROFILES[profile], order=self.order, fused=self.fused)
+        return dataclasses.replace(PROFILES[profile], order=self.order, fused=self.fused, reciprocal=self.reciprocal)
 
     def _load(self, model_dir: Path, profile: str) -> Decoder:
-        config = TextConfig.from_dict(json.loads((model_dir / "config.json").read_text()))
+        config = TextConfig.from_dict(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
         stored = tensors.read(model_dir / "model.safetensors")
         weights = {text: value for name, value in stored.items() if (text := text_name(name)) is not None}
         return Decoder(config, weights, self._arithmetic(profile))

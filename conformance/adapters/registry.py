@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conformance.adapters.base import Adapter
+from conformance.adapters.base import Adapter, Hello
 
 
 class AdapterUnavailable(Exception):
@@ -37,13 +37,33 @@ ADAPTERS: Mapping[str, _Entry] = {
 
 
 def create(name: str) -> Adapter:
-    """The adapter of an implementation; BadOption when it is unknown, AdapterUnavailable when packages are missing."""
-    if name not in ADAPTERS:
-        raise BadOption(f"--impl: got {name!r}, expected one of {', '.join(ADAPTERS)}")
-    entry = ADAPTERS[name]
+    """The adapter with this name, or of the class `package.module:Class`.
+
+    BadOption when there is none, AdapterUnavailable when its packages are missing or it cannot be made.
+    """
+    own_module, colon, own_class = name.partition(":")
+    if not colon and name not in ADAPTERS:
+        raise BadOption(f"--impl: got {name!r}, expected one of {', '.join(ADAPTERS)}, or package.module:Class")
+    entry = _Entry(module=own_module, factory=own_class, cure="mend the module") if colon else ADAPTERS[name]
     try:
-        module = importlib.import_module(f"conformance.adapters.{entry.module}")
+        module = importlib.import_module(entry.module if colon else f"conformance.adapters.{entry.module}")
     except ImportError as error:
         raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
-    adapter: Adapter = getattr(module, entry.factory)()
+    if not hasattr(module, entry.factory):
+        raise BadOption(f"--impl: got {name!r}, expected a class of {entry.module}; it has none of that name")
+    try:
+        adapter: Adapter = getattr(module, entry.factory)()
+    except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
+        raise AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     return adapter
+
+
+def hello_of(adapter: Adapter, name: str) -> Hello:
+    """What an adapter says of itself; AdapterUnavailable when it says nothing of use."""
+    try:
+        hello = adapter.hello()
+    except Exception as error:  # as in create
+        raise AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if not isinstance(hello, Hello):
+        raise AdapterUnavailable(f"--impl {name}: hello() gave {type(hello).__name__}, expected a Hello")
+    return hello

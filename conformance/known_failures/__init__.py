@@ -52,7 +52,7 @@ class KnownFailures:
     @classmethod
     def of(cls, impl: str) -> KnownFailures:
         """The list that is shipped for an implementation."""
-        return cls.read(Path(__file__).parent / f"{impl}.txt")
+        return cls.read(Path(__file__).parent / f"{impl.replace(':', '.')}.txt")
 
     def reason(self, profile: str, case_id: str) -> str | None:
         """Why this case is expected to fail; None when it is not."""

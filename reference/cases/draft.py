@@ -27,7 +27,7 @@ class Draft:
     exact_in: str | None = None
     """The one profile in whose arithmetic the golden is computed, to be met to the bit."""
     advice: str | None = None
-    """What to tell a port whose answer is not finite; such a case never fails a port."""
+    """What to tell a port whose answer is not finite, which does not fail it."""
     inputs: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None

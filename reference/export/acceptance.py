@@ -1,4 +1,4 @@
-"""Is a model fit to judge with? Errors do not explode with depth, and the arg-max is not the input (DESIGN 5)."""
+"""Is a model fit to judge with? Errors do not explode with depth, and the arg-max is not the input."""
 
 from __future__ import annotations
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from reference.export.agreement import worst
+from reference.export.agreement import agreement_limit, worst
 from reference.export.exporter import GENERATED, Progress, staged
 from reference.format import Policy, tensors
 from reference.format.store import read_model
+
+_MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def _files(root: Path) -> set[str]:
 
 def _difference(new: Path, old: Path, policy: Policy) -> str:
     """What differs beyond rounding; empty where nothing does."""
-    if new.name == "case.json":
+    if new.name in _MEASURED:
         return "" if _essence(new) == _essence(old) else "another description"
     if not new.name.startswith("expected"):
         return "other bytes"
@@ -63,14 +65,16 @@ def _difference(new: Path, old: Path, policy: Policy) -> str:
     if made.keys() != stored.keys():
         return "other tensors"
     figure, tap = worst(made, stored)
-    limit = policy.agreement_f32 if made[tap].dtype == np.float32 else policy.agreement
+    inputs = new.with_name("inputs.safetensors")
+    positions = tensors.read(inputs).get("positions") if inputs.exists() else None
+    limit = policy.agreement_f32 if made[tap].dtype == np.float32 else agreement_limit(policy, positions)
     return "" if figure <= limit else f"{tap} differs by {figure:.1e} (relative RMS), expected at most {limit:.0e}"
 
 
 def _essence(path: Path) -> Any:
-    """A case.json without its provenance and the digests of its goldens."""
-    case = json.loads(path.read_text())
-    case.pop("provenance")
+    """A case.json or model.json without what was measured while it was made, and without the digests of goldens."""
+    case = json.loads(path.read_text(encoding="utf-8"))
+    case.pop(_MEASURED[path.name])
     for key in ("golden", "golden_f32"):
         case.get(key, {}).pop("sha256", None)
     for tap in case.get("taps", []):

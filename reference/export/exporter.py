@@ -29,12 +29,25 @@ Progress = Callable[[int, int, str], None]
 def export(root: Path, progress: Progress) -> None:
     """Make the fixtures under `root` again."""
     with staged(root, progress) as staging:
+        _swap(staging, root)
+
+
+def _swap(staging: Path, root: Path) -> None:
+    """Put what was made in the place of what is stored: all of it, or on any interruption none."""
+    aside = {name: staging / f"{name}.old" for name in GENERATED if (root / name).exists()}
+    try:
+        for name, old in aside.items():
+            os.rename(root / name, old)
         for name in GENERATED:
-            old = staging / f"{name}.old"
-            if (root / name).exists():
-                os.rename(root / name, old)
             os.rename(staging / name, root / name)
-    Fixtures(root).write_sums()
+        Fixtures(root).write_sums()
+    except BaseException:
+        for name, old in aside.items():
+            if old.exists():
+                if (root / name).exists():
+                    os.rename(root / name, staging / f"{name}.unfinished")
+                os.rename(old, root / name)
+        raise
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from reference.format.errors import FixtureError
 from reference.format.models import (
-    FORMAT_VERSION,
     Case,
     Floors,
     GoldenPointer,
@@ -16,7 +15,6 @@ from reference.format.models import (
 from reference.format.store import Fixtures, default_root
 
 __all__ = [
-    "FORMAT_VERSION",
     "Case",
     "FixtureError",
     "Fixtures",

@@ -9,13 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FORMAT_VERSION = "1.0"
-
 CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Format = Literal["1.0"]
 Profile = Literal["f64", "f32", "bf16", "f16"]
-TapClass = Literal["exact", "floor", "routing", "argmax", "advice"]
+TapClass = Literal["exact", "floor", "routing", "advice"]
 Kind = Literal[
     "forward",
     "layer",
@@ -120,7 +118,8 @@ class Case(Strict):
     links: list[str] = []
     profiles: list[Profile] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
     advice: str | None = Field(
-        default=None, description="What to tell a port whose taps of class advice are not finite; they never fail it."
+        default=None,
+        description="What to tell a port whose taps of class advice are not finite; it does not fail.",
     )
     inputs: TensorFile | None = None
     params: dict[str, Any] = {}
@@ -214,5 +213,5 @@ class Policy(Strict):
         description="From this relative error of products on the port is wrong, not imprecise: the case itself says so."
     )
     low_precision_products: float = Field(
-        description="Relative error of f32 products from which a run is answered ENVIRONMENT (TF32: near 8e-4)."
+        description="Relative error of f32 products from which a run is answered ENVIRONMENT (TF32: near 3e-4)."
     )

@@ -24,8 +24,10 @@ _RESTORE = "restore the fixtures (git checkout fixtures/) or regenerate them wit
 
 
 def default_root() -> Path:
-    """The `fixtures/` folder beside the packages, in a checkout and in an installed wheel alike."""
-    return Path(__file__).resolve().parents[2] / "fixtures"
+    """The `fixtures/` folder: beside the packages in a checkout, inside `reference` in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "fixtures"
+    return checkout if checkout.is_dir() else package / "fixtures"
 
 
 def read_model(path: Path, model: type[_Model]) -> _Model:
@@ -176,10 +178,6 @@ class Fixtures:
     def model_dir(self, model_id: str) -> Path:
         """The directory of a model: an ordinary checkpoint (config.json, model.safetensors) beside its card."""
         return self.root / "models" / model_id
-
-    def model_card(self, model_id: str) -> ModelCard:
-        """The card of a model."""
-        return read_model(self.model_dir(model_id) / "model.json", ModelCard)
 
     @property
     def model_ids(self) -> tuple[str, ...]:

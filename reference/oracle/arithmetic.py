@@ -26,7 +26,8 @@ class Arithmetic:
     """A storage dtype, the dtype of the islands, and the order in which products are summed.
 
     `order` is one of `summation.ORDERS` and `OTHER_ORDERS`. `fused` computes as fused kernels like to: chains of
-    elementwise operations (GELU, soft cap) round once at their end, and theta^-x is exp(-x log theta).
+    elementwise operations (GELU, soft cap) round once at their end, and theta^-x is exp(-x log theta). `reciprocal`
+    multiplies by 1/root in norms, and takes theta^-x in the place of 1/theta^x.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Arithmetic:
     accumulate: np.dtype[Any]
     order: str = "blas"
     fused: bool = False
+    reciprocal: bool = False
 
     def cast(self, x: npt.ArrayLike) -> Array:
         """x in the storage dtype."""

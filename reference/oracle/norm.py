@@ -11,7 +11,8 @@ def rms_norm(x: Array, weight: Array | None, eps: float, ar: Arithmetic) -> Arra
     """Normalise the last axis of x [..., D]; `weight` [D] may be absent (v_norm, router)."""
     wide = x.astype(ar.wide)
     mean_square = ar.sum(wide * wide) / ar.scalar(x.shape[-1], wide)  # [..., 1]
-    y = wide / np.sqrt(mean_square + ar.scalar(eps, wide))
+    root = np.sqrt(mean_square + ar.scalar(eps, wide))
+    y = wide * (ar.scalar(1.0, wide) / root) if ar.reciprocal else wide / root
     if weight is not None:
         y = y * weight.astype(ar.wide)
     return y.astype(x.dtype)

@@ -19,7 +19,12 @@ def inverse_frequencies(head_dim: int, rope: Rope, ar: Arithmetic) -> Array:
     rotating = int(rope.partial_rotary_factor * head_dim // 2) if rope.rotary == "proportional" else pairs
     exponent: Array = np.arange(0, 2 * rotating, 2).astype(dtype) / np.asarray(head_dim, dtype)
     theta = dtype(rope.theta)
-    frequencies = np.exp(-exponent * np.log(theta)) if ar.fused else dtype(1.0) / np.power(theta, exponent)
+    if ar.fused:
+        frequencies = np.exp(-exponent * np.log(theta))
+    elif ar.reciprocal:
+        frequencies = np.power(theta, -exponent)
+    else:
+        frequencies = dtype(1.0) / np.power(theta, exponent)
     return np.concatenate([frequencies, np.zeros(pairs - rotating, dtype)])
 
 

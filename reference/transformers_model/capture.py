@@ -1,4 +1,4 @@
-"""Capture the taps of DESIGN section 7 from a running Gemma4ForCausalLM.
+"""Capture the taps of docs/FIXTURES.md from a running Gemma4ForCausalLM.
 
 B batch, L query length, S key length, D hidden, H query heads, K key/value heads, E head dim, P per-layer width,
 N layers, F feed-forward width, X experts. Everything is copied at once, because the decoder multiplies the residual

@@ -58,7 +58,7 @@ class TransformersModel:
             left_pad: how many first ids of each row are pads, or None. Rows at pads are garbage in every tap.
 
         Returns:
-            Taps of DESIGN section 7 in this model's dtype (`router.combine`, which transformers keeps in float32, is
+            Taps of docs/FIXTURES.md in this model's dtype (`router.combine`, which transformers keeps in float32, is
             rounded to it); `self_attn.probs` only from an eager model without steps or pads.
 
         Raises:

@@ -14,8 +14,10 @@ from suite_fakes import Array, Port, Taps, raiser, skipper
 
 from conformance import floors
 from conformance.adapters.base import Request
+from conformance.adapters.registry import AdapterUnavailable
 from conformance.floors import honest_variants, measure_floors
 from conformance.known_failures import KnownFailures
+from conformance.probe import CASE, require_exact_products
 from reference.cases import Draft
 from reference.cases.draft import tap
 from reference.export.errors import ExportError
@@ -50,6 +52,7 @@ def golden_of(_: Draft) -> Mapping[str, Array]:
 def two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, "all_drafts", drafts)
     monkeypatch.setattr(floors, "by_oracle", golden_of)
+    monkeypatch.setattr(floors, "require_exact_products", lambda *_: None)
 
 
 def off_by(errors: Mapping[str, float], *, family: str, per_seed: float = 0.0) -> Port:
@@ -113,13 +116,25 @@ def test_nan_and_infinity_are_refused(value: float) -> None:
         measured({"bad": port})
 
 
+def test_low_precision_products_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "require_exact_products", require_exact_products)
+
+    def answer(request: Request) -> Taps:
+        assert request.case == CASE  # nothing else is asked
+        x, weight = (request.inputs[name].astype(np.float16).astype(np.float64) for name in ("x", "weight"))
+        return {"y": x @ weight.T}
+
+    with pytest.raises(AdapterUnavailable, match=r"ENVIRONMENT: bad: products err by .*MLX_ENABLE_TF32=0"):
+        measured({"bad": Port(answer)})
+
+
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ExportError, match=rf"{FIRST}: bad answers y in shape \(1, 2\), not \(2, 2\)"):
         measured({"bad": Port(lambda _: {"y": GOLDEN[1:]})})
 
 
 def test_an_implementation_that_breaks_down_is_not_passed_over() -> None:
-    with pytest.raises(ValueError, match="broken"):
+    with pytest.raises(ExportError, match=rf"{FIRST}: bad: the implementation raised ValueError: broken"):
         measured({"bad": raiser(ValueError("broken"))})
 
 

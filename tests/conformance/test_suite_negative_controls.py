@@ -53,7 +53,6 @@ def at(layer: int, tap: str) -> str:
 
 
 MISTAKES: dict[str, Mistake] = {
-    # The three of the suite's brief.
     "layer-scalar-dropped": Mistake(
         apply=m.loaded_with(m.scalars_of_one),
         seen={

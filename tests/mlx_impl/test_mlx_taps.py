@@ -1,4 +1,4 @@
-"""The taps: complete, named and shaped as DESIGN section 7 says, consistent, and without effect."""
+"""The taps: complete, named and shaped as docs/FIXTURES.md says, consistent, and without effect."""
 
 import gemma4_small as g
 import mlx.core as mx

@@ -77,7 +77,7 @@ PLAIN_NORMS = (
 
 
 def element(model_id: str, name: str, index: int, shape: tuple[int, ...], raw: Mapping[str, Any]) -> Fraction:
-    """One element of a mini's tensor by the table of DESIGN 5; `raw` is the text configuration."""
+    """One element of a mini's tensor by the table of docs/FIXTURES.md; `raw` is the text configuration."""
     key, width = f"{model_id}/{name}", raw["hidden_size"]
     inner = name.split(".", 3)[3] if name.startswith("model.layers.") else name
     layer = int(name.split(".")[2]) if name.startswith("model.layers.") else -1

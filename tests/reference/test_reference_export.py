@@ -291,6 +291,27 @@ def test_an_interrupted_export_leaves_no_trace(small: Path) -> None:
     assert list(small.parent.iterdir()) == [small]
 
 
+@pytest.mark.parametrize("failing", range(6))
+def test_an_export_that_is_stopped_while_it_swaps_changes_nothing(
+    small: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    before = snapshot(small)
+    rename, calls = exporter.os.rename, 0
+
+    def interrupted(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing + 1:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(exporter.os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exporter.export(small, quiet)
+    assert snapshot(small) == before
+    assert list(small.parent.iterdir()) == [small]
+
+
 def test_an_export_replaces_what_it_makes_and_keeps_the_floors(small: Path) -> None:
     before = snapshot(small)
     (small / "cases/module/stale").mkdir()

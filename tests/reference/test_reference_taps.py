@@ -18,7 +18,7 @@ each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys()
 
 LENGTH = 11
 PLE = {"model.embed_tokens_per_layer", "model.per_layer_projection_norm", "model.ple"}
-# DESIGN 7, below `model.layers.{i}.`
+# docs/FIXTURES.md, below `model.layers.{i}.`
 EVERY_LAYER = {
     "input_layernorm",
     "self_attn.q_norm",

@@ -1,4 +1,4 @@
-"""Weights by rule: published hash vectors, every base and exponent of DESIGN 5, transformers' own names and shapes."""
+"""Weights by rule: published hash vectors, every base and exponent, transformers' own names and shapes."""
 
 import math
 from fractions import Fraction

@@ -154,7 +154,7 @@ def owner_of(config: Mapping[str, Any], layer: int) -> int:
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """DESIGN section 7 as a table."""
+    """docs/FIXTURES.md as a table."""
     b, n, d, h = 2, config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]
     rows, p = (b, LENGTH), config["hidden_size_per_layer_input"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (*rows, d), "model.norm": (*rows, d)}

@@ -41,22 +41,22 @@ class OracleAdapter:
         )
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The oracle's taps, in the dtype of the profile's arithmetic."""
-        ar = self._arithmetic(request.profile)
-        if request.model_dir is None:
-            taps = answers.module(request.kind, request.params, request.inputs, ar)
-        else:
-            decoder = self._decoder(request.model_dir, request.profile)
-            if request.kind == "forward":
-                steps = request.plan.steps if request.plan else None
-                return answers.forward(decoder, request.inputs, steps, request.want)
-            if request.kind == "layer":
-                taps = answers.layer(decoder, request.params, request.inputs)
-            elif request.kind == "attention":
-                taps = answers.layer_attention(decoder, request.params, request.inputs)
-            else:
-                raise Skip(f"no kind {request.kind}")
+        """The oracle's taps, in the dtype of the profile's arithmetic; float16 may overflow in silence."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            taps = self._taps(request, self._arithmetic(request.profile))
         return {name: value for name, value in taps.items() if name in request.want}
+
+    def _taps(self, request: Request, ar: Arithmetic) -> dict[str, Array]:
+        if request.model_dir is None:
+            return answers.module(request.kind, request.params, request.inputs, ar)
+        decoder = self._decoder(request.model_dir, request.profile)
+        if request.kind == "forward":
+            return answers.forward(decoder, request.inputs, request.plan.steps if request.plan else None, request.want)
+        if request.kind == "layer":
+            return answers.layer(decoder, request.params, request.inputs)
+        if request.kind == "attention":
+            return answers.layer_attention(decoder, request.params, request.inputs)
+        raise Skip(f"no kind {request.kind}")
 
     def _arithmetic(self, profile: str) -> Arithmetic:
         return dataclasses.replace(PROFILES[profile], order=self.order, fused=self.fused, reciprocal=self.reciprocal)

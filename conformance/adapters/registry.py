@@ -32,6 +32,7 @@ ADAPTERS: Mapping[str, _Entry] = {
     "mlx_lm": _Entry(module="mlx_lm", factory="MlxLmAdapter", cure="pip install 'gemma4-conformance[mlx-lm]'"),
     "transformers": _Entry(module="transformers", factory="TransformersAdapter", cure=_TORCH),
     "transformers_sdpa": _Entry(module="transformers", factory="TransformersSdpaAdapter", cure=_TORCH),
+    "pure_python": _Entry(module="pure_python", factory="PurePythonAdapter", cure="reinstall gemma4-conformance"),
     "oracle": _Entry(module="oracle", factory="OracleAdapter", cure="reinstall gemma4-conformance"),
 }
 

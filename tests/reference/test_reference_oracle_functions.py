@@ -334,12 +334,14 @@ def test_answers_to_module_cases_have_the_profiles_dtype(ar: Arithmetic) -> None
     for draft in module_drafts():
         if draft.profiles and ar.name not in draft.profiles:
             continue
-        taps = answers.module(draft.kind, draft.params, draft.inputs, ar)
+        quiet = "ignore" if draft.advice else "warn"  # float16 overflows there on purpose
+        with np.errstate(over=quiet, invalid=quiet):
+            taps = answers.module(draft.kind, draft.params, draft.inputs, ar)
         own = {"inv_freq": np.dtype(np.float64 if ar is F64 else np.float32), "donors": np.dtype(np.int32)}
         own["offset"] = np.dtype(np.uint8)
         assert list(taps) == [tap.name for tap in draft.taps], draft.id
         for name, value in taps.items():
             assert value.dtype == own.get(name, ar.dtype), (draft.id, name)
-            assert np.isfinite(value.astype(np.float64)).all(), (draft.id, name)
+            assert np.isfinite(value.astype(np.float64)).all() or draft.advice, (draft.id, name)
         kinds.add(draft.kind)
     assert kinds == set(answers.MODULE_KINDS) - (set() if ar in (F64, F32) else {"embedding"})

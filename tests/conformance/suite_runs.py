@@ -16,7 +16,9 @@ Done = subprocess.CompletedProcess[str]
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours without what pytest and the suite read from it, with the helpers importable."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "GEMMA4_", "COV_")) and k != "COLUMNS"}
+    # Under CI pytest repeats every failure in its summary.
+    read = ("PYTEST_", "GEMMA4_", "COV_", "COLUMNS", "CI", "BUILD_NUMBER")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(read)}
     path = os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", "")))
     return {**kept, "PATH": path, "PYTHONPATH": str(HERE), **(extra or {})}
 

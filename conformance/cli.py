@@ -55,8 +55,13 @@ def main() -> None:
         _stop(f"{error.filename}: {error.strerror}; choose a place that can be written", BAD_INPUT)
 
 
-def _stop(message: str, code: int) -> None:
+def _complain(message: str) -> None:
+    """One line on stderr, whatever the width of the terminal."""
     _err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stop(message: str, code: int) -> None:
+    _complain(message)
     sys.exit(code)
 
 
@@ -94,7 +99,7 @@ def verify(fixtures_dir: FixturesDir = None, as_json: Json = False) -> None:
         typer.echo(json.dumps({**summary, "faults": [str(fault) for fault in faults]}, indent=1))
     else:
         for fault in faults:
-            _err.print(str(fault), markup=False, highlight=False, soft_wrap=True)
+            _complain(str(fault))
         _out.print(
             f"{len(files)} files, {size / 1_000_000:.1f} MB, {len(fixtures.case_ids)} cases, {len(faults)} faults",
             highlight=False,
@@ -127,7 +132,7 @@ def export(
         typer.echo(json.dumps({"equal": result.equal, "close": result.close, "faults": result.faults}, indent=1))
     else:
         for fault in result.faults:
-            _err.print(fault, markup=False, highlight=False, soft_wrap=True)
+            _complain(fault)
         _out.print(
             f"{result.equal} files equal to the bit, {result.close} equal within rounding, "
             f"{len(result.faults)} different",
@@ -192,7 +197,7 @@ def self_test(
     else:
         for trial in results:
             for case_id in trial.accused:
-                _err.print(f"{trial.profile}, {trial.variant}: accused in {case_id}", highlight=False, soft_wrap=True)
+                _complain(f"{trial.profile}, {trial.variant}: accused in {case_id}")
         _out.print(specificity.as_table(results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if accused else CONFORMS)
 

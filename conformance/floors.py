@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal
 
@@ -27,6 +27,7 @@ from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded
 from reference.export.errors import ExportError
+from reference.export.exporter import Progress
 from reference.format import Fixtures, Floors, Policy
 from reference.format.layout import spread_mask
 from reference.format.models import Variant
@@ -35,8 +36,6 @@ from reference.oracle.summation import ORDERS
 
 SEEDED_PLANS = ("no-cache", "tokens", "padded")
 """Plans that other seeds than 0 are measured over, at the longest length."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(slots=True)
@@ -59,7 +58,7 @@ def honest_variants(profile: str) -> dict[str, Adapter]:
     variants: dict[str, Adapter] = {name: create(name) for name in ADAPTERS if name != "oracle"}
     variants |= {f"oracle {order}": OracleAdapter(order) for order in ORDERS}
     variants["oracle fused"] = OracleAdapter(fused=True)
-    if profile == "f64":  # MLX has no float64: NumPy varies more where it is one family of two
+    if profile == "f64":  # MLX has no float64: NumPy varies more in its place
         variants["oracle reciprocal"] = OracleAdapter(reciprocal=True)
     return {name: adapter for name, adapter in variants.items() if profile in adapter.hello().profiles}
 

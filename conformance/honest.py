@@ -5,7 +5,7 @@ Implementations that helped to set a profile's floors are marked; the others sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from conformance.adapters.base import Adapter
@@ -16,12 +16,11 @@ from conformance.floors import honest_variants
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
+from reference.export.exporter import Progress
 from reference.format import Fixtures
 from reference.format.files import sha256
 from reference.format.store import SUMS
 from reference.oracle.summation import OTHER_ORDERS
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +85,7 @@ def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> Non
         trial.undecidable += 1
     elif verdict.outcome == "skip":
         trial.skipped += 1
-    elif known.reason(trial.profile, case_id) is not None:
+    elif verdict.outcome == "fail" and known.reason(trial.profile, case_id) is not None:
         trial.known_failures += 1
     else:
         trial.accused.append(case_id)

@@ -15,10 +15,8 @@ from conformance.compare import TapVerdict, compare
 from conformance.routing import Comparable, comparable_rows
 from conformance.tolerance import Tolerance, tolerance
 from conformance.whole_model import KL, NLL, judge_figures, whole_model
-from reference.format import Case, FixtureError, Fixtures, TapSpec, tensors
-from reference.format.files import sha256
+from reference.format import Case, FixtureError, Fixtures, TapSpec
 from reference.format.layout import spread_mask
-from reference.format.store import SUMS
 
 Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
 
@@ -57,8 +55,9 @@ class Judge:
         case = self.fixtures.case(case_id)
         if not self.asks(case_id):
             return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
-        if case.model:
-            self._check_model(case.model)
+        if case.model and case.model not in self._sound_models:
+            self.fixtures.check_model(case.model)  # no port is to be blamed for a damaged file
+            self._sound_models.add(case.model)
         inputs, golden = self.fixtures.inputs(case), self.fixtures.golden(case)
         try:
             answer = checked_answer(self.adapter.run(self._request(case, inputs, tuple(golden))))
@@ -90,25 +89,6 @@ class Judge:
         if comparable.first_undecidable is not None:
             return CaseVerdict(case=case, outcome="undecidable", taps=taps, note=_undecidable(comparable))
         return CaseVerdict(case=case, outcome="pass", taps=taps)
-
-    def _check_model(self, model_id: str) -> None:
-        """FixtureError unless the checkpoint is the published one: no port is to be blamed for a damaged file."""
-        if model_id in self._sound_models:
-            return
-        root = self.fixtures.root
-        lines = tensors.read_bytes(root / SUMS).decode(errors="replace").splitlines()
-        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        for file in ("config.json", "model.safetensors"):
-            path = self.fixtures.model_dir(model_id) / file
-            digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(root).as_posix())
-            if digest != expected:
-                raise FixtureError(
-                    path,
-                    got=f"SHA-256 {digest}",
-                    expected=f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists",
-                    cure="restore the fixtures (git checkout fixtures/)",
-                )
-        self._sound_models.add(model_id)
 
     def _request(self, case: Case, inputs: dict[str, Array], want: tuple[str, ...]) -> Request:
         return Request(

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 import mlx_impl
 from conformance.adapters.base import Array, Hello, Request, Skip
-from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy
+from conformance.adapters.mlx_arrays import PROFILE_DTYPES, length_axis, to_mlx, to_numpy
 from conformance.adapters.mlx_impl_modules import MODULES
 from mlx_impl import Decoder, rope
 from mlx_impl.kv_cache import KV
@@ -84,13 +84,7 @@ def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict
         valid = x["valid"][:, rows] if "valid" in x else None
         mx.eval(decoder(x["ids"][:, rows], x["positions"][:, rows], valid=valid, caches=caches, tap=tap))
         start += step
-    return {name: to_numpy(mx.concatenate(values, axis=_length_axis(name))) for name, values in parts.items()}
-
-
-def _length_axis(name: str) -> int:
-    """Queries, keys and values are laid out B heads L E; every other tap has L second."""
-    heads_first = ("q_norm", "q_rope", "k_norm", "k_rope", "v_norm", "probs")
-    return 2 if name.rsplit(".", 1)[-1] in heads_first else 1
+    return {name: to_numpy(mx.concatenate(values, axis=length_axis(name))) for name, values in parts.items()}
 
 
 def _layer(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:

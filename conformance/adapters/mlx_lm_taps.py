@@ -12,6 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from conformance.adapters.mlx_arrays import length_axis
+
 Read = Callable[[tuple[Any, ...], Any], mx.array]
 Notes = Callable[[tuple[Any, ...], Any], None]
 
@@ -56,11 +58,6 @@ class Recorder:
         """The inner callable's attribute, itself recorded when it is the chosen method."""
         value = getattr(self._inner, name)
         return Recorder(value, self._notes) if name == self._method else value
-
-
-def length_axis(tap: str) -> int:
-    """The axis of L in a tap's tensor."""
-    return 2 if tap.rsplit(".", 1)[-1] in ("q_norm", "q_rope", "k_norm", "k_rope", "v_norm") else 1
 
 
 def _output(_args: tuple[Any, ...], result: Any) -> mx.array:

@@ -43,11 +43,15 @@ def create(name: str) -> Adapter:
     BadOption when there is none, AdapterUnavailable when its packages are missing or it cannot be made.
     """
     own_module, colon, own_class = name.partition(":")
-    if not colon and name not in ADAPTERS:
+    if colon:
+        path, entry = own_module, _Entry(module=own_module, factory=own_class, cure="mend the module")
+    elif name in ADAPTERS:
+        entry = ADAPTERS[name]
+        path = f"conformance.adapters.{entry.module}"
+    else:
         raise BadOption(f"--impl: got {name!r}, expected one of {', '.join(ADAPTERS)}, or package.module:Class")
-    entry = _Entry(module=own_module, factory=own_class, cure="mend the module") if colon else ADAPTERS[name]
     try:
-        module = importlib.import_module(entry.module if colon else f"conformance.adapters.{entry.module}")
+        module = importlib.import_module(path)
     except ImportError as error:
         raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
     if not hasattr(module, entry.factory):
@@ -55,7 +59,7 @@ def create(name: str) -> Adapter:
     try:
         adapter: Adapter = getattr(module, entry.factory)()
     except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
-        raise AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise _broken(name, error) from None
     return adapter
 
 
@@ -64,7 +68,11 @@ def hello_of(adapter: Adapter, name: str) -> Hello:
     try:
         hello = adapter.hello()
     except Exception as error:  # as in create
-        raise AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise _broken(name, error) from None
     if not isinstance(hello, Hello):
         raise AdapterUnavailable(f"--impl {name}: hello() gave {type(hello).__name__}, expected a Hello")
     return hello
+
+
+def _broken(name: str, error: Exception) -> AdapterUnavailable:
+    return AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}")

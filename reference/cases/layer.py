@@ -92,12 +92,17 @@ def _closed(taps: list[Tap]) -> list[Tap]:
     ]
 
 
+@functools.lru_cache(maxsize=1)
+def _decoder(model_id: str) -> Decoder:
+    config = MODELS[model_id].config
+    return Decoder(config, weights.weights(model_id, config, mini=True))
+
+
 @functools.lru_cache(maxsize=2)
 def _golden(model_id: str, seed: int) -> dict[str, Array]:
     model = MODELS[model_id]
     ids = golden_ids(model, seed)[:, : model.config.sliding_window + 2]
-    built = weights.weights(model.id, model.config, mini=True)
-    return plans.run(Decoder(model.config, built), ids, np.arange(ids.shape[1], dtype=np.int32)[None])
+    return plans.run(_decoder(model_id), ids, np.arange(ids.shape[1], dtype=np.int32)[None])
 
 
 def _hidden(model: Model, layer: int, seed: int) -> Array:
@@ -105,7 +110,7 @@ def _hidden(model: Model, layer: int, seed: int) -> Array:
     entering = _bf16(_golden(model.id, seed)[output_of(layer)])
     if not model.config.enable_moe_block:
         return entering
-    decoder = Decoder(model.config, weights.weights(model.id, model.config, mini=True))
+    decoder = _decoder(model.id)
     router = f"model.layers.{layer}.router."
 
     def margin_of_last(rows: Array) -> float:

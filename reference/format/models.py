@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Format = Literal["1.0"]
 Profile = Literal["f64", "f32", "bf16", "f16"]
 TapClass = Literal["exact", "floor", "routing", "advice"]
 Kind = Literal[
@@ -41,6 +40,12 @@ class Strict(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Document(Strict):
+    """A whole JSON file of the fixtures."""
+
+    format: Literal["1.0"] = "1.0"
 
 
 class Plan(Strict):
@@ -106,10 +111,9 @@ class Provenance(Strict):
     )
 
 
-class Case(Strict):
+class Case(Document):
     """One question put to an implementation: inputs, and goldens for some taps (`case.json`)."""
 
-    format: Format = "1.0"
     id: CaseId
     kind: Kind
     model: str | None = None
@@ -146,10 +150,9 @@ class Case(Strict):
         return self
 
 
-class ModelCard(Strict):
+class ModelCard(Document):
     """One configuration with its weights (`models/<id>/model.json`)."""
 
-    format: Format = "1.0"
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     member: str = Field(description="The published model whose configuration this is, sizes aside.")
     purpose: str
@@ -171,10 +174,9 @@ class Variant(Strict):
     version: str
 
 
-class Floors(Strict):
+class Floors(Document):
     """The error that honest variants were measured to make (`floors/<profile>.json`)."""
 
-    format: Format = "1.0"
     profile: Profile
     variants: list[Variant]
     seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
@@ -187,10 +189,9 @@ class Floors(Strict):
     )
 
 
-class Policy(Strict):
+class Policy(Document):
     """The constants of the judgement that are not floors (`floors/policy.json`)."""
 
-    format: Format = "1.0"
     floor_factor: float = Field(description="Tolerance is this times the floor ...")
     ulps: float = Field(description="... but at least this many ulps of the profile's dtype at max|ref|.")
     agreement: float = Field(description="Largest accepted relative difference of a golden's two derivations.")

@@ -15,7 +15,7 @@ from reference.format import tensors
 from reference.format.errors import FixtureError
 from reference.format.files import canonical_json, sha256, write_atomic
 from reference.format.layout import select_rows
-from reference.format.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from reference.format.models import Case, Document, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
 from reference.format.tensors import Array
 
 SUMS = "SHA256SUMS"
@@ -50,15 +50,10 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name}, which is no JSON number")
 
 
-def write_model(path: Path, value: BaseModel) -> None:
-    """Write a model as canonical JSON, atomically; unset defaults are left out."""
-    write_atomic(
-        path,
-        canonical_json(
-            value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-            | {"format": value.model_dump()["format"]}
-        ),
-    )
+def write_model(path: Path, value: Document) -> None:
+    """Write a document as canonical JSON, atomically; defaults are left out, all but the format's version."""
+    dumped = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    write_atomic(path, canonical_json(dumped | {"format": value.format}))
 
 
 class Fixtures:
@@ -261,13 +256,30 @@ class Fixtures:
                     cure=_RESTORE,
                 )
 
-    def _sum_faults(self) -> Iterator[FixtureError]:
-        sums = self.root / SUMS
+    def check_model(self, model_id: str) -> None:
+        """FixtureError unless a model's checkpoint is the one that SHA256SUMS lists."""
         try:
-            lines = tensors.read_bytes(sums).decode().splitlines()
-            expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+            sums = self._sums()
+        except UnicodeDecodeError:
+            sums = {}  # it lists nothing
+        for file in ("config.json", "model.safetensors"):
+            path = self.model_dir(model_id) / file
+            digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
+            if digest != expected:
+                wanted = f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists"
+                raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=_RESTORE)
+
+    def _sums(self) -> dict[str, str]:
+        """File name -> digest, as SHA256SUMS says; FixtureError when it is missing, UnicodeDecodeError for no text."""
+        lines = tensors.read_bytes(self.root / SUMS).decode().splitlines()
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    def _sum_faults(self) -> Iterator[FixtureError]:
+        path = self.root / SUMS
+        try:
+            expected = self._sums()
         except (FixtureError, UnicodeDecodeError):
-            yield FixtureError(sums, got="no readable file", expected="SHA-256 sums of all fixtures", cure=_RESTORE)
+            yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=_RESTORE)
             return
         actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}
         for name in sorted(expected.keys() - actual.keys()):

@@ -26,13 +26,17 @@ class Error:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapVerdict:
-    """What became of one tap; `fault` says what is wrong in a few words, got before expected."""
+    """What became of one tap; `fault` says what is wrong in a few words, got before expected.
+
+    `valid` are the entries that count, of the golden's shape; None for all.
+    """
 
     name: str
     status: Status
     fault: str = ""
     error: Error | None = None
     tolerance: Tolerance | None = None
+    valid: Array | None = None
 
     @property
     def ratio(self) -> float:
@@ -73,30 +77,31 @@ def compare(
     spec: TapSpec, answer: Array | None, golden: Array, *, profile: str, valid: Array | None, allowed: Tolerance
 ) -> TapVerdict:
     """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more."""
+    if spec.cls == "exact":
+        allowed = Tolerance(rms=0.0, max=0.0)
+
+    def verdict(status: Status, fault: str = "", error: Error | None = None) -> TapVerdict:
+        return TapVerdict(name=spec.name, status=status, fault=fault, error=error, tolerance=allowed, valid=valid)
+
     if answer is None:
-        return TapVerdict(name=spec.name, status="absent")
+        return verdict("absent")
     if answer.shape != golden.shape:
-        fault = f"shape {list(answer.shape)}, expected {list(golden.shape)} ({' '.join(spec.axes)})"
-        return TapVerdict(name=spec.name, status="fail", fault=fault)
+        return verdict("fail", f"shape {list(answer.shape)}, expected {list(golden.shape)} ({' '.join(spec.axes)})")
     if fault := _dtype_fault(spec, answer, profile):
-        return TapVerdict(name=spec.name, status="fail", fault=fault)
+        return verdict("fail", fault)
     seen = np.ones(golden.shape, bool) if valid is None else valid
     strange = seen & ~np.isfinite(_widened(answer))
     if strange.any():
         where = [int(i) for i in np.argwhere(strange)[0]]
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
-        return TapVerdict(name=spec.name, status="advice" if spec.cls == "advice" else "fail", fault=fault)
+        return verdict("advice" if spec.cls == "advice" else "fail", fault)
     if spec.cls == "advice":
-        return TapVerdict(name=spec.name, status="pass")
+        return verdict("pass")
     error = measure(answer, golden, valid)
-    if spec.cls == "exact":
-        allowed = Tolerance(rms=0.0, max=0.0)
-    verdict = TapVerdict(name=spec.name, status="pass", error=error, tolerance=allowed)
     if error.rms <= allowed.rms and error.max <= allowed.max:
-        return verdict
+        return verdict("pass", error=error)
     got, wanted = answer[error.worst], golden[error.worst]
-    fault = f"got {got:.9g}, expected {wanted:.9g} at {list(error.worst)}"
-    return TapVerdict(name=spec.name, status="fail", fault=fault, error=error, tolerance=allowed)
+    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {list(error.worst)}", error)
 
 
 def _widened(answer: Array) -> Array:

@@ -14,8 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from conformance import report as report_file
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
+from conformance.examine import CaseVerdict
 from conformance.failure import describe
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
@@ -31,6 +34,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--impl", default="mlx_impl", metavar="NAME", help="implementation under test (default: mlx_impl)")
     group.addoption("--profile", default="f32", metavar="NAME", help="the arithmetic it claims")
     group.addoption("--cases", default="*", metavar="GLOB", help="judge only the cases whose id matches")
+    group.addoption(
+        "--tokens", type=int, default=None, metavar="N", help="put the first N tokens of forward cases alone"
+    )
+    group.addoption("--report", default=None, metavar="DIR", help="write DIR/report.jsonl and the answers that failed")
     group.addoption("--fixtures-dir", default=None, metavar="DIR", help="fixtures folder (default: the one installed)")
 
 
@@ -41,6 +48,13 @@ class Run:
         self.impl: str = config.getoption("--impl")
         self.profile: str = config.getoption("--profile")
         self.pattern: str = config.getoption("--cases")
+        self.tokens: int | None = config.getoption("--tokens")
+        if self.tokens is not None and self.tokens < 1:
+            raise BadOption(f"--tokens: got {self.tokens}, expected at least 1")
+        report_dir: str | None = config.getoption("--report")
+        if self.tokens is not None and report_dir:
+            raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
+        self.report = Path(report_dir) if report_dir else None
         root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
         self.fixtures = Fixtures(Path(root) if root else None)
         self.known = KnownFailures.of(self.impl)
@@ -63,6 +77,31 @@ class Run:
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
 
+    def judged(self, case_id: str) -> CaseVerdict:
+        """The verdict on one case."""
+        return self.judge.judge(case_id, self.tokens)
+
+    def start_report(self) -> None:
+        """Begin the report, if one is wanted."""
+        if self.report is None:
+            return
+        try:
+            line = report_file.RunLine(
+                impl=self.impl,
+                implementation=self.hello.name,
+                version=self.hello.version,
+                language=self.hello.language,
+                device=self.hello.device,
+                profile=self.profile,
+                fixtures=report_file.digest(self.fixtures),
+                products_error=self.products_error,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            said = f"hello() gave {first['input']!r} as {first['loc'][0]}, which no report can hold: {first['msg']}"
+            raise AdapterUnavailable(f"--impl {self.impl}: {said}") from None
+        report_file.start(self.report, line)
+
     def case_ids(self, globs: tuple[str, ...]) -> list[str]:
         """The cases that match any of the globs and the options."""
         return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
@@ -70,12 +109,14 @@ class Run:
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
         command = f"pytest conformance/ --impl {self.impl} --profile {self.profile} --cases '{case_id}'"
+        command += f" --tokens {self.tokens}" if self.tokens else ""
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
 
 
 _RUN = pytest.StashKey[Run]()
 _FIXTURE_ERROR = "fixture_error"
+_CASE_LINE = "case_line"
 
 
 @contextmanager
@@ -99,6 +140,22 @@ class _StopAtFixtureError:
                 pytest.exit(str(value), returncode=BAD_INPUT)
 
 
+class _WritesReport:
+    """Adds every case to the report, in the process that reports."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == _CASE_LINE and report.when == "call":
+                report_file.append(self.directory, report_file.CaseLine.model_validate_json(str(value)))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if terminalreporter.stats.get("failed"):
+            terminalreporter.write_line(f"what is wrong, and where: gemma4-conformance diagnose {self.directory}")
+
+
 def _reports(config: pytest.Config) -> bool:
     """Whether this process talks to the user: xdist's workers do not."""
     return not hasattr(config, "workerinput")
@@ -111,7 +168,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if _reports(config):
         config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
-        config.stash[_RUN] = Run(config)
+        run = config.stash[_RUN] = Run(config)
+        if _reports(config) and run.report is not None:
+            run.start_report()
+            config.pluginmanager.register(_WritesReport(run.report))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -149,17 +209,20 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def judge(case_id: str) -> None:
         try:
-            verdict = run.judge.judge(case_id)
+            verdict = run.judged(case_id)
         except FixtureError as error:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
         expected = run.known.reason(run.profile, case_id)
+        if run.report is not None:
+            line = report_file.case_line(run.report, verdict, expected)
+            request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
         if verdict.outcome in ("skip", "undecidable", "advice"):
             pytest.skip(verdict.note)
         elif verdict.outcome == "pass":
             if expected is not None:
                 pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
-        elif expected is not None and verdict.outcome == "fail":
+        elif expected is not None and run.known.explains(run.profile, case_id, verdict.outcome):
             pytest.xfail(expected)
         else:
             pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)

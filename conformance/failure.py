@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.compare import TapVerdict
-from conformance.judge import CaseVerdict
+from conformance.examine import CaseVerdict
 
 _BEFORE, _AFTER = 4, 8
 

@@ -85,7 +85,7 @@ def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> Non
         trial.undecidable += 1
     elif verdict.outcome == "skip":
         trial.skipped += 1
-    elif verdict.outcome == "fail" and known.reason(trial.profile, case_id) is not None:
+    elif known.explains(trial.profile, case_id, verdict.outcome):
         trial.known_failures += 1
     else:
         trial.accused.append(case_id)

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from conformance.adapters.base import Adapter, Array, Request, Skip, checked_answer
-from conformance.compare import TapVerdict, compare
-from conformance.routing import Comparable, comparable_rows
-from conformance.tolerance import Tolerance, tolerance
-from conformance.whole_model import KL, NLL, judge_figures, whole_model
-from reference.format import Case, FixtureError, Fixtures, TapSpec
-from reference.format.layout import spread_mask
-
-Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseVerdict:
-    """What became of one case: the taps in execution order, and a note where there is no answer to judge."""
-
-    case: Case
-    outcome: Outcome
-    taps: tuple[TapVerdict, ...] = ()
-    note: str = ""
-
-    @property
-    def first_divergence(self) -> TapVerdict | None:
-        """The first failing tap in execution order: everything that it is computed from passes or was not offered."""
-        return next((tap for tap in self.taps if tap.status == "fail"), None)
+from conformance.adapters.base import Adapter, Skip, checked_answer
+from conformance.examine import CaseVerdict, Examiner
+from conformance.question import Question
+from reference.format import Fixtures
 
 
 class Judge:
@@ -43,6 +18,7 @@ class Judge:
         self.fixtures = fixtures
         self.adapter = adapter
         self.profile = profile
+        self._examiner = Examiner(fixtures, profile)
         self._sound_models: set[str] = set()
 
     def asks(self, case_id: str) -> bool:
@@ -50,113 +26,23 @@ class Judge:
         profiles = self.fixtures.case(case_id).profiles
         return not profiles or self.profile in profiles
 
-    def judge(self, case_id: str) -> CaseVerdict:
-        """Put a case to the implementation; FixtureError when the fixtures are at fault."""
-        case = self.fixtures.case(case_id)
+    def judge(self, case_id: str, tokens: int | None = None) -> CaseVerdict:
+        """Put a case, or its first `tokens` tokens, to the implementation; FixtureError when the fixtures err."""
+        question = Question.of(self.fixtures, case_id)
+        question = question if tokens is None else question.shortened(tokens)
+        case = question.case
         if not self.asks(case_id):
             return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
         if case.model and case.model not in self._sound_models:
             self.fixtures.check_model(case.model)  # no port is to be blamed for a damaged file
             self._sound_models.add(case.model)
-        inputs, golden = self.fixtures.inputs(case), self.fixtures.golden(case)
         try:
-            answer = checked_answer(self.adapter.run(self._request(case, inputs, tuple(golden))))
+            answer = checked_answer(self.adapter.run(question.request(self.profile)))
         except Skip as skip:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))
         except Exception as error:  # the port's fault, whatever it is
             return CaseVerdict(case=case, outcome="error", note=crash_line(error))
-        specs = self.fixtures.taps(case)
-        comparable = comparable_rows(
-            specs,
-            [spec.name for spec in specs if spec.cls == "routing"],
-            golden,
-            answer,
-            lambda logits, gaps: self._narrow_rows(case, logits, golden[logits], gaps),
-        )
-        pads = inputs[case.mask].astype(bool) if case.mask else True
-        taps = tuple(
-            self._tap(case, spec, answer.get(spec.name), golden[spec.name], comparable.rows.get(spec.name), pads)
-            for spec in specs
-        )
-        if taps[-1].status == "absent":
-            return CaseVerdict(case=case, outcome="fail", taps=taps, note=f"{taps[-1].name} is required and absent")
-        if case.kind == "forward":
-            taps += self._whole_model(case, inputs["ids"], golden, answer, comparable.rows["logits"] & pads)
-        if any(tap.status == "fail" for tap in taps):
-            return CaseVerdict(case=case, outcome="fail", taps=taps)
-        if any(tap.status == "advice" for tap in taps):
-            return CaseVerdict(case=case, outcome="advice", taps=taps, note=f"advice: {case.advice}")
-        if comparable.first_undecidable is not None:
-            return CaseVerdict(case=case, outcome="undecidable", taps=taps, note=_undecidable(comparable))
-        return CaseVerdict(case=case, outcome="pass", taps=taps)
-
-    def _request(self, case: Case, inputs: dict[str, Array], want: tuple[str, ...]) -> Request:
-        return Request(
-            case=case.id,
-            kind=case.kind,
-            profile=self.profile,
-            model_dir=self.fixtures.model_dir(case.model) if case.model else None,
-            plan=case.plan,
-            params=case.params,
-            inputs=inputs,
-            want=want,
-        )
-
-    def _tap(
-        self, case: Case, spec: TapSpec, answer: Array | None, golden: Array, rows: Array | None, pads: Array | bool
-    ) -> TapVerdict:
-        """Compare the rows [B, L] of a tap that are neither pads nor behind an undecidable choice of experts."""
-        valid = None if rows is None else spread_mask(rows & pads, spec.axes, golden.shape)
-        if valid is not None and not valid.any():
-            return TapVerdict(name=spec.name, status="absent" if answer is None else "undecidable")
-        allowed = Tolerance(rms=0.0, max=0.0)
-        if spec.cls in ("floor", "routing"):
-            counted = golden if valid is None else golden[valid]
-            allowed = tolerance(self._floor(case, spec.name), counted, self.profile, self.fixtures.policy)
-        return compare(spec, answer, golden, profile=self.profile, valid=valid, allowed=allowed)
-
-    def _whole_model(
-        self, case: Case, ids: Array, golden: Mapping[str, Array], answer: Mapping[str, Array], rows: Array
-    ) -> tuple[TapVerdict, ...]:
-        """The figures of whole_model over the rows that can be compared, as verdicts behind the taps."""
-        logits = golden["logits"]
-        got = answer["logits"]
-        if got.shape != logits.shape or not rows.any() or not np.isfinite(got[rows].astype(np.float64)).all():
-            return ()
-        movable = tolerance(self._floor(case, "logits"), logits[rows], self.profile, self.fixtures.policy).max
-        figures = whole_model(logits, got, ids, rows, movable * float(np.abs(logits[rows]).max()))
-        return judge_figures(figures, self._floor(case, KL), self._floor(case, NLL), self.fixtures.policy)
-
-    def _narrow_rows(self, case: Case, logits: str, golden: Array, gaps: Array) -> Array | None:
-        """Where the margin [B, L] of the router's logits is within what rounding moves them by.
-
-        None where no honest variant was ever left to measure that with.
-        """
-        floor = self._floors(case).get(logits)
-        if floor is None:
-            return None
-        narrow: Array = gaps <= self.fixtures.policy.routing_margin * floor[1] * np.abs(golden).max()
-        return narrow
-
-    def _floors(self, case: Case) -> Mapping[str, list[float]]:
-        return self.fixtures.floors(self.profile).floors.get(self.fixtures.owner(case).id, {})
-
-    def _floor(self, case: Case, tap: str) -> list[float]:
-        floor = self._floors(case).get(tap)
-        if floor is None:
-            raise FixtureError(
-                self.fixtures.root / "floors" / f"{self.profile}.json",
-                got=f"no floor of {tap} in {self.fixtures.owner(case).id}",
-                expected="one for every tap that is judged by floor",
-                cure=f"measure it with `gemma4-conformance floors --profile {self.profile}`",
-            )
-        return floor
-
-
-def _undecidable(comparable: Comparable) -> str:
-    assert comparable.first_undecidable is not None
-    tap, row = comparable.first_undecidable
-    return f"undecidable from {tap}, row {row} on: rounding may choose other experts there; nothing before it fails"
+        return self._examiner.examine(question, answer)
 
 
 def crash_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_impl import checkpoint, names
+from mlx_impl import checkpoint, names, split_experts
 from mlx_impl.checkpoint import Stored
 from mlx_impl.config import Config
 from mlx_impl.config_fields import hint
@@ -43,8 +43,8 @@ def load(model_dir: str | Path, dtype: str = "float32") -> Decoder:
     stored = wanted(checkpoint.inventory(Path(model_dir)), config)
     check(stored, decoder, Path(model_dir))
     arrays = checkpoint.read_tensors(entry.file for _, entry in stored.values())
-    weights = [(ours, arrays[theirs].astype(DTYPES[dtype])) for ours, (theirs, _) in stored.items()]
-    decoder.load_weights(weights, strict=True)
+    weights = {ours: arrays[theirs].astype(DTYPES[dtype]) for ours, (theirs, _) in stored.items()}
+    decoder.load_weights(list(split_experts.fused(weights).items()), strict=True)
     try:
         mx.eval(decoder.tensors())  # now, so that a file that fails to read fails here
     except RuntimeError as error:
@@ -69,8 +69,13 @@ def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str,
 
 
 def check(stored: dict[str, tuple[str, Stored]], decoder: Decoder, model_dir: Path) -> None:
-    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, in shape and a float dtype."""
+    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, in shape and a float dtype.
+
+    Experts may be fused or split, the same way in all layers.
+    """
     shapes = {name: tuple(value.shape) for name, value in decoder.tensors().items()}
+    if split_experts.is_split(stored):
+        shapes = split_experts.split_shapes(shapes)
     for ours, (theirs, entry) in stored.items():
         where = f"{entry.file}: {theirs}"
         if ours not in shapes:

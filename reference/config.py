@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reference.family import FULL, SLIDING
+from reference.family import FULL, ROPE, SLIDING
+from reference.format.checkpoint import text_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +49,27 @@ class TextConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> TextConfig:
-        """Read a config.json (nested or flat) that the family table or a mini was written from.
+        """Read a config.json, nested or flat.
 
         Raises ValueError for a configuration that no implementation accepts: the last layer is not full attention,
-        or a KV-shared layer has no layer of its type before the shared range.
+        a KV-shared layer has no layer of its type before the shared range, or experts have no size.
         """
-        text = raw.get("text_config", raw)
-        values = {name: text[name] for name in cls.__slots__ if name in text}
-        values["layer_types"] = tuple(text["layer_types"])
-        values["rope_parameters"] = {
-            kind: Rope(
-                theta=rope["rope_theta"],
-                rotary=rope["rope_type"],
-                partial_rotary_factor=rope.get("partial_rotary_factor", 1.0),
-            )
-            for kind, rope in text["rope_parameters"].items()
+        text = text_part(raw)
+        global_head_dim, num_global_key_value_heads = global_shapes(text)
+        parsed = {
+            "layer_types": layer_types(text),
+            "rope_parameters": rope_parameters(text),
+            "global_head_dim": global_head_dim,
+            "num_global_key_value_heads": num_global_key_value_heads,
+            "final_logit_softcapping": final_softcap(text),
+            "num_kv_shared_layers": shared_layers(text),
+            "use_double_wide_mlp": double_wide(text),
+            "enable_moe_block": moe_enabled(text),
+            "num_experts": text.get("num_experts"),
+            "top_k_experts": text.get("top_k_experts"),
+            "moe_intermediate_size": expert_width(text),
         }
-        # The expert width has two published spellings; either may be present as null in a dense model.
-        values["moe_intermediate_size"] = text.get("moe_intermediate_size") or text.get("expert_intermediate_size")
-        config = cls(**values)
+        config = cls(**{name: text[name] for name in cls.__slots__ if name in text} | parsed)
         config._validate()
         return config
 
@@ -79,6 +82,9 @@ class TextConfig:
         missing = set(self.layer_types) - own
         if missing:
             raise ValueError(f"no layer before the KV-shared range has type {', '.join(sorted(missing))}")
+        for name in ("num_experts", "top_k_experts", "moe_intermediate_size"):
+            if self.enable_moe_block and not getattr(self, name):
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number beside enable_moe_block")
 
     @property
     def first_kv_shared_layer(self) -> int:
@@ -130,3 +136,69 @@ class TextConfig:
     def window_of(self, layer: int) -> int | None:
         """Keys that a query of this layer can see, itself included; None without a limit."""
         return self.sliding_window if self.is_sliding(layer) else None
+
+
+# Reading config.json, key by key. Every port gets some of these wrong, so each stands alone.
+
+
+def layer_types(text: Mapping[str, Any]) -> tuple[str, ...]:
+    """The type of each layer."""
+    return tuple(text["layer_types"])
+
+
+def rope_parameters(text: Mapping[str, Any]) -> dict[str, Rope]:
+    """RoPE by layer type; the family's own where the key is absent."""
+    return {
+        kind: Rope(
+            theta=rope["rope_theta"],
+            rotary=rope["rope_type"],
+            partial_rotary_factor=rope.get("partial_rotary_factor", 1.0),
+        )
+        for kind, rope in (text.get("rope_parameters") or ROPE).items()
+    }
+
+
+def global_shapes(text: Mapping[str, Any]) -> tuple[int, int | None]:
+    """`global_head_dim` and `num_global_key_value_heads`, in either spelling.
+
+    Since 5.15 transformers writes `per_layer_config`: a full layer's number ("5", or "05" in a deep model) -> what it
+    has in the place of `head_dim` and `num_key_value_heads`. Raises ValueError for one that is not of this family.
+    """
+    if text.get("per_layer_config") is None:
+        return text.get("global_head_dim", 512), text.get("num_global_key_value_heads")
+    table = {int(layer): shape for layer, shape in text["per_layer_config"].items()}
+    full = {layer for layer, kind in enumerate(layer_types(text)) if kind == FULL}
+    shapes = {
+        (shape.get("head_dim", text["head_dim"]), shape.get("num_key_value_heads"))
+        for shape in (table.get(layer, {}) for layer in full)
+    }
+    if table.keys() - full or len(shapes) != 1:
+        raise ValueError(f"per_layer_config: got {dict(table)}, expected one shape for all full layers and no other")
+    return shapes.pop()
+
+
+def final_softcap(text: Mapping[str, Any]) -> float | None:
+    """The cap of the logits; None without one."""
+    cap: float | None = text.get("final_logit_softcapping")
+    return cap
+
+
+def shared_layers(text: Mapping[str, Any]) -> int:
+    """How many layers, counted from the back, use another layer's keys and values."""
+    return int(text.get("num_kv_shared_layers", 0))
+
+
+def double_wide(text: Mapping[str, Any]) -> bool:
+    """Whether the MLP of KV-shared layers is twice as wide."""
+    return bool(text.get("use_double_wide_mlp", False))
+
+
+def moe_enabled(text: Mapping[str, Any]) -> bool:
+    """Whether there are experts: the flag alone says so, for dense models may carry the sizes of experts."""
+    return bool(text.get("enable_moe_block", False))
+
+
+def expert_width(text: Mapping[str, Any]) -> int | None:
+    """The experts' F: one of its two published spellings may be absent, and both are null in dense models."""
+    width: int | None = text.get("moe_intermediate_size") or text.get("expert_intermediate_size")
+    return width

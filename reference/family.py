@@ -23,10 +23,11 @@ class Member:
         return {**self.top_level, "text_config": dict(text_config)}
 
 
-_ROPE = {
+ROPE: Mapping[str, Mapping[str, Any]] = {
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
     SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
 }
+"""`rope_parameters` of every member, and what holds where a configuration has none."""
 
 _COMMON: dict[str, Any] = {
     "attention_bias": False,
@@ -46,7 +47,7 @@ _COMMON: dict[str, Any] = {
     "num_kv_shared_layers": 0,
     "pad_token_id": 0,
     "rms_norm_eps": 1e-06,
-    "rope_parameters": _ROPE,
+    "rope_parameters": ROPE,
     "tie_word_embeddings": True,
     "top_k_experts": None,
     "use_cache": True,

@@ -12,6 +12,7 @@ from typing import Any
 
 from reference.config import TextConfig
 from reference.family import FAMILY, FULL, SLIDING, Member, layer_types
+from reference.weights import Float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +45,26 @@ class Model:
     @property
     def config_json(self) -> dict[str, Any]:
         """The model's config.json."""
-        if self.nested:
-            return self.member.config(self.text_config)
-        return {**self.text_config, "architectures": ["Gemma4ForCausalLM"]}
+        return config_json(self.member, self.text_config, nested=self.nested)
 
     @property
     def tensor_prefix(self) -> str:
         """What stands in the checkpoint in the place of the rule's `model.`."""
         return "model.language_model." if self.nested else "model."
+
+    def laid_out(self, built: Mapping[str, Float64]) -> dict[str, Float64]:
+        """The tensors of the checkpoint, given the weights by their names in the state dict."""
+        return prefixed(built, self.tensor_prefix)
+
+
+def config_json(member: Member, text_config: Mapping[str, Any], *, nested: bool) -> dict[str, Any]:
+    """A config.json as published, or as Gemma4ForCausalLM saves itself."""
+    return member.config(text_config) if nested else {**text_config, "architectures": ["Gemma4ForCausalLM"]}
+
+
+def prefixed(weights: Mapping[str, Float64], prefix: str) -> dict[str, Float64]:
+    """The weights by their names in a checkpoint, `prefix` in the place of the rule's `model.`."""
+    return {name.replace("model.", prefix, 1): value for name, value in weights.items()}
 
 
 _MINI: dict[str, Any] = {
@@ -212,6 +225,23 @@ MODELS: Mapping[str, Model] = {
                 "layer_types": layer_types(3, 1),
                 "num_hidden_layers": 4,
                 "num_kv_shared_layers": 0,
+            },
+            nested=False,
+        ),
+        Model(
+            id="trap-moe",
+            member=FAMILY["26b-a4b"],
+            purpose="A mixture that chooses three experts of seven, and not the family's eight.",
+            overrides={
+                **_TRAP,
+                "layer_types": layer_types(2, 1),
+                "moe_intermediate_size": 12,
+                "num_attention_heads": 4,
+                "num_experts": 7,
+                "num_global_key_value_heads": 1,
+                "num_hidden_layers": 3,
+                "num_key_value_heads": 2,
+                "top_k_experts": 3,
             },
             nested=False,
         ),

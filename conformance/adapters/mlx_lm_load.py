@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,35 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import gemma4_text
 
-from conformance.adapters.checkpoint_names import text_config, text_name
+from reference.format import checkpoint
 
 
 def model_args(config: Mapping[str, Any]) -> gemma4_text.ModelArgs:
     """mlx-lm's own reading of a configuration, nested or flat."""
     from_dict: Any = gemma4_text.ModelArgs.from_dict
-    args: gemma4_text.ModelArgs = from_dict(text_config(config))
+    args: gemma4_text.ModelArgs = from_dict(checkpoint.text_part(config))
     return args
 
 
 def load_model(directory: Path, dtype: mx.Dtype) -> Any:
     """A `gemma4_text.Model` with the weights of the checkpoint in `directory`, cast to `dtype`.
 
-    FileNotFoundError without config.json or model*.safetensors, ValueError for tensors missing, surplus or misshapen.
+    FixtureError without config.json or weights, ValueError for tensors missing, surplus or misshapen.
     """
-    args = model_args(json.loads((directory / "config.json").read_text(encoding="utf-8")))
-    files = sorted(directory.glob("model*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{directory}: got no model*.safetensors, expected an ordinary checkpoint")
+    args = model_args(checkpoint.read_config(directory))
     weights: dict[str, mx.array] = {}
-    for file in files:
+    for file in checkpoint.files(directory):
         loaded = mx.load(str(file))
         assert isinstance(loaded, dict)
-        weights |= {text: tensor for name, tensor in loaded.items() if (text := text_name(name)) is not None}
+        weights |= {text: tensor for name, tensor in loaded.items() if (text := _text_name(name)) is not None}
     model: Any = gemma4_text.Model(args)
     sanitized = model.sanitize(weights)
     model.load_weights([(name, tensor.astype(dtype)) for name, tensor in sanitized.items()], strict=True)
     model.eval()
     mx.eval(model.parameters())
     return model
+
+
+def _text_name(name: str) -> str | None:
+    """A tensor's name in mlx-lm's text model, which is left to deal with a head of its own."""
+    return name if name == "lm_head.weight" else checkpoint.text_name(name)

@@ -22,10 +22,10 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from mlx_lm.models.rope_utils import initialize_rope
 
 from conformance.adapters.base import Array, Skip
-from conformance.adapters.checkpoint_names import text_config
 from conformance.adapters.mlx_arrays import to_mlx
 from conformance.adapters.mlx_lm_load import model_args
 from conformance.adapters.mlx_lm_taps import Tapes, dense_combine, reading, standing_in
+from reference.format import checkpoint
 
 Params = Mapping[str, Any]
 Inputs = Mapping[str, Array]
@@ -82,7 +82,7 @@ def _rope(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
 def _inv_freq(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
     """The reciprocals of the wavelengths that ProportionalRoPE hands to its kernel: inv_freq E/2, float32."""
     layer_type = params["layer_type"]
-    layer = text_config(params["config"])["layer_types"].index(layer_type)
+    layer = checkpoint.text_part(params["config"])["layer_types"].index(layer_type)
     rope = gemma4_text.Attention(model_args(params["config"]), layer).rope
     if not hasattr(rope, "_freqs"):
         raise Skip(f"mlx-lm's {type(rope).__name__} of {layer_type} layers keeps no frequencies to read")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
 
 from conformance.adapters.base import Array, Hello, Request, Skip
-from conformance.adapters.checkpoint_names import text_name
-from reference import __version__
-from reference.config import TextConfig
-from reference.format import tensors
+from reference import __version__, loading
 from reference.oracle import answers
 from reference.oracle.arithmetic import PROFILES, Arithmetic
 from reference.oracle.decoder import Decoder
@@ -62,7 +58,5 @@ class OracleAdapter:
         return dataclasses.replace(PROFILES[profile], order=self.order, fused=self.fused, reciprocal=self.reciprocal)
 
     def _load(self, model_dir: Path, profile: str) -> Decoder:
-        config = TextConfig.from_dict(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
-        stored = tensors.read(model_dir / "model.safetensors")
-        weights = {text: value for name, value in stored.items() if (text := text_name(name)) is not None}
+        config, weights = loading.load(model_dir)
         return Decoder(config, weights, self._arithmetic(profile))

@@ -54,11 +54,13 @@ def create(name: str) -> Adapter:
         module = importlib.import_module(path)
     except ImportError as error:
         raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
+    except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
+        raise _broken(name, error) from None
     if not hasattr(module, entry.factory):
         raise BadOption(f"--impl: got {name!r}, expected a class of {entry.module}; it has none of that name")
     try:
         adapter: Adapter = getattr(module, entry.factory)()
-    except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
+    except Exception as error:  # as above
         raise _broken(name, error) from None
     return adapter
 

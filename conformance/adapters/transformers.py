@@ -6,7 +6,6 @@ other profiles transformers runs as released.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from conformance.adapters.base import Array, Hello, Request, Skip
-from conformance.adapters.checkpoint_names import text_config, text_name
-from reference.format import Plan, tensors
+from reference.format import Plan, checkpoint
 from reference.transformers_model import TransformersModel, modules
 from reference.transformers_model.arrays import DType
 from reference.transformers_model.build import Attention
@@ -70,13 +68,11 @@ class TransformersAdapter:
 
     def _build(self, directory: Path, dtype: DType) -> TransformersModel:
         """The checkpoint in `directory`, its tensors under the names of Gemma4ForCausalLM's state dict."""
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        weights: dict[str, Array] = {}
-        for file in sorted(directory.glob("model*.safetensors")):
-            read = tensors.read(file)
-            weights |= {text: array for name, array in read.items() if (text := text_name(name)) is not None}
+        weights = checkpoint.text_weights(directory)
+        if any(checkpoint.SPLIT_EXPERTS in name for name in weights):
+            raise Skip("transformers has no switch_glu layout")
         return TransformersModel(
-            text_config(config),
+            checkpoint.text_part(checkpoint.read_config(directory)),
             weights,
             dtype=dtype,
             attention=self._attention,

@@ -18,6 +18,8 @@ class KnownFailure:
 
     profile: str
     cases: str
+    stops: bool
+    """Whether the implementation answers nothing at all, and does not answer wrongly."""
     reason: str
 
 
@@ -30,7 +32,7 @@ class KnownFailures:
 
     @classmethod
     def read(cls, path: Path) -> KnownFailures:
-        """Read a list; FixtureError naming the first line that is not `<profile> <case glob>  # reason`."""
+        """Read a list; FixtureError naming the first line that is not `<profile> <case glob> [stops]  # reason`."""
         if not path.exists():
             return cls(path=path, entries=())
         entries = []
@@ -39,14 +41,15 @@ class KnownFailures:
                 continue
             entry, _, reason = line.partition("#")
             words = entry.split()
-            if len(words) != 2 or words[0] not in get_args(Profile) or not reason.strip():
+            shape = words[2:] in ([], ["stops"]) and len(words) > 1
+            if not shape or words[0] not in get_args(Profile) or not reason.strip():
                 raise FixtureError(
                     f"{path}:{number}",
                     got=repr(line),
-                    expected="<profile> <case glob>  # reason with a link",
+                    expected="<profile> <case glob> [stops]  # reason with a link",
                     cure="mend or delete the line",
                 )
-            entries.append(KnownFailure(profile=words[0], cases=words[1], reason=reason.strip()))
+            entries.append(KnownFailure(profile=words[0], cases=words[1], stops=len(words) > 2, reason=reason.strip()))
         return cls(path=path, entries=tuple(entries))
 
     @classmethod
@@ -56,9 +59,18 @@ class KnownFailures:
 
     def reason(self, profile: str, case_id: str) -> str | None:
         """Why this case is expected to fail; None when it is not."""
+        entry = self._entry(profile, case_id)
+        return None if entry is None else entry.reason
+
+    def explains(self, profile: str, case_id: str, outcome: str) -> bool:
+        """Whether this outcome is what is listed: a wrong answer, or with `stops` none."""
+        entry = self._entry(profile, case_id)
+        return entry is not None and outcome == ("error" if entry.stops else "fail")
+
+    def _entry(self, profile: str, case_id: str) -> KnownFailure | None:
         for entry in self.entries:
             if entry.profile == profile and fnmatchcase(case_id, entry.cases):
-                return entry.reason
+                return entry
         return None
 
     def check_used(self, case_ids: Iterable[str]) -> None:

@@ -20,8 +20,6 @@ class Draft:
     purpose: str
     taps: list[Tap]
     model: str | None = None
-    hunts: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     """Profiles that are asked; all when empty."""
     exact_in: str | None = None

@@ -1,4 +1,4 @@
-"""Forward cases: every model at lengths around its window, every plan against one golden."""
+"""Forward cases: every model at lengths around its window, every plan against one golden; every layout of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from reference import inputs
 from reference.cases.draft import Draft
 from reference.format import Plan
 from reference.format.tensors import Array
+from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
 from reference.taps import model_taps
 
@@ -37,74 +38,65 @@ def drafts(seed: int = 0) -> Iterator[Draft]:
     for model in MODELS.values():
         ids = golden_ids(model, seed)
         for length, plans in _lengths(model).items():
-            for name, (purpose, plan, hunts) in plans.items():
-                yield _draft(model, ids, length, name, purpose, plan, hunts)
+            for name, (purpose, plan) in plans.items():
+                yield _draft(model, ids, length, name, purpose, plan)
+    for layout in LAYOUTS.values():
+        yield _layout_draft(layout, seed)
 
 
-_Plans = dict[str, tuple[str, Plan, tuple[str, ...]]]
-
-_KV_SHARING = ("kv-share-gated-on-cache", "shared-layer-current-step-kv-only", "rotating-donor-truncated-kv")
-_WINDOW = ("sliding-mask-not-applied-past-window", "sliding-window-inclusive-off-by-one")
+_Plans = dict[str, tuple[str, Plan]]
 
 
 def _lengths(model: Model) -> dict[int, _Plans]:
     window = model.config.sliding_window
     longest = golden_length(model)
     at_longest = {
-        **_basic(longest, _WINDOW),
+        **_basic(longest),
         "chunks-5": _chunks(5, longest, "smaller than the window"),
         "padded": (
             "A ragged batch, left-padded, prefilled and then decoded: every row equals the unpadded run.",
             Plan(steps=[longest - 4, 1, 1, 1, 1], left_pad=[0, 3, 12]),
-            ("batch-left-padding-lost", "offset-alias-mutation", "left-pad-fully-masked-row-nan"),
         ),
     }
     if not model.nested:  # traps are asked at the longest length alone
         return {longest: at_longest}
     return {
-        1: _basic(1, ()),
-        2: _basic(2, ("attn-scale-not-one",)),
-        window - 1: {**_basic(window - 1, ()), "chunks-3": _chunks(3, window - 1, "smaller than the window")},
-        window: {**_basic(window, ()), "chunks-3": _chunks(3, window, "smaller than the window")},
-        window + 1: {**_basic(window + 1, _WINDOW), "chunks-5": _chunks(5, window + 1, "smaller than the window")},
+        1: _basic(1),
+        2: _basic(2),
+        window - 1: {**_basic(window - 1), "chunks-3": _chunks(3, window - 1, "smaller than the window")},
+        window: {**_basic(window), "chunks-3": _chunks(3, window, "smaller than the window")},
+        window + 1: {**_basic(window + 1), "chunks-5": _chunks(5, window + 1, "smaller than the window")},
         longest: {
             **at_longest,
             "chunks-11": _chunks(11, longest, "larger than the window"),
             "padded-mixed": (
                 "A ragged batch, left-padded, fed in a chunk, a single token and a chunk again.",
                 Plan(steps=[window, 1, window + 2], left_pad=[0, 3, 12]),
-                ("batch-left-padding-lost", "physical-vs-logical-window-position"),
             ),
             "padded-no-cache": (
                 "A ragged batch, left-padded, in one call without a cache.",
                 Plan(steps=None, left_pad=[0, 3, 12]),
-                ("batch-left-padding-lost", "left-pad-fully-masked-row-nan"),
             ),
         },
     }
 
 
-def _basic(length: int, hunts: tuple[str, ...]) -> _Plans:
+def _basic(length: int) -> _Plans:
     plans: _Plans = {
-        GOLDEN_PLAN: (f"{length} tokens in one call without a cache.", Plan(steps=None), hunts),
-        "one-shot": (f"{length} tokens in one call with a cache.", Plan(steps=[length]), (*hunts, *_KV_SHARING[:1])),
+        GOLDEN_PLAN: (f"{length} tokens in one call without a cache.", Plan(steps=None)),
+        "one-shot": (f"{length} tokens in one call with a cache.", Plan(steps=[length])),
     }
     if length > 1:
-        plans["tokens"] = (
-            f"{length} tokens fed one by one.",
-            Plan(steps=[1] * length),
-            (*hunts, *_KV_SHARING, "shared-q-offset-after-update", "physical-vs-logical-window-position"),
-        )
+        plans["tokens"] = (f"{length} tokens fed one by one.", Plan(steps=[1] * length))
     return plans
 
 
-def _chunks(size: int, length: int, relation: str) -> tuple[str, Plan, tuple[str, ...]]:
+def _chunks(size: int, length: int, relation: str) -> tuple[str, Plan]:
     steps = [size] * (length // size) + ([length % size] if length % size else [])
-    purpose = f"{length} tokens in chunks of {size}, {relation} and not dividing the length."
-    return purpose, Plan(steps=steps), ("ple-chunk-not-sliced", "mask-slice-wrong-end", *_KV_SHARING[1:])
+    return f"{length} tokens in chunks of {size}, {relation} and not dividing the length.", Plan(steps=steps)
 
 
-def _draft(model: Model, ids: Array, length: int, name: str, purpose: str, plan: Plan, hunts: tuple[str, ...]) -> Draft:
+def _draft(model: Model, ids: Array, length: int, name: str, purpose: str, plan: Plan) -> Draft:
     case_id = f"forward/{model.id}/uniform-l{length}/{name}"
     owns = case_id == golden_id(model)
     return Draft(
@@ -112,11 +104,26 @@ def _draft(model: Model, ids: Array, length: int, name: str, purpose: str, plan:
         kind="forward",
         model=model.id,
         purpose=purpose,
-        hunts=hunts,
         taps=model_taps(model.config),
         inputs=padded_inputs(ids[:, :length], plan.left_pad),
         plan=plan,
         pointer=None if owns else (golden_id(model), length),
+    )
+
+
+def _layout_draft(layout: Layout, seed: int) -> Draft:
+    """The model's own golden asked of another layout of its weights."""
+    model = layout.weights_of
+    plan = Plan(steps=None)
+    return Draft(
+        id=f"forward/{layout.id}/uniform-l{golden_length(model)}/{GOLDEN_PLAN}",
+        kind="forward",
+        model=layout.id,
+        purpose=layout.purpose,
+        taps=model_taps(layout.config),
+        inputs=padded_inputs(golden_ids(model, seed), plan.left_pad),
+        plan=plan,
+        pointer=(golden_id(model), golden_length(model)),
     )
 
 

@@ -52,7 +52,6 @@ def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
         kind="layer",
         model=model.id,
         purpose=f"Layer {layer} ({name}) on given hidden states, two tokens past the window.",
-        hunts=_layer_hunts(model.config, layer),
         taps=inner_taps(model.config, layer),
         inputs={
             "hidden": _hidden(model, layer, seed),
@@ -72,7 +71,6 @@ def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
         kind="attention",
         model=model.id,
         purpose=f"The attention of layer {layer} ({name}) on given normalised hidden states.",
-        hunts=("attn-scale-not-one", *_attention_hunts(model.config, layer)),
         taps=_closed([tap for tap in layer_taps(model.config, layer) if tap.name.startswith(prefix)]),
         inputs={"x": _bf16(x), **_positions_and_donor(model, layer, seed)},
         params={"layer": layer},
@@ -141,25 +139,3 @@ def _ple_slice(model: Model, layer: int, seed: int) -> dict[str, Array]:
 
 def _bf16(x: Array) -> Array:
     return weights.bf16(x).astype(np.float32)
-
-
-def _attention_hunts(config: TextConfig, layer: int) -> tuple[str, ...]:
-    hunts = ["sliding-window-inclusive-off-by-one"] if config.is_sliding(layer) else ["prop-rope-contiguous-prefix"]
-    if config.k_eq_v(layer):
-        hunts += ["keqv-v-from-normed-roped-k", "v-norm-missing"]
-    if config.is_kv_shared(layer):
-        hunts += ["kv-share-gated-on-cache"]
-    if layer == config.last_full_layer:
-        hunts += ["attn-softmax-low-precision"]
-    return tuple(hunts)
-
-
-def _layer_hunts(config: TextConfig, layer: int) -> tuple[str, ...]:
-    hunts = ["layer-scalar-dropped", "rmsnorm-plus-one", *_attention_hunts(config, layer)]
-    if config.enable_moe_block:
-        hunts += ["router-double-norm", "per-expert-scale-missing-or-pre-softmax", "gate-up-interleaved-split"]
-    if config.hidden_size_per_layer_input:
-        hunts += ["layer-scalar-wrong-place", "ple-not-implemented"]
-    if config.use_double_wide_mlp:
-        hunts += ["double-wide-mlp-layer-set"]
-    return tuple(hunts)

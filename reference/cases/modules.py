@@ -46,7 +46,6 @@ def _draft(
     params: Mapping[str, Any] | None = None,
     taps: list[Tap] | None = None,
     axes: str = "L D",
-    hunts: tuple[str, ...] = (),
     profiles: tuple[str, ...] = (),
     exact_in: str | None = None,
     advice: str | None = None,
@@ -57,7 +56,6 @@ def _draft(
         id=f"module/{name}",
         kind=kind.replace("-", "_"),
         purpose=purpose,
-        hunts=hunts,
         profiles=(exact_in,) if exact_in else profiles,
         exact_in=exact_in,
         advice=advice,
@@ -107,41 +105,35 @@ def _norms(suffix: str) -> Iterator[Draft]:
         return values(f"rms-norm/{name}#x{suffix}", (6, width), scale)
 
     weight = weights.norm(f"rms-norm/weight{suffix}", _D, 1.0)
-    plus_one = ("rmsnorm-plus-one",)
     yield _draft(
         "rms-norm/weighted",
         "RMSNorm with a weight far from 0 and 1.",
         {"x": x("weighted", _D), "weight": weight},
         params={"eps": _EPS},
-        hunts=plus_one,
     )
     yield _draft(
         "rms-norm/unweighted",
         "RMSNorm without a weight, as values and the router's input get it.",
         {"x": x("unweighted", _D)},
         params={"eps": _EPS},
-        hunts=("v-norm-missing",),
     )
     yield _draft(
         "rms-norm/near-eps",
         "Inputs whose mean square is about eps: eps belongs inside the root.",
         {"x": x("near-eps", _D, 1e-3), "weight": weight},
         params={"eps": _EPS},
-        hunts=plus_one,
     )
     yield _draft(
         "rms-norm/eps-1e-5",
         "An epsilon that is not 1e-6, with inputs small enough to feel it.",
         {"x": x("eps-1e-5", _D, 1e-3), "weight": weight},
         params={"eps": 1e-5},
-        hunts=("compiled-eps-hardcoded",),
     )
     yield _draft(
         "rms-norm/large",
         "Inputs of RMS 1,000, whose squares overflow float16.",
         {"x": x("large", _D, 1e3), "weight": weight},
         params={"eps": _EPS},
-        hunts=("rmsnorm-in-low-precision",),
     )
     yield _draft(
         "rms-norm/zeros",
@@ -154,17 +146,14 @@ def _norms(suffix: str) -> Iterator[Draft]:
         "The widest hidden size of the family (31B).",
         {"x": x("width-5376", 5376)[:1], "weight": weights.norm(f"rms-norm/width-5376{suffix}", 5376, 1.0)},
         params={"eps": _EPS},
-        hunts=plus_one,
     )
 
 
 def _rope(suffix: str) -> Iterator[Draft]:
     default = {"theta": 10000.0, "rotary": "default", "partial_rotary_factor": 1.0}
     proportional = {"theta": 1000000.0, "rotary": "proportional", "partial_rotary_factor": 0.25}
-    hunts = ("prop-rope-contiguous-prefix", "prop-rope-denominator", "rope-freqs-ignored-or-half-rotation")
     axes = "B H L E"
     for name, params, head_dim in (("default", default, 256), ("proportional", proportional, 512)):
-        mistakes: tuple[str, ...] = hunts if name == "proportional" else ("rope-single-theta",)
         for position in ROPE_POSITIONS:
             yield _draft(
                 f"rope/{name}-at-{position}",
@@ -175,7 +164,6 @@ def _rope(suffix: str) -> Iterator[Draft]:
                 },
                 params=params,
                 axes=axes,
-                hunts=mistakes if position else (),
             )
         yield _draft(
             f"rope/{name}-run",
@@ -186,7 +174,6 @@ def _rope(suffix: str) -> Iterator[Draft]:
             },
             params=params,
             axes=axes,
-            hunts=mistakes,
         )
         yield _draft(
             f"rope/{name}-rows",
@@ -197,28 +184,25 @@ def _rope(suffix: str) -> Iterator[Draft]:
             },
             params=params,
             axes=axes,
-            hunts=("offset-alias-mutation",),
         )
     e2b = dict(FAMILY["e2b"].text_config)
     uncut = {**e2b["rope_parameters"], FULL: {**e2b["rope_parameters"][FULL], "partial_rotary_factor": 1.0}}
     configs = {
-        "e2b-sliding": ("Frequencies of E2B's sliding layers.", e2b, SLIDING, ("rope-single-theta",)),
-        "e2b-full": ("Frequencies of E2B's full layers: 64 values and 192 zeros.", e2b, FULL, hunts),
+        "e2b-sliding": ("Frequencies of E2B's sliding layers.", e2b, SLIDING),
+        "e2b-full": ("Frequencies of E2B's full layers: 64 values and 192 zeros.", e2b, FULL),
         "e2b-full-uncut": (
             "Frequencies of full layers whose partial_rotary_factor is 1: all 256 pairs rotate.",
             {**e2b, "rope_parameters": uncut},
             FULL,
-            ("rope-freqs-ignored-or-half-rotation",),
         ),
     }
-    for name, (purpose, config, layer_type, caught) in configs.items():
+    for name, (purpose, config, layer_type) in configs.items():
         yield _draft(
             f"inv-freq/{name}",
             purpose,
             {},
             params={"config": config, "layer_type": layer_type},
             taps=[tap("inv_freq", "E/2")],
-            hunts=caught,
         )
 
 
@@ -230,7 +214,6 @@ def _embeddings(suffix: str) -> Iterator[Draft]:
             f"Rows of an embedding table times the root of {width}.",
             {"ids": token_ids(f"embedding/width-{width}#ids{suffix}", 4, 4), "table": table},
             axes="B L D",
-            hunts=("embed-scale-double-or-missing",),
             profiles=("f64", "f32"),
         )
     for profile in ("bf16", "f16"):
@@ -241,7 +224,6 @@ def _embeddings(suffix: str) -> Iterator[Draft]:
             f"The root of 1536 is rounded to {profile} before it multiplies: one right answer to the bit.",
             {"ids": token_ids(f"embedding/{name}#ids{suffix}", 4, 4), "table": table},
             axes="B L D",
-            hunts=("embed-scale-not-bf16-rounded",),
             exact_in=profile,
         )
     layers, width, vocab = 3, 16, 32
@@ -257,7 +239,6 @@ def _embeddings(suffix: str) -> Iterator[Draft]:
         },
         params={"eps": _EPS, "num_layers": layers},
         taps=ple_taps(()),
-        hunts=("ple-slice-or-order", "ple-not-implemented"),
     )
     for name, (token, layer, channel) in {"first": (0, 0, 0), "past-int32": (262143, 34, 255)}.items():
         yield _draft(
@@ -266,7 +247,6 @@ def _embeddings(suffix: str) -> Iterator[Draft]:
             {},
             params={"num_layers": 35, "width": 256, "id": token, "layer": layer, "channel": channel},
             taps=[tap("offset", "L")],
-            hunts=("ple-int32-gather-overflow",) if layer else (),
         )
 
 
@@ -281,7 +261,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
         keys: list[int],
         window: int | None,
         scale: float = 0.0,
-        hunts: tuple[str, ...] = (),
     ) -> Draft:
         q_std = scale or 1.4 / math.sqrt(head_dim)
         return _draft(
@@ -296,7 +275,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
             },
             params={"window": window},
             taps=[tap("context", "B L H*E")],
-            hunts=hunts,
         )
 
     run = list(range(19))
@@ -308,7 +286,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
         queries=run,
         keys=run,
         window=None,
-        hunts=("attn-scale-not-one", "full-layer-dummy-mask"),
     )
     yield case(
         "three-to-one",
@@ -327,7 +304,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
         queries=run,
         keys=run,
         window=8,
-        hunts=("sliding-mask-not-applied-past-window", "sliding-window-inclusive-off-by-one"),
     )
     yield case(
         "ring",
@@ -337,7 +313,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
         queries=[10],
         keys=[8, 9, 10, 3, 4, 5, 6, 7],
         window=8,
-        hunts=("physical-vs-logical-window-position",),
     )
     yield case(
         "single-key",
@@ -357,7 +332,6 @@ def _attention(suffix: str) -> Iterator[Draft]:
         keys=run[:12],
         window=None,
         scale=1.0,
-        hunts=("attn-softmax-low-precision", "attn-softcap-added"),
     )
     yield case(
         "head-dim-512",
@@ -367,7 +341,22 @@ def _attention(suffix: str) -> Iterator[Draft]:
         queries=run[:5],
         keys=run[:5],
         window=None,
-        hunts=("hd512-flash-kernel-wrong",),
+    )
+    name, head_dim = "far-apart", 32
+    signs = np.where(values(f"attention-core/{name}#signs{suffix}", (head_dim,)) < 0, -1.0, 1.0)
+    scores = np.array([45.0, 60.0, 50.0, 55.0, 40.0, 58.0])  # each a sum of products that every profile holds
+    yield _draft(
+        f"attention-core/{name}",
+        "Scores up to 60, a few apart: capped they would draw near to each other.",
+        {
+            "q": np.tile(signs / 4, (1, 2, 3, 1)),
+            "k": (signs * scores[:, None] / 8)[None, None],
+            "v": values(f"attention-core/{name}#v{suffix}", (1, 1, len(scores), head_dim)),
+            "q_positions": np.array([[3, 4, 5]], np.int32),
+            "k_positions": np.arange(len(scores), dtype=np.int32)[None],
+        },
+        params={"window": None},
+        taps=[tap("context", "B L H*E")],
     )
 
 
@@ -386,7 +375,6 @@ def _donor_draft(name: str, purpose: str, config: dict[str, Any]) -> Draft:
         {},
         params={"config": config},
         taps=[tap("donors", "N")],
-        hunts=("donor-wrong-type-or-index", "kv-share-slice-minus-zero"),
     )
 
 
@@ -396,7 +384,6 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
         "The tanh form of GELU over [-4.5, 4.5]; the erf form differs by up to 5e-4.",
         {"x": grid(-4.5, 4.5, 400)},
         axes="L",
-        hunts=("gelu-exact-or-silu",),
     )
     yield _draft(
         "mlp/dense",
@@ -408,7 +395,6 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
             "down": weights.matrix(f"mlp/dense#down{suffix}", (_D, _F), _F),
         },
         taps=[tap("act", "B L F"), tap("y", "B L D", "act")],
-        hunts=("gelu-exact-or-silu",),
     )
     yield _draft(
         "mlp/overflow",
@@ -420,7 +406,6 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
             "down": np.array([[2.0**-4, 1.0], [0.0, 2.0**-2]]),
         },
         taps=[tap("act", "B L F"), tap("y", "B L D", "act")],
-        hunts=("fp16-mlp-overflow",),
         profiles=("f16",),
         advice="act * up overflows float16: multiply in float32 and scale, or run the MLP in float32 or bfloat16",
     )
@@ -442,11 +427,6 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
         router,
         params={"eps": _EPS, "top_k": _TOP_K},
         taps=[tap("proj", "B L X"), tap("combine", "B L X", "proj")],
-        hunts=(
-            "router-scale-or-root-missing",
-            "per-expert-scale-missing-or-pre-softmax",
-            "router-softmax-order",
-        ),
     )
     width = 16
     yield _draft(
@@ -459,7 +439,6 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
             "down": weights.matrix(f"experts/fused#down{suffix}", (_X, _D, width), width),
         },
         axes="B L D",
-        hunts=("gate-up-interleaved-split", "moe-layout-by-shape-guess"),
     )
 
 
@@ -471,5 +450,4 @@ def _softcap() -> Iterator[Draft]:
             {"x": grid(-120.0, 120.0, 300)[None, None]},
             params={"cap": cap},
             axes="B L V",
-            hunts=("softcap-wrong-formula", "softcap-missing-in-one-path"),
         )

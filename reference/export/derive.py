@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from reference import loading
 from reference.cases import Draft
-from reference.export.checkpoint import model_weights
+from reference.config import TextConfig
+from reference.export.checkpoint import model_weights, write_checkpoint
+from reference.format import checkpoint
 from reference.format.tensors import Array
+from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS
 from reference.oracle import answers
 from reference.oracle.arithmetic import F64, PROFILES
@@ -66,16 +73,32 @@ def single_threaded() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=2)
 def _oracle(model_id: str) -> Decoder:
+    if model_id in LAYOUTS:
+        _, config, weights = _read_back(LAYOUTS[model_id])
+        return Decoder(config, weights, F64)
     model = MODELS[model_id]
     return Decoder(model.config, model_weights(model), F64)
 
 
 @functools.lru_cache(maxsize=4)
 def _transformers(model_id: str, lifted: bool) -> TransformersModel:
-    model = MODELS[model_id]
-    return TransformersModel(
-        dict(model.text_config), model_weights(model), dtype="float64", attention="eager", lifted=lifted
-    )
+    if model_id in LAYOUTS:
+        raw, config, weights = _read_back(LAYOUTS[model_id])
+        # transformers knows one spelling of the experts' width
+        fields = {**checkpoint.text_part(raw), "moe_intermediate_size": config.moe_intermediate_size}
+    else:
+        model = MODELS[model_id]
+        fields, weights = dict(model.text_config), model_weights(model)
+    return TransformersModel(fields, weights, dtype="float64", attention="eager", lifted=lifted)
+
+
+def _read_back(layout: Layout) -> tuple[dict[str, Any], TextConfig, Mapping[str, Array]]:
+    """config.json, configuration and weights of a layout, from its files: they are what its golden is a proof of."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        stored = layout.laid_out(model_weights(layout.weights_of))
+        write_checkpoint(directory, layout.config_json, stored, layout.shards)
+        return checkpoint.read_config(directory), *loading.load(directory)
 
 
 def _softcap(draft: Draft) -> Taps:

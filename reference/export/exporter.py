@@ -17,6 +17,7 @@ from reference.export.writer import Writer
 from reference.format import Fixtures, ModelCard, Policy
 from reference.format.schema import write_schemas
 from reference.format.store import read_model, write_model
+from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
 
 GENERATED = ("models", "cases", "schema")
@@ -65,12 +66,13 @@ def staged(root: Path, progress: Progress) -> Iterator[Path]:
 
 def _generate(root: Path, policy: Policy, progress: Progress) -> None:
     drafts = sorted(all_drafts(), key=_owners_first)
-    total = len(MODELS) + len(drafts)
-    for done, model in enumerate(MODELS.values()):
+    models: list[Model | Layout] = [*MODELS.values(), *LAYOUTS.values()]
+    total = len(models) + len(drafts)
+    for done, model in enumerate(models):
         progress(done, total, model.id)
         _write_model(root / "models" / model.id, model, policy)
     writer = Writer(root, policy)
-    for done, draft in enumerate(drafts, start=len(MODELS)):
+    for done, draft in enumerate(drafts, start=len(models)):
         progress(done, total, draft.id)
         writer.write(draft)
     write_schemas(root)
@@ -82,18 +84,21 @@ def _owners_first(draft: Draft) -> tuple[str, bool, str]:
     return draft.owner, draft.pointer is not None, draft.id
 
 
-def _write_model(directory: Path, model: Model, policy: Policy) -> None:
-    built = model_weights(model)
-    figures = acceptance(model, built)
-    check_acceptance(model, figures, policy)
-    write_checkpoint(directory, model, built)
+def _write_model(directory: Path, model: Model | Layout, policy: Policy) -> None:
+    own, shards = (model.weights_of, model.shards) if isinstance(model, Layout) else (model, 1)
+    built = model_weights(own)
+    figures = acceptance(own, built)
+    check_acceptance(own, figures, policy)
+    stored = model.laid_out(built)
+    write_checkpoint(directory, model.config_json, stored, shards)
     card = ModelCard(
         id=model.id,
-        member=model.member.repository,
+        member=own.member.repository,
         purpose=model.purpose,
         overrides=dict(model.overrides),
-        tensors=len(built),
-        parameters=sum(value.size for value in built.values()),
+        weights_of=None if own is model else own.id,
+        tensors=len(stored),
+        parameters=sum(value.size for value in stored.values()),
         redundant_shared_kv=model.redundant_shared_kv,
         acceptance={name: float(f"{figure:.2g}") for name, figure in figures.items()},
     )

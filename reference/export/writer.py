@@ -11,6 +11,7 @@ import numpy as np
 
 from reference import __version__
 from reference.cases import Draft
+from reference.cases.hunts import hunted_by, reported
 from reference.export.agreement import agreement_limit, worst
 from reference.export.derive import Taps, by_oracle, by_transformers
 from reference.export.errors import ExportError
@@ -107,8 +108,8 @@ class Writer:
             kind=draft.kind,
             model=draft.model,
             purpose=draft.purpose,
-            hunts=list(draft.hunts),
-            links=list(draft.links),
+            hunts=hunted_by(draft.id),
+            links=reported(hunted_by(draft.id)),
             profiles=list(draft.profiles),
             advice=draft.advice,
             inputs=self._tensors(draft, "inputs.safetensors", draft.inputs) if draft.inputs else None,

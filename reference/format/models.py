@@ -119,7 +119,7 @@ class Case(Document):
     model: str | None = None
     purpose: str
     hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
-    links: list[str] = []
+    links: list[str] = Field(default=[], description="Public reports and cures of these mistakes.")
     profiles: list[Profile] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
     advice: str | None = Field(
         default=None,
@@ -157,6 +157,9 @@ class ModelCard(Document):
     member: str = Field(description="The published model whose configuration this is, sizes aside.")
     purpose: str
     overrides: dict[str, Any] = Field(description="Configuration fields that differ from the published file.")
+    weights_of: str | None = Field(
+        default=None, description="The model whose weights, all of them, this one holds in another layout."
+    )
     weights_rule: Literal["int8-splitmix64-v1"] = "int8-splitmix64-v1"
     tensors: int
     parameters: int
@@ -212,6 +215,12 @@ class Policy(Document):
     acceptance_echo: float
     mistaken_products: float = Field(
         description="From this relative error of products on the port is wrong, not imprecise: the case itself says so."
+    )
+    diagnosis_misfit: float = Field(
+        description="A known mistake is named only if it leaves less than this part of the error unexplained ..."
+    )
+    diagnosis_lead: float = Field(
+        description="... and no other is named with it: the next best must leave this many times as much."
     )
     low_precision_products: float = Field(
         description="Relative error of f32 products from which a run is answered ENVIRONMENT (TF32: near 3e-4)."

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from reference.format import tensors
+from reference.format import checkpoint, tensors
 from reference.format.errors import FixtureError
 from reference.format.files import canonical_json, sha256, write_atomic
 from reference.format.layout import select_rows
@@ -171,7 +171,7 @@ class Fixtures:
     # Models, floors, policy
 
     def model_dir(self, model_id: str) -> Path:
-        """The directory of a model: an ordinary checkpoint (config.json, model.safetensors) beside its card."""
+        """The directory of a model: an ordinary checkpoint (config.json, safetensors) beside its card."""
         return self.root / "models" / model_id
 
     @property
@@ -262,8 +262,7 @@ class Fixtures:
             sums = self._sums()
         except UnicodeDecodeError:
             sums = {}  # it lists nothing
-        for file in ("config.json", "model.safetensors"):
-            path = self.model_dir(model_id) / file
+        for path in checkpoint.parts(self.model_dir(model_id)):
             digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
             if digest != expected:
                 wanted = f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists"

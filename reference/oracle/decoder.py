@@ -103,10 +103,7 @@ class Decoder:
         """A layer's attention on its normalised input x [B, L, D]; returns o_proj's output and what was attended to."""
         config, ar = self.config, self.ar
         tap = scoped(record, f"model.layers.{index}.")
-        q = self._heads(x, index, "self_attn.q_proj.weight")  # [B, H, L, E]
-        q = self._norm(index, "self_attn.q_norm", q, tap)
-        q = rope.rotate(q, positions, self.frequencies[config.layer_types[index]])
-        tap("self_attn.q_rope", q)
+        q = self._queries(index, x, positions, tap)
         if shared is None:
             shared = self._keys_and_values(index, x, positions, valid, tap)
             if cache is not None:
@@ -118,6 +115,13 @@ class Decoder:
         y = ar.linear(context, self._weight(index, "self_attn.o_proj.weight"))
         tap("self_attn.o_proj", y)
         return y, shared
+
+    def _queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
+        q = self._heads(x, index, "self_attn.q_proj.weight")  # [B, H, L, E]
+        q = self._norm(index, "self_attn.q_norm", q, tap)
+        q = rope.rotate(q, positions, self.frequencies[self.config.layer_types[index]])
+        tap("self_attn.q_rope", q)
+        return q
 
     def _keys_and_values(self, index: int, x: Array, positions: Array, valid: Array, tap: Recorder) -> KeyValues:
         config, ar = self.config, self.ar

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.format import tensors
+from reference.layouts import split_experts
+from reference.models import prefixed
 
 Array = npt.NDArray[Any]
 
@@ -169,6 +171,16 @@ def write_checkpoint(directory: Path, kind: str) -> Path:
         arrays = {name.replace("model.", "model.language_model.", 1): array for name, array in arrays.items()}
         arrays["model.vision_tower.patch.weight"] = np.ones((2, 2), ml_dtypes.bfloat16)
         config = {"model_type": "gemma4", "text_config": config}
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tensors.write(directory / "model.safetensors", arrays)
+    return directory
+
+
+def write_split_experts(directory: Path) -> Path:
+    """The mixture in mlx-community's layout."""
+    directory.mkdir(parents=True)
+    arrays = prefixed(split_experts(weights("moe")), "language_model.model.")
+    config = {"model_type": "gemma4", "text_config": text_config("moe")}
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tensors.write(directory / "model.safetensors", arrays)
     return directory

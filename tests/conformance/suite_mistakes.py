@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +11,23 @@ import mlx.core as mx
 import pytest
 
 import mlx_impl
-from mlx_impl import Config, Decoder, attention, decoder, embedding, kv_cache, mlp, moe, norms, params, ple, rope
+from mlx_impl import (
+    Config,
+    Decoder,
+    attention,
+    config_parse,
+    decoder,
+    embedding,
+    kv_cache,
+    mlp,
+    moe,
+    names,
+    norms,
+    params,
+    ple,
+    rope,
+    split_experts,
+)
 from mlx_impl.attention import Attention
 from mlx_impl.kv_cache import KV, FullKVCache
 from mlx_impl.layer import DecoderLayer
@@ -51,7 +69,7 @@ def per_layer_table_transposed(model: Decoder) -> None:
     table = model.model.embed_tokens_per_layer
     rows, packed = table.weight.shape
     layers = len(model.model.layers)
-    table.weight = table.weight.reshape(rows, layers, packed // layers).swapaxes(1, 2).reshape(rows, packed)
+    table.weight = table.weight.reshape(rows, packed // layers, layers).swapaxes(1, 2).reshape(rows, packed)
 
 
 # Norms, embedding, logits
@@ -158,8 +176,8 @@ def value_from_finished_key(patch: Patch) -> None:
 # PLE
 
 
-def slices_reversed(patch: Patch) -> None:
-    replace(patch, ple, "per_layer_inputs", lambda f: lambda *args: f(*args)[:, :, ::-1])
+def slices_of_the_next_layer(patch: Patch) -> None:
+    replace(patch, ple, "per_layer_inputs", lambda f: lambda *args: mx.roll(f(*args), -1, axis=2))
 
 
 def every_chunk_gets_the_first_rows(patch: Patch) -> None:
@@ -203,13 +221,31 @@ def second_to_last_of_type(config: Config, layer: int) -> int:
     return [i for i in own if config.layer_types[i] == config.layer_types[layer]][-2:][0]
 
 
-def shared_layers_see(change: Callable[[KV, int], KV]) -> Callable[[Patch], None]:
-    """A change of the donor's KV, given the number of new tokens, on shared sliding layers."""
+def noting_caches(patch: Patch) -> list[bool]:
+    """Whether the pass under way has caches, as its first entry: shared layers have none of their own to ask."""
+    cached = [False]
+
+    def call(right: Callable[..., mx.array]) -> Callable[..., mx.array]:
+        def called(self: Decoder, *args: Any, caches: Sequence[FullKVCache] | None = None, **named: Any) -> mx.array:
+            cached[0] = caches is not None
+            return right(self, *args, caches=caches, **named)
+
+        return called
+
+    replace(patch, Decoder, "__call__", call)
+    return cached
+
+
+def shared_layers_see(change: Callable[[KV, int], KV], *, sliding_alone: bool) -> Callable[[Patch], None]:
+    """With a cache, a change of the donor's KV, given the number of new tokens, on shared (sliding) layers."""
 
     def apply(patch: Patch) -> None:
+        cached = noting_caches(patch)
+
         def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
             def called(self: Attention, x: mx.array, *args: Any, shared: KV | None = None, **named: Any) -> Any:
-                if shared is not None and self.config.is_sliding(self.layer):
+                touched = not sliding_alone or self.config.is_sliding(self.layer)
+                if shared is not None and cached[0] and touched:
                     shared = change(shared, x.shape[1])
                 return right(self, x, *args, shared=shared, **named)
 
@@ -222,14 +258,7 @@ def shared_layers_see(change: Callable[[KV, int], KV]) -> Callable[[Patch], None
 
 def offset_read_after_the_update(patch: Patch) -> None:
     """Shared layers rotate their queries at the donor's offset after it took in this pass's tokens."""
-    cached: list[bool] = [False]
-
-    def call(right: Callable[..., mx.array]) -> Callable[..., mx.array]:
-        def called(self: Decoder, *args: Any, caches: Sequence[FullKVCache] | None = None, **named: Any) -> mx.array:
-            cached[0] = caches is not None
-            return right(self, *args, caches=caches, **named)
-
-        return called
+    cached = noting_caches(patch)
 
     def queries(right: Callable[..., mx.array]) -> Callable[..., mx.array]:
         def rotated(self: Attention, x: mx.array, positions: mx.array, *rest: Any) -> mx.array:
@@ -238,7 +267,6 @@ def offset_read_after_the_update(patch: Patch) -> None:
 
         return rotated
 
-    replace(patch, Decoder, "__call__", call)
     replace(patch, Attention, "queries", queries)
 
 
@@ -291,3 +319,67 @@ def gate_and_up_interleaved(patch: Patch) -> None:
         return params.project(mlp.gelu_tanh(y[..., 0::2]) * y[..., 1::2], down)
 
     patch.setattr(moe, "expert_mlp", wrong)
+
+
+# Configuration and loading
+
+
+def default_factor_one(patch: Patch) -> None:
+    full = {**config_parse.DEFAULT_ROPE["full_attention"], "partial_rotary_factor": 1.0}
+    patch.setitem(config_parse.DEFAULT_ROPE, "full_attention", full)
+
+
+def softcap_beside_text_config(patch: Patch) -> None:
+    def wrong(right: Callable[..., Config]) -> Callable[..., Config]:
+        def parsed(raw: dict[str, Any]) -> Config:
+            return dataclasses.replace(right(raw), final_logit_softcapping=raw.get("final_logit_softcapping"))
+
+        return parsed
+
+    # `mlx_impl.load` is the function: the module of that name has to be asked for.
+    replace(patch, importlib.import_module("mlx_impl.load"), "parse_config", wrong)
+
+
+def one_prefix_unknown(patch: Patch) -> None:
+    patch.setattr(names, "PREFIXES", tuple(prefix for prefix in names.PREFIXES if prefix != "language_model.model."))
+
+
+def redundant_weights_refused(patch: Patch) -> None:
+    patch.setattr(names, "is_redundant", lambda *_: False)
+
+
+def up_before_gate(patch: Patch) -> None:
+    def wrong(right: Callable[..., dict[str, mx.array]]) -> Callable[..., dict[str, mx.array]]:
+        def fused(arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+            whole = right(arrays)
+            for name in whole.keys() - arrays.keys():
+                if name.endswith("gate_up_proj"):
+                    whole[name] = mx.concatenate(mx.split(whole[name], 2, axis=1)[::-1], axis=1)
+            return whole
+
+        return fused
+
+    replace(patch, split_experts, "fused", wrong)
+
+
+# Decoding
+
+
+def single_steps_see_one_key_less(patch: Patch) -> None:
+    replace(
+        patch,
+        kv_cache.RotatingKVCache,
+        "retain",
+        lambda _: lambda self, attended: kv_cache.newest(attended, self.window - 2),
+    )
+
+
+def nothing_carried(patch: Patch) -> None:
+    def wrong(right: Callable[..., KV]) -> Callable[..., KV]:
+        def update(self: FullKVCache, *args: Any) -> KV:
+            self._kept = None
+            return right(self, *args)
+
+        return update
+
+    replace(patch, FullKVCache, "update", wrong)

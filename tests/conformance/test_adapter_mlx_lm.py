@@ -15,7 +15,6 @@ import pytest
 from adapter_questions import QUESTIONS, question_request
 
 from conformance.adapters.base import Skip
-from conformance.adapters.checkpoint_names import text_name
 from reference.format import Plan, tensors
 
 mx = pytest.importorskip("mlx.core")
@@ -230,13 +229,10 @@ def test_an_untied_head_gives_the_raw_logits(adapter: MlxLmAdapter, tmp_path: Pa
     assert r.error(taps["logits"], 5 * np.tanh(raw / 5)) <= 1e-5
 
 
-def test_names_of_multimodal_checkpoints() -> None:
-    expected = {
-        "model.language_model.layers.0.layer_scalar": "model.layers.0.layer_scalar",
-        "language_model.model.norm.weight": "model.norm.weight",
-        "model.norm.weight": "model.norm.weight",
-        "lm_head.weight": "lm_head.weight",
-        "model.vision_tower.x": None,
-        "vision_embedder.x": None,
-    }
-    assert {name: text_name(name) for name in expected} == expected
+def test_split_experts_are_mlx_lm_s_own_layout(
+    adapter: MlxLmAdapter, tmp_path: Path, single: dict[str, dict[str, c.Array]]
+) -> None:
+    directory = c.write_split_experts(tmp_path / "moe")
+    taps = adapter.run(r.request(directory, "moe", Plan()))
+    assert taps.keys() == single["moe"].keys()
+    assert max(r.error(taps[tap], single["moe"][tap]) for tap in taps) == 0

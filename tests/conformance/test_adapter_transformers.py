@@ -171,7 +171,7 @@ def test_lifting_ends_with_the_answer(adapters: dict[str, TransformersAdapter]) 
         assert torch.zeros(1, dtype=torch.float64).float().dtype == torch.float32
 
 
-def test_skips_say_why(adapters: dict[str, TransformersAdapter], directories: dict[str, Path]) -> None:
+def test_skips_say_why(adapters: dict[str, TransformersAdapter], directories: dict[str, Path], tmp_path: Path) -> None:
     forward = r.request(directories["dense"], "dense", Plan())
     for reason, request in {
         "f8 is not offered": replace(forward, profile="f8"),
@@ -180,5 +180,7 @@ def test_skips_say_why(adapters: dict[str, TransformersAdapter], directories: di
     }.items():
         with pytest.raises(Skip, match=reason):
             adapters["eager"].run(request)
+    with pytest.raises(Skip, match="no switch_glu layout"):
+        adapters["eager"].run(r.request(c.write_split_experts(tmp_path / "moe"), "moe", Plan()))
     with pytest.raises(Skip, match="f64 is not offered with sdpa attention"):
         adapters["sdpa"].run(question_request("linear", "f64"))

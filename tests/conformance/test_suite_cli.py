@@ -14,6 +14,7 @@ from suite_runs import one_line, run, run_command
 from suite_trees import LAYER, OWNER, POINTER, ROPE, edit_json, small_tree
 
 from conformance import cli
+from conformance.cli import fixtures as fixtures_commands
 from reference.format import Fixtures, default_root
 
 Captured = tuple[int, str, str]
@@ -45,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 def columns(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     """A terminal of this width; a console looks at it once, when the command starts."""
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr(cli, "_out", Console())
+    monkeypatch.setattr(fixtures_commands, "out", Console())
 
 
 # list
@@ -93,7 +94,7 @@ def test_list_meets_a_damaged_case(call: Call, root: Path) -> None:
 @pytest.mark.parametrize("width", [40, 10, 1])
 def test_a_narrow_terminal_cuts_no_id(call: Call, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     columns(monkeypatch, width)
-    monkeypatch.setattr(cli, "_out", Console(force_terminal=True, width=width))
+    monkeypatch.setattr(fixtures_commands, "out", Console(force_terminal=True, width=width))
     code, out, err = call("list", "module/rope/*-at-1")
     assert (code, err) == (0, "")
     for name in ("default", "proportional"):
@@ -177,7 +178,7 @@ def test_a_folder_without_fixtures(call: Call, tmp_path: Path, command: str, fol
 def test_help_is_no_error(call: Call) -> None:
     code, out, err = call("--help")
     assert (code, err) == (0, "")
-    assert all(name in out for name in ("list", "verify", "export", "floors"))
+    assert all(name in out for name in ("list", "verify", "export", "floors", "diagnose", "bugs", "self-test"))
 
 
 # Missing extras, closed pipes

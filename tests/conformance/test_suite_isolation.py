@@ -9,11 +9,31 @@ from pathlib import Path
 
 import pytest
 from suite_plugin import REFERENCE_BUT_FORMAT
-from suite_runs import ROOT, run, run_suite
+from suite_runs import ROOT, one_line, run, run_suite
 
 OURS = ("conformance", "mlx_impl", "reference")
-ALL_OF_REFERENCE = ("floors.py", "honest.py", "cli.py", "adapters/oracle.py", "adapters/transformers.py")
-"""The commands and adapters of `conformance` that need more of `reference` than its format."""
+ALL_OF_REFERENCE = (
+    "floors.py",
+    "honest.py",
+    "kill_matrix.py",
+    "mutation_score.py",
+    "kill_page.py",
+    "catalogue.py",
+    "adapters/oracle.py",
+    "adapters/transformers.py",
+    "adapters/mutant.py",
+    "diagnosis/diagnose.py",
+    "diagnosis/nearest.py",
+    "diagnosis/words.py",
+    "cli/app.py",
+    "cli/bugs.py",
+    "cli/diagnose.py",
+    "cli/fixtures.py",
+    "cli/self_test.py",
+)
+"""What in `conformance` needs more of `reference` than its format: commands and adapters, never the judge."""
+LATE = ("conformance.floors", "conformance.honest", "conformance.kill", "conformance.mutation", "conformance.catalogue")
+"""What a command imports of ours only when it runs, besides `conformance.diagnosis`."""
 
 
 def sources(package: str) -> list[Path]:
@@ -46,7 +66,7 @@ def strangers(package: str, allowed: tuple[str, ...], *, but: tuple[str, ...] = 
 
 
 def test_the_walk_sees_imports() -> None:
-    assert "reference.format.Case" in set(imports(ROOT / "conformance" / "judge.py"))
+    assert "reference.format.Case" in set(imports(ROOT / "conformance" / "examine.py"))
     assert "reference.cases.Draft" in set(imports(ROOT / "conformance" / "floors.py"))
     assert len(sources("conformance")) > 20
     assert strangers("conformance", ("conformance",)) != []
@@ -86,12 +106,14 @@ def test_the_exceptions_are_needed() -> None:
         ), name
 
 
-def test_the_command_imports_the_rest_of_reference_late() -> None:
+@pytest.mark.parametrize("path", sources("conformance/cli"), ids=lambda path: path.stem)
+def test_a_command_imports_the_rest_of_reference_late(path: Path) -> None:
     """At its top level the command needs the format alone, so that `list` and `verify` work without the extra."""
-    tree = ast.parse((ROOT / "conformance" / "cli.py").read_text(encoding="utf-8"))
-    early = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert [m for m in early if m.startswith("reference") and not m.startswith("reference.format")] == []
-    assert {"conformance.floors", "conformance.honest"} & set(early) == set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    early = [f"{n.module}.{name.name}" for n in tree.body if isinstance(n, ast.ImportFrom) for name in n.names]
+    assert early
+    assert [m for m in early if m.startswith("reference.") and not m.startswith("reference.format.")] == []
+    assert [m for m in early if m.startswith((*LATE, "conformance.diagnosis"))] == []
 
 
 @pytest.mark.parametrize("package", OURS)
@@ -124,18 +146,21 @@ def _needed_at_import(path: Path, names: set[str]) -> set[str]:
     return needed
 
 
-def test_a_run_does_without_torch_and_all_of_reference_but_its_format() -> None:
+def test_a_run_does_without_torch_and_all_of_reference_but_its_format(tmp_path: Path) -> None:
+    """Its report included."""
     blocked = ",".join(("torch", "transformers", "mlx_lm", REFERENCE_BUT_FORMAT))
-    done = run_suite("--impl", "mlx_impl", "--cases", "module/rope/*", env={"SUITE_BLOCKED": blocked})
+    options = ("--impl", "mlx_impl", "--cases", "module/rope/*", "--report", str(tmp_path))
+    done = run_suite(*options, env={"SUITE_BLOCKED": blocked})
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 14 passed in " in done.stdout
+    assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 1 + 14
 
 
 def test_what_is_blocked_is_blocked() -> None:
     """The test above could fail: the oracle lies in what is blocked there."""
     done = run_suite("--impl", "oracle", "--cases", "module/rope/*", env={"SUITE_BLOCKED": REFERENCE_BUT_FORMAT})
     assert done.returncode == 3
-    assert "No module named 'reference.config'" in done.stderr
+    assert one_line(done.stderr).startswith("Exit: --impl oracle: cannot import name 'loading' from 'reference' (")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +171,10 @@ def test_what_is_blocked_is_blocked() -> None:
             "import reference.format",
             ("conformance", "mlx_impl", "mlx", "torch", "reference.config"),
         ),
-        ("import conformance.cli", ("mlx_impl", "mlx", "torch", "transformers", "reference.oracle")),
+        (
+            "import conformance.cli",
+            ("mlx_impl", "mlx", "torch", "transformers", "reference.oracle", "reference.mutants", "reference.config"),
+        ),
     ],
 )
 def test_an_import_brings_no_strangers(program: str, strange: tuple[str, ...]) -> None:

@@ -10,7 +10,8 @@ from suite_fakes import Change, Port, Taps, parrot, raiser, skipper
 from suite_trees import LAYER, POINTER, small_tree
 
 from conformance.compare import TapVerdict
-from conformance.judge import CaseVerdict, Judge
+from conformance.examine import CaseVerdict
+from conformance.judge import Judge
 from conformance.whole_model import ARGMAX, KL, NLL
 from reference.format import FixtureError, Fixtures, Floors
 

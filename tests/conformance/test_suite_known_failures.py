@@ -27,6 +27,20 @@ def test_an_entry_has_profile_glob_and_reason(tmp_path: Path) -> None:
     known.check_used(IDS)
 
 
+def test_a_wrong_answer_and_none_at_all_are_listed_apart(tmp_path: Path) -> None:
+    known = listed(tmp_path, "f32 forward/*/tokens  # wrong\nf32 forward/*/padded stops  # refused\n")
+    tokens, padded, other = (f"forward/e2b-mini/uniform-l19/{plan}" for plan in ("tokens", "padded", "no-cache"))
+    explained = {
+        (case, outcome)
+        for case in (tokens, padded, other)
+        for outcome in ("pass", "fail", "error", "skip")
+        if known.explains("f32", case, outcome)
+    }
+    assert explained == {(tokens, "fail"), (padded, "error")}
+    assert known.reason("f32", padded) == "refused"
+    assert not known.explains("bf16", tokens, "fail")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -34,6 +48,8 @@ def test_an_entry_has_profile_glob_and_reason(tmp_path: Path) -> None:
         "f32 forward/* #",
         "f32  # no glob",
         "f32 forward/* more  # three words",
+        "f32 forward/* stops more  # four words",
+        "f32 stops",
         "# no\nf32",
         "f33 forward/*  # no such profile",
     ],
@@ -42,7 +58,7 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, line: str) -> N
     with pytest.raises(FixtureError) as caught:
         listed(tmp_path, f"f32 forward/*  # fine\n{line}\n")
     assert caught.value.path == f"{tmp_path / 'port.txt'}:{2 + line.count(chr(10))}"
-    assert "expected <profile> <case glob> # reason with a link" in str(caught.value)
+    assert "expected <profile> <case glob> [stops] # reason with a link" in str(caught.value)
 
 
 def test_an_entry_that_matches_nothing_is_refused(tmp_path: Path) -> None:

@@ -92,3 +92,40 @@ def test_an_adapter_that_breaks_at_once_breaks_the_run_with_one_line(tmp_path: P
     done = run_suite("--impl", "my_port:MyAdapter", *CASE, env={"PYTHONPATH": f"{HERE}{os.pathsep}{tmp_path}"})
     assert done.returncode == 3
     assert told in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("def f(:", "--impl my_port:MyAdapter: SyntaxError: invalid syntax (my_port.py, line 1)"),
+        ("raise RuntimeError('no\\ngpu')", "--impl my_port:MyAdapter: RuntimeError: no gpu"),
+        ("import no_such_module", "--impl my_port:MyAdapter: No module named 'no_such_module'; mend the module"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_breaks_the_run_with_one_line(tmp_path: Path, code: str, told: str) -> None:
+    (tmp_path / "my_port.py").write_text(code)
+    done = run_suite("--impl", "my_port:MyAdapter", *CASE, env={"PYTHONPATH": f"{HERE}{os.pathsep}{tmp_path}"})
+    assert done.returncode == 3
+    assert one_line(done.stderr) == f"Exit: {told}"
+
+
+@pytest.mark.parametrize(
+    ("change", "profile", "told"),
+    [
+        (
+            ('version="0.1"', "version=0.1"),
+            "f32",
+            "0.1 as version, which no report can hold: Input should be a valid",
+        ),
+        (('"f32",', '"int8",'), "int8", "'int8' as profile, which no report can hold: Input should be 'f64', 'f32', "),
+    ],
+)
+def test_what_no_report_can_hold_breaks_the_run_with_one_line(
+    tmp_path: Path, change: tuple[str, str], profile: str, told: str
+) -> None:
+    (tmp_path / "my_port.py").write_text(GOOD.replace(*change))
+    options = ("--profile", profile, "--report", str(tmp_path / "report"))
+    env = {"PYTHONPATH": f"{HERE}{os.pathsep}{tmp_path}"}
+    done = run_suite("--impl", "my_port:MyAdapter", "--cases", "module/rope/*", *options, env=env)
+    assert done.returncode == 3
+    assert one_line(done.stderr).startswith(f"Exit: --impl my_port:MyAdapter: hello() gave {told}")

@@ -159,6 +159,14 @@ def test_a_known_failure_does_not_fail_the_run(tmp_path: Path) -> None:
     assert "turns twice, see https://example.org/1" in done.stdout
 
 
+def test_a_known_stop_does_not_fail_the_run_and_another_does(tmp_path: Path) -> None:
+    for word, code in (("stops", 0), ("", 1)):
+        known = listed(tmp_path, f"f32 {ROPE} {word} # raises, see https://example.org/1\n")
+        done = run_suite("--impl", "raising", "--cases", ROPE, env=known)
+        assert done.returncode == code, output(done)
+        assert ("1 xfailed in " in done.stdout) == (word == "stops")
+
+
 @pytest.mark.parametrize("extra", [(), XDIST])
 def test_a_known_failure_that_passes_fails_the_run(tmp_path: Path, extra: tuple[str, ...]) -> None:
     known = listed(tmp_path, "f32 module/rope/default-at-*  # too wide a glob\n")
@@ -176,7 +184,10 @@ def test_a_known_failure_that_passes_fails_the_run(tmp_path: Path, extra: tuple[
             "f32 module/rop/*  # moved\n",
             "wrong.txt: got module/rop/*, which matches no case, expected a case id; ",
         ),
-        ("f32 module/rope/*\n", "wrong.txt:1: got 'f32 module/rope/*', expected <profile> <case glob> # reason with a"),
+        (
+            "f32 module/rope/*\n",
+            "wrong.txt:1: got 'f32 module/rope/*', expected <profile> <case glob> [stops] # reason",
+        ),
     ],
 )
 def test_a_list_that_is_wrong(tmp_path: Path, text: str, told: str) -> None:

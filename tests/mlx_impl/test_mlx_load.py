@@ -87,6 +87,66 @@ def test_every_layout_loads_the_same(prefix: str, shards: int, redundant: bool, 
     assert mx.array_equal(decoder(IDS), g.small("e2b")(IDS))
 
 
+def split_mixture(dtype: mx.Dtype = mx.bfloat16) -> dict[str, mx.array]:
+    """The mixture as mlx-community stores it: gate, up and down of the experts apart."""
+    arrays: dict[str, mx.array] = {}
+    for name, value in tensors("26b-a4b", dtype).items():
+        layer, _, part = name.partition(".experts.")
+        if part == "gate_up_proj":
+            arrays[f"{layer}.experts.switch_glu.gate_proj.weight"] = mx.contiguous(value[:, :10])
+            arrays[f"{layer}.experts.switch_glu.up_proj.weight"] = mx.contiguous(value[:, 10:])
+        else:
+            arrays[f"{layer}.experts.switch_glu.down_proj.weight" if part == "down_proj" else name] = value
+    return {name.replace("model.", "language_model.model.", 1): value for name, value in arrays.items()}
+
+
+@pytest.mark.parametrize("dtype", g.DTYPES)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_split_experts_load_the_same(shards: int, dtype: str, tmp_path: Path) -> None:
+    decoder = load(write(tmp_path, split_mixture(), g.SMALL["26b-a4b"], shards), dtype)
+    want = g.small("26b-a4b", dtype).tensors()
+    assert decoder.tensors().keys() == want.keys()
+    for name, value in decoder.tensors().items():
+        assert value.dtype == g.DTYPES[dtype]
+        assert mx.array_equal(value, want[name]), name
+
+
+EXPERTS = "language_model.model.layers.2.experts."
+SPOILED_EXPERTS: dict[str, tuple[Callable[[dict[str, mx.array]], object], tuple[str, ...]]] = {
+    "no gate": (
+        lambda a: a.pop(f"{EXPERTS}switch_glu.gate_proj.weight"),
+        ("gate_proj", "no such tensor", "(7, 10, 24)"),
+    ),
+    "no up": (lambda a: a.pop(f"{EXPERTS}switch_glu.up_proj.weight"), ("up_proj", "no such tensor", "(7, 10, 24)")),
+    "no down": (lambda a: a.pop(f"{EXPERTS}switch_glu.down_proj.weight"), ("down_proj", "no such tensor")),
+    "transposed": (
+        lambda a: a.update({f"{EXPERTS}switch_glu.up_proj.weight": mx.zeros((7, 24, 10))}),
+        ("up_proj", "(7, 24, 10)", "expected (7, 10, 24)"),
+    ),
+    "fused beside split": (
+        lambda a: a.update({f"{EXPERTS}gate_up_proj": mx.zeros((7, 20, 24))}),
+        ("experts.gate_up_proj", "none of that name"),
+    ),
+    "quantised": (
+        lambda a: a.update({f"{EXPERTS}switch_glu.up_proj.scales": mx.zeros((1,))}),
+        ("up_proj.scales", "none of that name"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED_EXPERTS)
+def test_split_experts_that_do_not_fit_are_refused(what: str, tmp_path: Path) -> None:
+    spoil, parts = SPOILED_EXPERTS[what]
+    arrays = split_mixture()
+    spoil(arrays)
+    refused(write(tmp_path, arrays, g.SMALL["26b-a4b"]), *parts)
+
+
+def test_split_experts_of_a_dense_model_are_refused(tmp_path: Path) -> None:
+    extra = {"model.layers.0.experts.switch_glu.up_proj.weight": mx.zeros((7, 10, 24))}
+    refused(write(tmp_path, tensors("31b") | extra, g.SMALL["31b"]), "switch_glu.up_proj", "none of that name")
+
+
 def test_names_are_those_of_transformers() -> None:
     names = set(tensors("e2b"))
     assert {

@@ -5,13 +5,15 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
-from known_bugs import KNOWN_BUGS
 
 from reference import weights
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import padded_inputs
-from reference.format import Fixtures
-from reference.models import MODELS
+from reference.cases.hunts import CAUGHT_BY, hunted_by, reported
+from reference.format import Fixtures, Plan
+from reference.layouts import LAYOUTS
+from reference.models import MODELS, Model
+from reference.mutants import MUTANTS
 from reference.oracle.answers import MODULE_KINDS
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+")
@@ -25,6 +27,12 @@ def drafts(seed: int = 0) -> dict[str, Draft]:
     return {draft.id: draft for draft in found}
 
 
+def weights_of(draft: Draft) -> Model:
+    """The model whose weights a draft's model or layout holds."""
+    assert draft.model is not None
+    return LAYOUTS[draft.model].weights_of if draft.model in LAYOUTS else MODELS[draft.model]
+
+
 def test_ids_say_what_the_cases_are() -> None:
     for draft in drafts().values():
         assert ID.fullmatch(draft.id), draft.id
@@ -35,7 +43,7 @@ def test_ids_say_what_the_cases_are() -> None:
             assert draft.model is None
         else:
             assert parts[:2] == [draft.kind, draft.model]
-            assert draft.model in MODELS
+            assert draft.model in {**MODELS, **LAYOUTS}
         if draft.kind == "forward":
             assert re.fullmatch(r"[a-z]+-l(\d+)", parts[2])
             assert int(parts[2].rsplit("-l")[1]) == draft.inputs["ids"].shape[1]
@@ -91,7 +99,7 @@ def test_pointers_lead_to_an_owner_whose_rows_are_the_same_tokens() -> None:
             continue
         owner, rows = drafts()[draft.pointer[0]], draft.pointer[1]
         assert owner.pointer is None
-        assert owner.model == draft.model
+        assert owner.model == weights_of(draft).id
         assert owner.taps == draft.taps
         assert rows == draft.inputs["ids"].shape[1] <= owner.inputs["ids"].shape[1]
         for row, pad in enumerate((draft.plan and draft.plan.left_pad) or [0]):
@@ -106,6 +114,15 @@ def test_each_model_has_one_golden_and_others_point_to_it() -> None:
     owners = Counter(draft.model for draft in drafts().values() if draft.kind == "forward" and draft.pointer is None)
     assert owners == Counter(MODELS.keys())
     assert all(draft.pointer is None for draft in drafts().values() if draft.kind != "forward")
+
+
+def test_each_layout_is_asked_once_for_its_model_s_golden() -> None:
+    layouts = {draft.id: draft for draft in drafts().values() if draft.model in LAYOUTS}
+    assert layouts.keys() == {f"forward/{layout}/uniform-l19/no-cache" for layout in LAYOUTS}
+    for draft in layouts.values():
+        golden = f"forward/{weights_of(draft).id}/uniform-l19/no-cache"
+        assert (draft.pointer, draft.plan) == ((golden, 19), Plan(steps=None))
+        assert draft.inputs.keys() == drafts()[golden].inputs.keys()
 
 
 def test_padded_rows_by_hand() -> None:
@@ -153,30 +170,19 @@ def test_inputs_reach_what_their_cases_are_for() -> None:
     assert sorted(ring.tolist()) == list(range(3, 11)) != ring.tolist()
 
 
-def test_hunted_mistakes_are_known_ones() -> None:
-    hunted = {bug for draft in drafts().values() for bug in draft.hunts}
-    assert hunted - KNOWN_BUGS == set()
-    assert len(hunted) > 30
-    for draft in drafts().values():
-        assert len(set(draft.hunts)) == len(draft.hunts), draft.id
-        assert all(link.startswith("https://") for link in draft.links)
+def test_the_cases_that_hunt_are_cases() -> None:
+    assert CAUGHT_BY.keys() <= MUTANTS.keys()
+    hunting = {case for cases in CAUGHT_BY.values() for case in cases}
+    assert hunting - drafts().keys() == set()
+    assert all(len(set(cases)) == len(cases) > 0 for cases in CAUGHT_BY.values())
 
 
-def test_what_a_case_hunts_can_show_in_it() -> None:
-    for draft in drafts().values():
-        if draft.model is None:
-            continue
-        config = MODELS[draft.model].config
-        if draft.kind in ("layer", "attention"):
-            layer = draft.params["layer"]
-            assert ("keqv-v-from-normed-roped-k" in draft.hunts) == config.k_eq_v(layer)
-            assert ("attn-softmax-low-precision" in draft.hunts) == (layer == config.num_hidden_layers - 1)
-            assert ("k" in draft.inputs) == config.is_kv_shared(layer)
-        if draft.kind == "layer":
-            assert ("router-double-norm" in draft.hunts) == config.enable_moe_block
-            assert ("ple-not-implemented" in draft.hunts) == ("ple" in draft.inputs)
-        past = draft.kind == "forward" and "sliding-mask-not-applied-past-window" in draft.hunts
-        assert not past or draft.inputs["ids"].shape[1] > config.sliding_window
+def test_a_case_tells_the_reports_of_what_it_hunts_once() -> None:
+    hunted = hunted_by("module/inv-freq/e2b-full")
+    assert "prop-rope-denominator" in hunted
+    links = reported(hunted)
+    assert set(links) == {url for mutant_id in hunted for url in MUTANTS[mutant_id].urls}
+    assert len(set(links)) == len(links)
 
 
 # Inputs that are no draw: places, masks, and the x of cases that ask a grid or zeros.
@@ -206,7 +212,8 @@ def test_stored_cases_are_the_drafts() -> None:
     for case in fixtures.cases():
         draft = drafts()[case.id]
         assert (case.kind, case.model, case.purpose, case.plan) == (draft.kind, draft.model, draft.purpose, draft.plan)
-        assert (case.hunts, case.profiles) == (list(draft.hunts), list(draft.profiles))
+        assert (case.hunts, case.links) == (hunted_by(draft.id), reported(hunted_by(draft.id)))
+        assert case.profiles == list(draft.profiles)
         stored = fixtures.inputs(case)
         assert stored.keys() == draft.inputs.keys()
         assert all(np.array_equal(stored[name], x) for name, x in draft.inputs.items())

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from reference.export.errors import ExportError  # noqa: E402
 from reference.format import Fixtures, Plan, Policy, tensors  # noqa: E402
 from reference.format.files import sha256  # noqa: E402
 from reference.format.schema import write_schemas  # noqa: E402
+from reference.layouts import LAYOUTS  # noqa: E402
 from reference.models import MODELS  # noqa: E402
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Taps = dict[str, Array]
 
-MODEL = "trap-softcap"
+MODEL, LAYOUT = "trap-softcap", "layout-per-layer-config"
 GOLDEN = f"forward/{MODEL}/uniform-l19/no-cache"
 PADDED = f"forward/{MODEL}/uniform-l19/padded"
 NORM, RING, ROUNDED = "module/rms-norm/weighted", "module/attention-core/ring", "module/embedding/rounded-scale-bf16"
@@ -39,17 +41,18 @@ def drafts() -> dict[str, Draft]:
 
 
 def few() -> list[Draft]:
-    """The forward cases of one trap and a few modules."""
-    return [draft for draft in drafts().values() if draft.model == MODEL or draft.id.startswith(FEW)]
+    """The forward cases of one trap and of one layout of it, and a few modules."""
+    return [draft for draft in drafts().values() if draft.model in (MODEL, LAYOUT) or draft.id.startswith(FEW)]
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The part of the stored fixtures that an export of `few` makes, and an exporter that makes no more."""
     monkeypatch.setattr(exporter, "MODELS", {MODEL: MODELS[MODEL]})
+    monkeypatch.setattr(exporter, "LAYOUTS", {LAYOUT: LAYOUTS[LAYOUT]})
     monkeypatch.setattr(exporter, "all_drafts", few)
     stored, root = Fixtures().root, tmp_path / "fixtures"
-    for name in ("floors", f"models/{MODEL}", *(f"cases/{draft.id}" for draft in few())):
+    for name in ("floors", f"models/{MODEL}", f"models/{LAYOUT}", *(f"cases/{draft.id}" for draft in few())):
         shutil.copytree(stored / name, root / name)
     write_schemas(root)
     Fixtures(root).write_sums()
@@ -143,6 +146,22 @@ def test_a_difference_at_pads_is_none_and_one_behind_them_is(tmp_path: Path, mon
     monkeypatch.setattr(writer, "by_transformers", perturbed("logits", 1 + 1e-9, slice(12, 13)))
     with pytest.raises(ExportError, match=f"{PADDED}: transformers under this plan and the golden differ"):
         made.write(drafts()[PADDED])
+
+
+def test_a_layout_whose_files_say_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = writer.Writer(tmp_path, Fixtures().policy)
+    made.write(drafts()[GOLDEN])
+    draft = drafts()[f"forward/{LAYOUT}/uniform-l19/no-cache"]
+    layout = LAYOUTS[LAYOUT]
+    another = replace(layout, changes={**layout.changes, "final_logit_softcapping": 13.0})
+    derive._oracle.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(derive, "LAYOUTS", {LAYOUT: another})
+        with pytest.raises(ExportError, match=f"^{draft.id}: the oracle under this plan .* at logits, expected"):
+            made.write(draft)
+    derive._oracle.cache_clear()
+    made.write(draft)
+    assert Fixtures(tmp_path).case(draft.id).model == LAYOUT
 
 
 def test_an_oracle_that_depends_on_the_plan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +260,7 @@ def test_goldens_are_stored_in_the_dtypes_of_their_kinds(tmp_path: Path) -> None
 def test_checkpoints_hold_the_rule_under_the_layouts_names(model_id: str, tmp_path: Path) -> None:
     model = MODELS[model_id]
     built = model_weights(model)
-    write_checkpoint(tmp_path, model, built)
+    write_checkpoint(tmp_path, model.config_json, model.laid_out(built))
     stored = tensors.read(tmp_path / "model.safetensors")
     prefix = "model.language_model." if model_id == "e4b-mini" else "model."
     assert stored.keys() == {prefix + name.removeprefix("model.") for name in built}
@@ -330,7 +349,7 @@ def test_an_export_replaces_what_it_makes_and_keeps_the_floors(small: Path) -> N
     }
     assert Fixtures(small).verify() == []
     assert list(small.parent.iterdir()) == [small]
-    count = len(few()) + 1
+    count = len(few()) + 2
     assert [step[:2] for step in steps] == [(done, count) for done in range(count + 1)]
     names = [name for _, _, name in steps]
     assert (names[0], names[-1]) == (MODEL, "done")

@@ -19,7 +19,7 @@ from reference.models import MODELS, Model
 from reference.weights import bf16
 
 MINIS = {"e2b-mini", "e4b-mini", "12b-mini", "26b-a4b-mini", "31b-mini"}
-TRAPS = {"trap-irregular", "trap-softcap", "trap-eps", "trap-gqa", "trap-ple-unshared"}
+TRAPS = {"trap-irregular", "trap-softcap", "trap-eps", "trap-gqa", "trap-ple-unshared", "trap-moe"}
 SIZES = {
     "hidden_size",
     "intermediate_size",
@@ -41,6 +41,7 @@ SIZES = {
 NO_SIZE: dict[str, dict[str, Any]] = {
     "trap-softcap": {"final_logit_softcapping": 12.0},
     "trap-eps": {"rms_norm_eps": 1e-5},
+    "trap-moe": {"top_k_experts": 3},
 }
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -138,6 +139,8 @@ def test_traps_are_what_their_purpose_says() -> None:
     assert unshared.use_double_wide_mlp
     assert unshared.num_kv_shared_layers == 0
     assert {unshared.mlp_width_of(layer) for layer in range(4)} == {unshared.intermediate_size}
+    mixture = MODELS["trap-moe"].config
+    assert (mixture.num_experts, mixture.top_k_experts) == (7, 3)
     double = MODELS["e2b-mini"].config
     assert [double.mlp_width_of(layer) for layer in range(10)] == [56] * 5 + [112] * 5
 

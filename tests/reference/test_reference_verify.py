@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.format import FixtureError, Fixtures, tensors
 from reference.format.files import sha256
+from reference.layouts import LAYOUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PARTS = (
@@ -99,6 +101,40 @@ def test_unreadable_sums_are_a_fault(root: Path, data: bytes | None) -> None:
         (root / "SHA256SUMS").write_bytes(data)
     (found,) = faults(root)
     assert found.startswith("SHA256SUMS: got no readable file, expected SHA-256 sums of all fixtures; ")
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """Fixtures with one model, in shards."""
+    layout = LAYOUTS["layout-sharded"]
+    directory = tmp_path / "models" / layout.id
+    write_checkpoint(directory, layout.config_json, layout.laid_out(model_weights(layout.weights_of)), layout.shards)
+    (tmp_path / "cases").mkdir()
+    Fixtures(tmp_path).write_sums()
+    Fixtures(tmp_path).check_model(layout.id)
+    return directory
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config.json",
+        "model.safetensors.index.json",
+        "model-00001-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+    ],
+)
+def test_every_file_of_a_sharded_model_is_checked(sharded: Path, file: str) -> None:
+    data = (sharded / file).read_bytes()
+    (sharded / file).write_bytes(data[:-1])
+    with pytest.raises(FixtureError, match=f"{file}: got SHA-256 .* as SHA256SUMS says"):
+        Fixtures(sharded.parents[1]).check_model(sharded.name)
+
+
+def test_a_missing_shard_is_named(sharded: Path) -> None:
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(FixtureError, match=r"model-00002-of-00003\.safetensors: got No such file"):
+        Fixtures(sharded.parents[1]).check_model(sharded.name)
 
 
 # --- faults that are found although the sums fit

@@ -1,0 +1,66 @@
+"""The command's frame: options that commands share, progress, and every error as one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from conformance.adapters.registry import AdapterUnavailable
+
+CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
+
+app = typer.Typer(
+    help="Numerical conformance of Gemma 4 text decoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+FixturesDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--fixtures-dir", envvar="GEMMA4_FIXTURES", help="Fixtures folder (default: the installed one).", metavar="DIR"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def complain(message: str) -> None:
+    """One line on stderr, whatever the width of the terminal."""
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    complain(message)
+    sys.exit(code)
+
+
+@contextmanager
+def needs_reference(command: str) -> Iterator[None]:
+    """A missing extra, and a golden or floor that is refused, as one line and an exit code."""
+    from reference.export.errors import ExportError
+
+    try:
+        yield
+    except ImportError as error:
+        cure = "pip install 'gemma4-conformance[reference,mlx-lm]'"
+        raise AdapterUnavailable(f"{command} needs {error.name or error}; {cure}") from None
+    except ExportError as error:
+        stop(str(error), DIFFERS)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr with an estimate of the time that is left."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

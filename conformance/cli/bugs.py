@@ -1,0 +1,65 @@
+"""`gemma4-conformance bugs`: the catalogue of known mistakes, for people."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from conformance.adapters.registry import BadOption
+from conformance.cli.app import FixturesDir, Json, app, out
+from reference.format import Fixtures
+
+bugs_app = typer.Typer(help="The catalogue of known mistakes of ports.", invoke_without_command=True)
+app.add_typer(bugs_app, name="bugs")
+
+
+@bugs_app.callback()
+def list_bugs(
+    context: typer.Context,
+    fixtures_dir: FixturesDir = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/KNOWN_BUGS.md.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the known mistakes: id, area and what the wrong code does."""
+    if context.invoked_subcommand is not None:
+        return
+    from conformance import catalogue
+    from reference.mutants import MUTANTS
+
+    if markdown:
+        typer.echo(catalogue.as_markdown(Fixtures(fixtures_dir)), nl=False)
+    elif as_json:
+        rows = [{"id": mutant.id, "area": mutant.area, "does": mutant.does} for mutant in MUTANTS.values()]
+        typer.echo(json.dumps(rows, indent=1))
+    elif out.is_terminal:
+        for mutant in MUTANTS.values():
+            entry = f"[bold]{mutant.id}[/bold] ({mutant.area})\n  {escape(mutant.does)}"
+            out.print(entry, highlight=False, soft_wrap=True)
+    else:  # for grep and cut
+        for mutant in MUTANTS.values():
+            typer.echo(f"{mutant.id}\t{mutant.area}\t{mutant.does}")
+
+
+@bugs_app.command("show")
+def show_bug(
+    bug: Annotated[str, typer.Argument(metavar="ID", help="A mistake's id.")],
+    fixtures_dir: FixturesDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show one known mistake: symptom, where it is first seen, cure, reports, and the cases that hunt it."""
+    from conformance import catalogue
+    from reference.mutants import MUTANTS
+
+    if bug not in MUTANTS:
+        near = difflib.get_close_matches(bug, MUTANTS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `gemma4-conformance bugs`"
+        raise BadOption(f"bugs show: got {bug!r}, expected the id of a known mistake; {hint}")
+    facts = catalogue.facts(MUTANTS[bug], Fixtures(fixtures_dir))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        out.print(catalogue.as_text(facts), markup=False, highlight=False, soft_wrap=True)

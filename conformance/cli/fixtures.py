@@ -1,0 +1,128 @@
+"""Commands on the fixtures: list, verify, export, floors."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from conformance.cli.app import (
+    BAD_INPUT,
+    CONFORMS,
+    DIFFERS,
+    FixturesDir,
+    Json,
+    app,
+    complain,
+    needs_reference,
+    out,
+    progress_bar,
+)
+from reference.format import FixtureError, Fixtures, default_root
+from reference.format.models import Profile
+from reference.format.store import write_model
+
+
+@app.command("list")
+def list_cases(
+    pattern: Annotated[str, typer.Argument(help="Glob over case ids.")] = "*",
+    fixtures_dir: FixturesDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the cases: id and purpose."""
+    fixtures = Fixtures(fixtures_dir)
+    cases = [case for case in fixtures.cases() if fnmatchcase(case.id, pattern)]
+    if not cases:
+        raise FixtureError(pattern, got="no case that matches", expected="a glob over case ids", cure="try '*rope*'")
+    if as_json:
+        rows = [{"id": case.id, "kind": case.kind, "model": case.model, "purpose": case.purpose} for case in cases]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for case in cases:
+        if out.is_terminal:
+            out.print(f"[bold]{case.id}[/bold]\n  {escape(case.purpose)}", highlight=False, soft_wrap=True)
+        else:  # for grep and cut
+            typer.echo(f"{case.id}\t{case.purpose}")
+
+
+@app.command()
+def verify(fixtures_dir: FixturesDir = None, as_json: Json = False) -> None:
+    """Check the fixtures: checksums, files too few or too many, JSON against its schema, tensors against their case."""
+    fixtures = Fixtures(fixtures_dir)
+    faults = fixtures.verify()
+    files = fixtures.files()
+    size = sum(path.stat().st_size for path in files)
+    if as_json:
+        summary = {"files": len(files), "bytes": size, "cases": len(fixtures.case_ids)}
+        typer.echo(json.dumps({**summary, "faults": [str(fault) for fault in faults]}, indent=1))
+    else:
+        for fault in faults:
+            complain(str(fault))
+        out.print(
+            f"{len(files)} files, {size / 1_000_000:.1f} MB, {len(fixtures.case_ids)} cases, {len(faults)} faults",
+            highlight=False,
+        )
+    raise typer.Exit(BAD_INPUT if faults else CONFORMS)
+
+
+@app.command()
+def export(
+    fixtures_dir: FixturesDir = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing: make all again and compare with what is stored.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the fixtures again; a golden is accepted only when the oracle and transformers agree on it.
+
+    Needs the extra `reference`. An interrupted run leaves the fixtures as they were.
+    """
+    root = fixtures_dir or default_root()
+    with needs_reference("export"), progress_bar(quiet=as_json) as progress:
+        from reference.export import check as checker
+        from reference.export import exporter
+
+        if not check:
+            exporter.export(root, progress)
+            raise typer.Exit(CONFORMS)
+        result = checker.check(root, progress)
+    if as_json:
+        typer.echo(json.dumps({"equal": result.equal, "close": result.close, "faults": result.faults}, indent=1))
+    else:
+        for fault in result.faults:
+            complain(fault)
+        out.print(
+            f"{result.equal} files equal to the bit, {result.close} equal within rounding, "
+            f"{len(result.faults)} different",
+            highlight=False,
+        )
+    raise typer.Exit(DIFFERS if result.faults else CONFORMS)
+
+
+@app.command()
+def floors(
+    profile: Annotated[Profile, typer.Option(help="The arithmetic to measure.")] = "f32",
+    seeds: Annotated[int, typer.Option(min=1, help="Input seeds per case; the first is the stored input.")] = 9,
+    fixtures_dir: FixturesDir = None,
+) -> None:
+    """Measure the errors that honest implementations make, and write them to floors/<profile>.json.
+
+    Needs the extras `reference` and `mlx-lm`.
+    """
+    fixtures = Fixtures(fixtures_dir)
+    for fault in fixtures.verify():
+        if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
+            raise fault
+    with needs_reference("floors"), progress_bar(quiet=False) as progress:
+        from conformance.floors import honest_variants, measure_floors
+
+        command = f"gemma4-conformance floors --profile {profile} --seeds {seeds}"
+        measured = measure_floors(fixtures, profile, honest_variants(profile), seeds, command, progress)
+        write_model(fixtures.root / "floors" / f"{profile}.json", measured)
+        fixtures.write_sums()
+    for family, ratio in measured.leave_one_family_out.items():
+        out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)

@@ -1,0 +1,106 @@
+"""The diagnosis of a run: first divergence, the error in words, the nearest known mistake, the smallest case."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.adapters.base import Adapter
+from conformance.adapters.mutant import MutantAdapter
+from conformance.diagnosis import nearest, shrink, words
+from conformance.diagnosis.evidence import Evidence
+from conformance.examine import CaseVerdict
+from conformance.judge import Judge
+from conformance.question import Question
+from reference.config import TextConfig
+from reference.format import Fixtures
+from reference.mutants.mutant import Mutant
+
+_KINDS = ("attention", "layer", "forward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What is known about the mistake behind a run's failures; `shown_by` is the case that it is described on."""
+
+    shown_by: CaseVerdict
+    failing: int
+    judged: int
+    words: Sequence[str]
+    naming: nearest.Naming
+    smallest: shrink.Smallest
+
+
+def diagnose(
+    fixtures: Fixtures,
+    profile: str,
+    verdicts: Sequence[CaseVerdict],
+    catalogue: Mapping[str, Mutant],
+    port: Adapter | None,
+) -> Diagnosis | None:
+    """Diagnose the verdicts of one run, those that pass included; None when nothing failed.
+
+    `port` puts shortened questions; without it the recognised mistake does, and an unknown one is not shortened.
+    """
+    failing = [verdict for verdict in verdicts if verdict.outcome in ("fail", "error")]
+    if not failing:
+        return None
+    predictor = nearest.Predictor(fixtures, profile)
+    worst = nearest.misfits(predictor, _evidence(fixtures, verdicts), catalogue)
+    naming = nearest.name(worst, catalogue, fixtures.policy)
+    shown_by = min(failing, key=_clearest)
+    again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
+    return Diagnosis(
+        shown_by=shown_by,
+        failing=len(failing),
+        judged=len(verdicts),
+        words=words.in_words(
+            _evidence_of(fixtures, shown_by),
+            fixtures.taps(shown_by.case),
+            config_of(fixtures, shown_by.case.model),
+            profile,
+        ),
+        naming=naming,
+        smallest=shrink.smallest(fixtures, failing, _still_fails(fixtures, profile, again) if again else None),
+    )
+
+
+def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[Evidence]:
+    """Failing cases first, the quickest to predict before the others: each leaves fewer mistakes to follow."""
+    speaking = [verdict for verdict in verdicts if verdict.outcome in ("fail", "error", "pass")]
+    for verdict in sorted(speaking, key=lambda verdict: (verdict.outcome == "pass", _cost(verdict))):
+        yield _evidence_of(fixtures, verdict)
+
+
+def _evidence_of(fixtures: Fixtures, verdict: CaseVerdict) -> Evidence:
+    return Evidence(verdict=verdict, golden=Question.of(fixtures, verdict.case.id).golden)
+
+
+def _cost(verdict: CaseVerdict) -> tuple[int, int]:
+    case = verdict.case
+    kind = _KINDS.index(case.kind) + 1 if case.kind in _KINDS else 0
+    return kind, len(case.plan.steps or []) if case.plan else 0
+
+
+def _clearest(verdict: CaseVerdict) -> tuple[bool, int, str]:
+    """A whole forward pass says where in a model it begins; one call without a cache says it most plainly."""
+    plain = verdict.case.plan is not None and verdict.case.plan.steps is None
+    return verdict.outcome == "error", -_cost(verdict)[0] - plain, verdict.case.id
+
+
+def _still_fails(fixtures: Fixtures, profile: str, port: Adapter) -> shrink.StillFails:
+    judge = Judge(fixtures, port, profile)
+    return lambda case_id, tokens: judge.judge(case_id, tokens).outcome in ("fail", "error")
+
+
+def config_of(fixtures: Fixtures, model: str | None) -> TextConfig | None:
+    """The configuration of a case's model."""
+    return None if model is None else _config(fixtures.model_dir(model))
+
+
+@functools.cache
+def _config(directory: Path) -> TextConfig:
+    return TextConfig.from_dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))

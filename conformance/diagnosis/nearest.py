@@ -1,0 +1,78 @@
+"""The nearest known mistake: whose prediction explains all that was seen, what passed included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from conformance.adapters.mutant import MutantAdapter
+from conformance.diagnosis.evidence import NOTHING, Evidence, Prediction
+from conformance.question import Question
+from reference.format import Case, Fixtures, Policy
+from reference.mutants.mutant import Mutant
+
+RIGHT = "(no mistake)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """The mistake that was recognised, or None; `rivals` fit too well to be told from the best."""
+
+    mutant: Mutant | None
+    misfit: float
+    rivals: tuple[str, ...] = ()
+
+
+class Predictor:
+    """What known mistakes answer to cases, in float64 as far as they can be seen in it."""
+
+    def __init__(self, fixtures: Fixtures, profile: str) -> None:
+        self.fixtures = fixtures
+        self.profile = profile
+        self._adapters: dict[str, MutantAdapter] = {}
+
+    def predict(self, mutant: Mutant, case_id: str) -> Prediction:
+        """The mutant's taps, or None where it raises."""
+        adapter = self._adapters.setdefault(mutant.id, MutantAdapter(mutant))
+        question = Question.of(self.fixtures, case_id)
+        request = question.request(self._arithmetic(mutant, question.case))
+        try:
+            return adapter.run(request)
+        except Exception:  # some mistakes stop a port, each in its own way
+            return None
+
+    def _arithmetic(self, mutant: Mutant, case: Case) -> str:
+        """float64, but for a mistake that it cannot show and a case that is asked in the run's profile alone."""
+        alone = case.profiles == [self.profile]
+        return self.profile if alone or "f64" in mutant.equivalent_in else "f64"
+
+
+def misfits(predictor: Predictor, evidence: Iterable[Evidence], catalogue: Mapping[str, Mutant]) -> Mapping[str, float]:
+    """Largest misfit of every known mistake over all evidence; one that explains nothing is followed no further.
+
+    Under RIGHT stands that of the goldens themselves: how much there is to explain.
+    """
+    worst = dict.fromkeys((RIGHT, *catalogue), 0.0)
+    for item in evidence:
+        worst[RIGHT] = max(worst[RIGHT], item.misfit(item.golden))
+        alive = [mutant_id for mutant_id in catalogue if worst[mutant_id] < NOTHING]
+        for mutant_id in alive:
+            prediction = predictor.predict(catalogue[mutant_id], item.verdict.case.id)
+            worst[mutant_id] = max(worst[mutant_id], item.misfit(prediction))
+    return worst
+
+
+def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Policy) -> Naming:
+    """Name the best only if it leaves little of what there is to explain, and is clearly ahead of the next."""
+    known = {mutant_id: misfit for mutant_id, misfit in worst.items() if mutant_id in catalogue}
+    if not known:
+        return Naming(mutant=None, misfit=math.inf)
+    best = min(known, key=lambda mutant_id: known[mutant_id])
+    misfit, little = known[best], policy.diagnosis_misfit * min(worst[RIGHT], 1.0)
+    if not misfit < little:
+        return Naming(mutant=None, misfit=misfit)
+    fitting = tuple(other for other in known if known[other] < max(little, policy.diagnosis_lead * misfit))
+    if len(fitting) > 1:
+        return Naming(mutant=None, misfit=misfit, rivals=fitting)
+    return Naming(mutant=catalogue[best], misfit=misfit)

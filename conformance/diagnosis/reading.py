@@ -1,0 +1,53 @@
+"""Verdicts again from a report, or from a file that came back from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from conformance import report
+from conformance.compare import TapVerdict
+from conformance.examine import CaseVerdict, Examiner
+from conformance.question import Question
+from conformance.report import CaseLine, RunLine
+from reference.format import FixtureError, Fixtures, tensors
+
+
+def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
+    """The run and its verdicts; FixtureError for a broken report, and for one made on other fixtures."""
+    run, lines = report.read(path)
+    if run.fixtures != report.digest(fixtures):
+        raise FixtureError(
+            path,
+            got=f"a report on other fixtures ({run.fixtures[:12]}...)",
+            expected=f"these ({report.digest(fixtures)[:12]}...)",
+            cure="name the fixtures of the run with --fixtures-dir, or run again",
+        )
+    directory = path if path.is_dir() else path.parent
+    examiner = Examiner(fixtures, run.profile)
+    return run, [_verdict(fixtures, examiner, directory, line) for line in lines.values()]
+
+
+def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
+    """The verdict on a safetensors file with the answer to one case."""
+    return Examiner(fixtures, profile).examine(Question.of(fixtures, case_id), tensors.read(path))
+
+
+def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: CaseLine) -> CaseVerdict:
+    question = Question.of(fixtures, line.case)
+    if line.answer is not None:
+        verdict = examiner.examine(question, tensors.read(directory / line.answer))
+        faults = {tap.name: tap.fault for tap in line.taps if tap.status == "fail"}
+        taps = tuple(_told(tap, faults) for tap in verdict.taps)
+        return replace(verdict, outcome=line.outcome, note=line.note, taps=taps)
+    if line.outcome == "pass":  # as good as the golden, at the taps that were offered
+        offered: Mapping[str, object] = {tap.name: tap for tap in line.taps}
+        return examiner.examine(question, {name: x for name, x in question.golden.items() if name in offered})
+    return CaseVerdict(case=question.case, outcome=line.outcome, note=line.note)
+
+
+def _told(tap: TapVerdict, faults: Mapping[str, str]) -> TapVerdict:
+    """A tap as it was judged in the run: an answer whose dtype no file can hold is read back in another, or not."""
+    failed_only_there = tap.name in faults and tap.status != "fail"
+    return replace(tap, status="fail", fault=faults[tap.name], error=None) if failed_only_there else tap

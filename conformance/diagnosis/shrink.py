@@ -1,0 +1,62 @@
+"""The smallest question that still shows the failure: one module, then one layer, then the fewest tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from conformance.examine import CaseVerdict
+from conformance.question import Question
+from reference.format import Case, Fixtures, GoldenPointer
+
+_SMALLER_FIRST = ("attention", "layer", "forward")
+_MANY = 1000
+
+StillFails = Callable[[str, int | None], bool]
+"""Whether a case fails when it is put again, whole or cut to its first tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smallest:
+    """A case, cut to its first `tokens` tokens where that is enough."""
+
+    case: str
+    tokens: int | None
+
+    def command(self, impl: str, profile: str) -> str:
+        """The command that puts it."""
+        cut = f" --tokens {self.tokens}" if self.tokens else ""
+        return f"pytest conformance/ --impl {impl} --profile {profile} --cases '{self.case}'{cut}"
+
+
+def smallest(fixtures: Fixtures, failing: Iterable[CaseVerdict], still_fails: StillFails | None) -> Smallest:
+    """The smallest of the failing cases, cut as far as `still_fails` says that it still fails."""
+    verdict = min(failing, key=_size)
+    question = Question.of(fixtures, verdict.case.id)
+    if still_fails is not None and question.can_be_shortened():
+        for tokens in range(1, question.inputs["ids"].shape[1]):
+            if still_fails(verdict.case.id, tokens):
+                return Smallest(case=verdict.case.id, tokens=tokens)
+    return Smallest(case=verdict.case.id, tokens=None)
+
+
+def _size(verdict: CaseVerdict) -> tuple[int, int, int, str]:
+    """Kind, layers up to the first divergence, tokens."""
+    case = verdict.case
+    kind = _SMALLER_FIRST.index(case.kind) + 1 if case.kind in _SMALLER_FIRST else 0  # the rest are modules
+    tokens = case.golden.rows[1] if isinstance(case.golden, GoldenPointer) else _longest(case)
+    return kind, _layers(verdict), tokens, case.id
+
+
+def _layers(verdict: CaseVerdict) -> int:
+    """How many layers have been passed or begun at the first divergence; a port that stops shows none."""
+    names = [tap.name for tap in verdict.taps]
+    if verdict.first_divergence is None:
+        return _MANY
+    until = names[: names.index(verdict.first_divergence.name) + 1]
+    return len({name.split(".")[2] for name in until if name.startswith("model.layers.")})
+
+
+def _longest(case: Case) -> int:
+    """The longest L of a case's own golden."""
+    return max((tap.shape[tap.axes.index("L")] for tap in case.taps if "L" in tap.axes), default=0)

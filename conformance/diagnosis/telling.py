@@ -1,0 +1,52 @@
+"""A diagnosis for people, and for machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.diagnosis.diagnose import Diagnosis
+
+
+def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
+    """Several lines: where it is first wrong, how, what it looks like, and the command that shows it."""
+    verdict, naming = diagnosis.shown_by, diagnosis.naming
+    first = verdict.first_divergence
+    lines = [f"{diagnosis.failing} of {diagnosis.judged} cases fail"]
+    if first is not None:
+        lines += [f"first divergence: {first.name}", f"  in {verdict.case.id}", f"  {first.fault}"]
+    else:
+        lines += [f"no answer to {verdict.case.id}", f"  {verdict.note}"]
+    lines += [f"  {word}" for word in diagnosis.words]
+    if naming.mutant is not None:
+        mutant = naming.mutant
+        lines += [
+            f"looks like: {mutant.id} ({mutant.area})",
+            f"  {mutant.does}",
+            f"  cure: {mutant.cure}",
+            *(f"  see {url}" for url in mutant.urls),
+        ]
+    elif naming.rivals:
+        lines.append(f"looks like one of: {', '.join(naming.rivals)}")
+        lines.append("  the cases that were put do not tell them apart: put more (`--cases '*'`)")
+    else:
+        lines.append("looks like: unknown (no known mistake explains what was seen)")
+    lines.append(f"reproduce: {diagnosis.smallest.command(impl, profile)}")
+    return "\n".join(lines)
+
+
+def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
+    """The same for machines."""
+    first, mutant = diagnosis.shown_by.first_divergence, diagnosis.naming.mutant
+    return {
+        "failing": diagnosis.failing,
+        "judged": diagnosis.judged,
+        "case": diagnosis.shown_by.case.id,
+        "first_divergence": first.name if first else None,
+        "fault": first.fault if first else diagnosis.shown_by.note,
+        "words": list(diagnosis.words),
+        "mistake": mutant.id if mutant else None,
+        "cure": mutant.cure if mutant else None,
+        "links": mutant.urls if mutant else [],
+        "cannot_be_told_apart": list(diagnosis.naming.rivals),
+        "reproduce": diagnosis.smallest.command(impl, profile),
+    }

@@ -1,0 +1,85 @@
+"""A case as it is put: its inputs, its plan and what is expected, whole or cut to its first tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conformance.adapters.base import Array, Request
+from reference.format import Case, Fixtures, Plan, TapSpec
+
+_COLUMNS = ("L", "S")
+"""Axes that are as long as the tokens are many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What an implementation is given, and the goldens that it never sees; `taps` are those that are asked."""
+
+    case: Case
+    model_dir: Path | None
+    plan: Plan | None
+    inputs: Mapping[str, Array]
+    golden: Mapping[str, Array]
+    taps: Sequence[TapSpec]
+
+    @classmethod
+    def of(cls, fixtures: Fixtures, case_id: str) -> Question:
+        """The case as it is stored; FixtureError when a file of it is missing or damaged."""
+        case = fixtures.case(case_id)
+        return cls(
+            case=case,
+            model_dir=fixtures.model_dir(case.model) if case.model else None,
+            plan=case.plan,
+            inputs=fixtures.inputs(case),
+            golden=fixtures.golden(case),
+            taps=fixtures.taps(case),
+        )
+
+    def request(self, profile: str) -> Request:
+        """What an implementation is given of it."""
+        return Request(
+            case=self.case.id,
+            kind=self.case.kind,
+            profile=profile,
+            model_dir=self.model_dir,
+            plan=self.plan,
+            params=self.case.params,
+            inputs=self.inputs,
+            want=tuple(self.golden),
+        )
+
+    def can_be_shortened(self) -> bool:
+        """Whether the first tokens are a question of their own: a forward pass of rows without pads."""
+        return self.plan is not None and self.plan.left_pad is None
+
+    def shortened(self, tokens: int) -> Question:
+        """The first `tokens` tokens: no row of a decoder's golden depends on a later one; the case itself if it cannot.
+
+        inputs [B, L] and goldens are cut along L and S, the steps of the plan to the same number of tokens.
+        """
+        if not self.can_be_shortened() or tokens >= self.inputs["ids"].shape[1]:
+            return self
+        assert self.plan is not None
+        axes = {tap.name: tap.axes for tap in self.taps}
+        return replace(
+            self,
+            plan=Plan(steps=_first_steps(self.plan.steps, tokens)),
+            inputs={name: x[:, :tokens] for name, x in self.inputs.items()},
+            golden={name: _cut(x, axes[name], tokens) for name, x in self.golden.items()},
+        )
+
+
+def _first_steps(steps: list[int] | None, tokens: int) -> list[int] | None:
+    if steps is None:
+        return None
+    cut: list[int] = []
+    for step in steps:
+        if (left := tokens - sum(cut)) > 0:
+            cut.append(min(step, left))
+    return cut
+
+
+def _cut(x: Array, axes: Sequence[str], tokens: int) -> Array:
+    return x[tuple(slice(tokens) if axis in _COLUMNS else slice(None) for axis in axes)]

@@ -1,0 +1,9 @@
+"""Loading: the same weights in every layout in circulation."""
+
+from collections.abc import Callable
+
+CASES = ("forward/layout-*",)
+
+
+def test_loading(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

@@ -153,7 +153,8 @@ class _WritesReport:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if terminalreporter.stats.get("failed"):
-            terminalreporter.write_line(f"what is wrong, and where: gemma4-conformance diagnose {self.directory}")
+            where = shlex.quote(str(self.directory))
+            terminalreporter.write_line(f"what is wrong, and where: gemma4-conformance diagnose {where}")
 
 
 def _reports(config: pytest.Config) -> bool:

@@ -15,7 +15,10 @@ _COLUMNS = ("L", "S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What an implementation is given, and the goldens that it never sees; `taps` are those that are asked."""
+    """What an implementation is given, and the goldens that it never sees; `taps` are those that are asked.
+
+    `whole` is False of a case that was cut.
+    """
 
     case: Case
     model_dir: Path | None
@@ -23,6 +26,7 @@ class Question:
     inputs: Mapping[str, Array]
     golden: Mapping[str, Array]
     taps: Sequence[TapSpec]
+    whole: bool = True
 
     @classmethod
     def of(cls, fixtures: Fixtures, case_id: str) -> Question:
@@ -65,6 +69,7 @@ class Question:
         axes = {tap.name: tap.axes for tap in self.taps}
         return replace(
             self,
+            whole=False,
             plan=Plan(steps=_first_steps(self.plan.steps, tokens)),
             inputs={name: x[:, :tokens] for name, x in self.inputs.items()},
             golden={name: _cut(x, axes[name], tokens) for name, x in self.golden.items()},

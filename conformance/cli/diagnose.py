@@ -39,6 +39,9 @@ def diagnose(
             raise BadOption("diagnose: got a dump without --case, expected the id of the case that it answers")
         if case not in fixtures.case_ids:
             raise FixtureError("--case", got=case, expected="the id of a case", cure="see `gemma4-conformance list`")
+        asked = fixtures.case(case).profiles
+        if asked and profile not in asked:
+            raise BadOption(f"diagnose: got --profile {profile}, expected {' or '.join(asked)}: {case} is asked there")
         verdicts = [reading.of_dump(fixtures, profile, case, path)]
     else:
         run, verdicts = reading.of_report(fixtures, path)

@@ -66,7 +66,7 @@ def _mutation_score(
             for mutant in result.survivors:
                 reason = MUTANTS[mutant].survives_in.get(result.profile, "and the catalogue does not say why")
                 complain(f"{result.profile}: {mutant} is not caught: {reason}")
-            for mutant in set(result.untrue) - set(result.survivors):
+            for mutant in sorted(set(result.untrue) - set(result.survivors)):
                 complain(f"{result.profile}: {mutant} does otherwise than the catalogue says: it is caught")
         out.print(mutation_score.as_table(scores), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if any(result.untrue for result in scores) else CONFORMS)

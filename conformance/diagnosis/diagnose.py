@@ -50,7 +50,8 @@ def diagnose(
         return None
     predictor = nearest.Predictor(fixtures, profile)
     worst = nearest.misfits(predictor, _evidence(fixtures, verdicts), catalogue)
-    naming = nearest.name(worst, catalogue, fixtures.policy)
+    stops = all(verdict.outcome == "error" for verdict in failing)
+    naming = nearest.name(worst, catalogue, fixtures.policy, stops=stops)
     shown_by = min(failing, key=_clearest)
     again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
     return Diagnosis(

@@ -17,11 +17,16 @@ RIGHT = "(no mistake)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """The mistake that was recognised, or None; `rivals` fit too well to be told from the best."""
+    """The mistake that was recognised, or None; `rivals` fit too well to be told from the best.
+
+    A port that stops shows no numbers: `stops_like` are the mistakes that stop a port in just these cases, which is a
+    hint and no name.
+    """
 
     mutant: Mutant | None
     misfit: float
     rivals: tuple[str, ...] = ()
+    stops_like: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -63,8 +68,11 @@ def misfits(predictor: Predictor, evidence: Iterable[Evidence], catalogue: Mappi
     return worst
 
 
-def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Policy) -> Naming:
-    """Name the best only if it leaves little of what there is to explain, and is clearly ahead of the next."""
+def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Policy, *, stops: bool = False) -> Naming:
+    """Name the best only if it leaves little of what there is to explain, and is clearly ahead of the next.
+
+    `stops` says that every case that failed did so without an answer.
+    """
     known = {mutant_id: misfit for mutant_id, misfit in worst.items() if mutant_id in catalogue}
     if not known:
         return Naming(mutant=None, misfit=math.inf)
@@ -73,6 +81,8 @@ def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Po
     if not misfit < little:
         return Naming(mutant=None, misfit=misfit)
     fitting = tuple(other for other in known if known[other] < max(little, policy.diagnosis_lead * misfit))
+    if stops:
+        return Naming(mutant=None, misfit=misfit, stops_like=fitting)
     if len(fitting) > 1:
         return Naming(mutant=None, misfit=misfit, rivals=fitting)
     return Naming(mutant=catalogue[best], misfit=misfit)

@@ -26,7 +26,8 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    return run, [_verdict(fixtures, examiner, directory, line) for line in lines.values()]
+    told = (line for line in lines.values() if line.expected is None)  # a known failure is explained already
+    return run, [_verdict(fixtures, examiner, directory, line) for line in told]
 
 
 def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
@@ -37,7 +38,10 @@ def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseV
 def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: CaseLine) -> CaseVerdict:
     question = Question.of(fixtures, line.case)
     if line.answer is not None:
-        verdict = examiner.examine(question, tensors.read(directory / line.answer))
+        answer = directory / line.answer
+        if not answer.resolve().is_relative_to(directory.resolve()):
+            raise FixtureError(answer, got="a file outside the report", expected="one inside", cure="run again")
+        verdict = examiner.examine(question, tensors.read(answer))
         faults = {tap.name: tap.fault for tap in line.taps if tap.status == "fail"}
         taps = tuple(_told(tap, faults) for tap in verdict.taps)
         return replace(verdict, outcome=line.outcome, note=line.note, taps=taps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.diagnosis.diagnose import Diagnosis
+from reference.mutants import MUTANTS
 
 
 def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
@@ -25,6 +26,9 @@ def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
             f"  cure: {mutant.cure}",
             *(f"  see {url}" for url in mutant.urls),
         ]
+    elif naming.stops_like:
+        lines.append("it stops, and gives no numbers to know a mistake by; known ones that stop in just these cases:")
+        lines += [f"  {MUTANTS[mutant_id].id}: {MUTANTS[mutant_id].cure}" for mutant_id in naming.stops_like]
     elif naming.rivals:
         lines.append(f"looks like one of: {', '.join(naming.rivals)}")
         lines.append("  the cases that were put do not tell them apart: put more (`--cases '*'`)")
@@ -47,6 +51,7 @@ def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
         "mistake": mutant.id if mutant else None,
         "cure": mutant.cure if mutant else None,
         "links": mutant.urls if mutant else [],
+        "stops_like": list(diagnosis.naming.stops_like),
         "cannot_be_told_apart": list(diagnosis.naming.rivals),
         "reproduce": diagnosis.smallest.command(impl, profile),
     }

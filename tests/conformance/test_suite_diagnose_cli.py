@@ -129,6 +129,7 @@ def test_the_same_for_machines(call: Called, red: tuple[Path, Path, Done], monke
         "mistake": "prop-rope-denominator",
         "cure": MUTANT.cure,
         "links": MUTANT.urls,
+        "stops_like": [],
         "cannot_be_told_apart": [],
     }
 

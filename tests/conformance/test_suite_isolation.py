@@ -24,6 +24,7 @@ ALL_OF_REFERENCE = (
     "adapters/mutant.py",
     "diagnosis/diagnose.py",
     "diagnosis/nearest.py",
+    "diagnosis/telling.py",
     "diagnosis/words.py",
     "cli/app.py",
     "cli/bugs.py",

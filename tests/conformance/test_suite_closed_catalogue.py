@@ -105,7 +105,6 @@ def test_a_known_mistake_is_named(measured: tuple[Misfits, set[str]]) -> None:
     for port, misfits in worst.items():
         naming = nearest.name(misfits, REAL, FIXTURES.policy, stops=port not in answered)
         assert naming.mutant is None or naming.mutant.id == port
-        assert port in (*naming.stops_like, *naming.rivals, naming.mutant.id if naming.mutant else None)
         recognised += naming.mutant is not None or naming.stops_like == (port,)
     assert recognised >= 0.95 * len(REAL)
 

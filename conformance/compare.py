@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ class TapVerdict:
     fault: str = ""
     error: Error | None = None
     tolerance: Tolerance | None = None
-    valid: Array | None = None
+    valid: Array | None = field(default=None, compare=False)
 
     @property
     def ratio(self) -> float:

@@ -23,6 +23,7 @@ from conformance.failure import describe
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
+from conformance.question import again
 from reference.format import FixtureError, Fixtures, default_root
 
 BAD_INPUT, ENVIRONMENT = 2, 3
@@ -108,8 +109,7 @@ class Run:
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        command = f"pytest conformance/ --impl {self.impl} --profile {self.profile} --cases '{case_id}'"
-        command += f" --tokens {self.tokens}" if self.tokens else ""
+        command = again(self.impl, self.profile, case_id, self.tokens)
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
 
@@ -170,7 +170,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
         run = config.stash[_RUN] = Run(config)
-        if _reports(config) and run.report is not None:
+        if _reports(config) and run.report is not None and not config.option.collectonly:
             run.start_report()
             config.pluginmanager.register(_WritesReport(run.report))
 

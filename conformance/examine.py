@@ -31,6 +31,11 @@ class CaseVerdict:
     answer: Mapping[str, Array] | None = None
 
     @property
+    def failed(self) -> bool:
+        """Whether the case turns a run red: a wrong answer, or none."""
+        return self.outcome in ("fail", "error")
+
+    @property
     def first_divergence(self) -> TapVerdict | None:
         """The first failing tap in execution order: everything that it is computed from passes or was not offered."""
         return next((tap for tap in self.taps if tap.status == "fail"), None)

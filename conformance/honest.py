@@ -16,10 +16,9 @@ from conformance.floors import honest_variants
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
+from conformance.report import digest
 from reference.export.exporter import Progress
 from reference.format import Fixtures
-from reference.format.files import sha256
-from reference.format.store import SUMS
 from reference.oracle.summation import OTHER_ORDERS
 
 
@@ -115,6 +114,6 @@ def as_json(results: list[Trial], fixtures: Fixtures) -> dict[str, object]:
     """The trials for machines, with the number that matters on top and the digest of the fixtures they hold for."""
     return {
         "accused": sum(len(trial.accused) for trial in results),
-        "fixtures": sha256((fixtures.root / SUMS).read_bytes()),
+        "fixtures": digest(fixtures),
         "variants": [asdict(trial) for trial in results],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,9 +15,9 @@ from conformance.adapters.mutant import MutantAdapter
 from conformance.adapters.oracle import OracleAdapter
 from conformance.examine import CaseVerdict
 from conformance.judge import Judge
-from reference.config import TextConfig
 from reference.format import Case, Fixtures
 from reference.format.models import GoldenPointer
+from reference.loading import config_of
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant, replaced
 
@@ -54,19 +53,14 @@ class Row:
 def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str]) -> Row:
     """Judge one mutant on these cases."""
     judge = Judge(fixtures, MutantAdapter(mutant, ORDER), profile)
-    verdicts = (judge.judge(case) for case in cases if judge.asks(case))
-    kills = tuple(kill(fixtures, mutant, verdict) for verdict in verdicts if is_kill(verdict))
+    verdicts = (judge.judge(case) for case in cases)
+    kills = tuple(kill(fixtures, mutant, verdict) for verdict in verdicts if verdict.failed)
     return Row(mutant=mutant.id, profile=profile, kills=kills)
 
 
-def is_kill(verdict: CaseVerdict) -> bool:
-    """Whether a verdict turns a run red."""
-    return verdict.outcome in ("fail", "error")
-
-
 def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict) -> Kill:
-    """A kill with the tap where it was seen; a mistake that is expected to stop a port may show in any way."""
-    first = STOPS if verdict.outcome == "error" or verdict.first_divergence is None else verdict.first_divergence.name
+    """A kill with the tap where it was seen: STOPS where there was no answer."""
+    first = verdict.first_divergence.name if verdict.first_divergence else STOPS
     alone = verdict.case.model is None  # a module case holds one step: there is nothing to locate
     expected = alone or first == expected_tap(fixtures, mutant, verdict.case)
     return Kill(case=verdict.case.id, tap=first, expected=expected)
@@ -77,21 +71,16 @@ def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
     if mutant.first_tap == STOPS:
         return STOPS
     assert case.model is not None
-    alone = isinstance(case.golden, GoldenPointer) and case.golden.rows[1] == 1
+    single = isinstance(case.golden, GoldenPointer) and case.golden.rows[1] == 1
     # Over a single key the softmax is 1, whatever the score.
-    asked = {tap.name for tap in fixtures.taps(case) if not (alone and tap.name.endswith("self_attn.probs"))}
-    touched = set(mutant.first_taps(_config(fixtures.model_dir(case.model))))
+    asked = {tap.name for tap in fixtures.taps(case) if not (single and tap.name.endswith("self_attn.probs"))}
+    touched = set(mutant.first_taps(config_of(fixtures.model_dir(case.model))))
     for tap in fixtures.owner(case).taps:  # in execution order
         if touched.intersection(tap.parents):
             touched.add(tap.name)
         if tap.name in touched & asked:
             return tap.name
     return mutant.first_tap
-
-
-@functools.cache
-def _config(model_dir: Path) -> TextConfig:
-    return TextConfig.from_dict(json.loads((model_dir / "config.json").read_text(encoding="utf-8")))
 
 
 def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
@@ -103,8 +92,7 @@ def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
             for name in {mutant.replaces for mutant in MUTANTS.values()}:
                 stack.enter_context(replaced(name, _noting(name, called)))
             judge = Judge(fixtures, OracleAdapter(), profile)  # a fresh one: loading counts
-            if judge.asks(case_id):
-                judge.judge(case_id)
+            judge.judge(case_id)
         for name in called:
             calls[name].append(case_id)
     return calls

@@ -76,6 +76,12 @@ class Question:
         )
 
 
+def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
+    """The command that puts a case, or its first tokens, to an implementation."""
+    cut = f" --tokens {tokens}" if tokens else ""
+    return f"pytest conformance/ --impl {impl} --profile {profile} --cases '{case}'{cut}"
+
+
 def _first_steps(steps: list[int] | None, tokens: int) -> list[int] | None:
     if steps is None:
         return None

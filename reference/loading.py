@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from reference.config import TextConfig
 from reference.format import checkpoint
 from reference.format.tensors import Array
 from reference.weights import tensor_shapes
+
+
+@functools.cache
+def config_of(directory: Path) -> TextConfig:
+    """The configuration of an ordinary checkpoint."""
+    return TextConfig.from_dict(checkpoint.read_config(directory))
 
 
 def load(directory: Path) -> tuple[TextConfig, dict[str, Array]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.mutant import MutantAdapter
@@ -15,11 +12,9 @@ from conformance.diagnosis.evidence import Evidence
 from conformance.examine import CaseVerdict
 from conformance.judge import Judge
 from conformance.question import Question
-from reference.config import TextConfig
 from reference.format import Fixtures
+from reference.loading import config_of
 from reference.mutants.mutant import Mutant
-
-_KINDS = ("attention", "layer", "forward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +40,7 @@ def diagnose(
 
     `port` puts shortened questions; without it the recognised mistake does, and an unknown one is not shortened.
     """
-    failing = [verdict for verdict in verdicts if verdict.outcome in ("fail", "error")]
+    failing = [verdict for verdict in verdicts if verdict.failed]
     if not failing:
         return None
     predictor = nearest.Predictor(fixtures, profile)
@@ -61,7 +56,7 @@ def diagnose(
         words=words.in_words(
             _evidence_of(fixtures, shown_by),
             fixtures.taps(shown_by.case),
-            config_of(fixtures, shown_by.case.model),
+            config_of(fixtures.model_dir(shown_by.case.model)) if shown_by.case.model else None,
             profile,
         ),
         naming=naming,
@@ -71,7 +66,7 @@ def diagnose(
 
 def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[Evidence]:
     """Failing cases first, the quickest to predict before the others: each leaves fewer mistakes to follow."""
-    speaking = [verdict for verdict in verdicts if verdict.outcome in ("fail", "error", "pass")]
+    speaking = [verdict for verdict in verdicts if verdict.failed or verdict.outcome == "pass"]
     for verdict in sorted(speaking, key=lambda verdict: (verdict.outcome == "pass", _cost(verdict))):
         yield _evidence_of(fixtures, verdict)
 
@@ -82,8 +77,7 @@ def _evidence_of(fixtures: Fixtures, verdict: CaseVerdict) -> Evidence:
 
 def _cost(verdict: CaseVerdict) -> tuple[int, int]:
     case = verdict.case
-    kind = _KINDS.index(case.kind) + 1 if case.kind in _KINDS else 0
-    return kind, len(case.plan.steps or []) if case.plan else 0
+    return shrink.size_of_kind(case.kind), len(case.plan.steps or []) if case.plan else 0
 
 
 def _clearest(verdict: CaseVerdict) -> tuple[bool, int, str]:
@@ -94,14 +88,4 @@ def _clearest(verdict: CaseVerdict) -> tuple[bool, int, str]:
 
 def _still_fails(fixtures: Fixtures, profile: str, port: Adapter) -> shrink.StillFails:
     judge = Judge(fixtures, port, profile)
-    return lambda case_id, tokens: judge.judge(case_id, tokens).outcome in ("fail", "error")
-
-
-def config_of(fixtures: Fixtures, model: str | None) -> TextConfig | None:
-    """The configuration of a case's model."""
-    return None if model is None else _config(fixtures.model_dir(model))
-
-
-@functools.cache
-def _config(directory: Path) -> TextConfig:
-    return TextConfig.from_dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    return lambda case_id, tokens: judge.judge(case_id, tokens).failed

@@ -64,7 +64,7 @@ class Evidence:
             return 0.0 if answer.dtype == prediction.dtype else math.inf
         a, g, p = a[~strange], g[~strange], p[~strange]
         return max(
-            _part(_rms(a - p), _rms(a - g), allowed.rms * _rms(g)),
+            _part(rms(a - p), rms(a - g), allowed.rms * rms(g)),
             _part(_peak(a - p), _peak(a - g), allowed.max * _peak(g)),
         )
 
@@ -75,7 +75,7 @@ def _part(unexplained: float, error: float, allowed: float) -> float:
     return left / max(error, allowed) if left and max(error, allowed) else (math.inf if left else 0.0)
 
 
-def _rms(x: Array) -> float:
+def rms(x: Array) -> float:
     return math.sqrt(float(np.mean(x**2))) if x.size else 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from conformance.question import Question
 from reference.format import Case, Fixtures, Policy
 from reference.mutants.mutant import Mutant
 
-RIGHT = "(no mistake)"
+NO_MISTAKE = "(no mistake)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +34,15 @@ class Predictor:
     """What known mistakes answer to cases, in float64 as far as they can be seen in it."""
 
     def __init__(self, fixtures: Fixtures, profile: str) -> None:
-        self.fixtures = fixtures
         self.profile = profile
         self._adapters: dict[str, MutantAdapter] = {}
+        # All mistakes are asked a case before the next one: its files are read once.
+        self._question = functools.lru_cache(maxsize=1)(functools.partial(Question.of, fixtures))
 
     def predict(self, mutant: Mutant, case_id: str) -> Prediction:
         """The mutant's taps, or None where it raises."""
         adapter = self._adapters.setdefault(mutant.id, MutantAdapter(mutant))
-        question = Question.of(self.fixtures, case_id)
+        question = self._question(case_id)
         request = question.request(self._arithmetic(mutant, question.case))
         try:
             return adapter.run(request)
@@ -56,11 +58,11 @@ class Predictor:
 def misfits(predictor: Predictor, evidence: Iterable[Evidence], catalogue: Mapping[str, Mutant]) -> Mapping[str, float]:
     """Largest misfit of every known mistake over all evidence; one that explains nothing is followed no further.
 
-    Under RIGHT stands that of the goldens themselves: how much there is to explain.
+    Under NO_MISTAKE stands that of the goldens themselves: how much there is to explain.
     """
-    worst = dict.fromkeys((RIGHT, *catalogue), 0.0)
+    worst = dict.fromkeys((NO_MISTAKE, *catalogue), 0.0)
     for item in evidence:
-        worst[RIGHT] = max(worst[RIGHT], item.misfit(item.golden))
+        worst[NO_MISTAKE] = max(worst[NO_MISTAKE], item.misfit(item.golden))
         alive = [mutant_id for mutant_id in catalogue if worst[mutant_id] < NOTHING]
         for mutant_id in alive:
             prediction = predictor.predict(catalogue[mutant_id], item.verdict.case.id)
@@ -77,7 +79,7 @@ def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Po
     if not known:
         return Naming(mutant=None, misfit=math.inf)
     best = min(known, key=lambda mutant_id: known[mutant_id])
-    misfit, little = known[best], policy.diagnosis_misfit * min(worst[RIGHT], 1.0)
+    misfit, little = known[best], policy.diagnosis_misfit * min(worst[NO_MISTAKE], 1.0)
     if not misfit < little:
         return Naming(mutant=None, misfit=misfit)
     fitting = tuple(other for other in known if known[other] < max(little, policy.diagnosis_lead * misfit))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from conformance.examine import CaseVerdict
-from conformance.question import Question
+from conformance.question import Question, again
 from reference.format import Case, Fixtures, GoldenPointer
 
 _SMALLER_FIRST = ("attention", "layer", "forward")
@@ -25,8 +25,7 @@ class Smallest:
 
     def command(self, impl: str, profile: str) -> str:
         """The command that puts it."""
-        cut = f" --tokens {self.tokens}" if self.tokens else ""
-        return f"pytest conformance/ --impl {impl} --profile {profile} --cases '{self.case}'{cut}"
+        return again(impl, profile, self.case, self.tokens)
 
 
 def smallest(fixtures: Fixtures, failing: Iterable[CaseVerdict], still_fails: StillFails | None) -> Smallest:
@@ -43,9 +42,13 @@ def smallest(fixtures: Fixtures, failing: Iterable[CaseVerdict], still_fails: St
 def _size(verdict: CaseVerdict) -> tuple[int, int, int, str]:
     """Kind, layers up to the first divergence, tokens."""
     case = verdict.case
-    kind = _SMALLER_FIRST.index(case.kind) + 1 if case.kind in _SMALLER_FIRST else 0  # the rest are modules
     tokens = case.golden.rows[1] if isinstance(case.golden, GoldenPointer) else _longest(case)
-    return kind, _layers(verdict), tokens, case.id
+    return size_of_kind(case.kind), _layers(verdict), tokens, case.id
+
+
+def size_of_kind(kind: str) -> int:
+    """Modules before attention, layers and whole passes."""
+    return _SMALLER_FIRST.index(kind) + 1 if kind in _SMALLER_FIRST else 0
 
 
 def _layers(verdict: CaseVerdict) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from conformance.adapters.base import Array
 from conformance.compare import TapVerdict
-from conformance.diagnosis.evidence import Evidence
+from conformance.diagnosis.evidence import Evidence, rms
 from reference.config import TextConfig
 from reference.format import TapSpec
 from reference.mutants.mutant import LOW_PRECISION
@@ -63,8 +63,8 @@ def _factor(got: Array, golden: Array, config: TextConfig | None) -> Iterator[st
     """The one factor that turns the golden into the answer, by its name if it has one."""
     square = float(np.sum(golden * golden))
     factor = float(np.sum(got * golden)) / square if square else 0.0
-    error = _rms(got - golden)
-    if not factor or _rms(got - factor * golden) > _NEARLY_ALL * error:
+    error = rms(got - golden)
+    if not factor or rms(got - factor * golden) > _NEARLY_ALL * error:
         return
     named = [name for name, value in _constants(config).items() if abs(factor / value - 1) < _SAME_FACTOR]
     yield f"the answer is {factor:.6g} times the golden" + (f" ({' or '.join(named)})" if named else "")
@@ -94,8 +94,8 @@ def _order(got: Array, golden: Array, axes: Sequence[str]) -> Iterator[str]:
     for axis, letter in enumerate(axes):
         if golden.shape[axis] < 2:
             continue
-        apart = _rms(np.sort(got, axis) - np.sort(golden, axis))
-        if apart < _NEARLY_ALL**2 * _rms(got - golden):
+        apart = rms(np.sort(got, axis) - np.sort(golden, axis))
+        if apart < _NEARLY_ALL**2 * rms(got - golden):
             yield f"the values are right, in another order along {letter}"
 
 
@@ -156,7 +156,7 @@ def _bf16(x: Array) -> Array:
 
 def _limit(first: TapVerdict, golden: Array) -> float:
     """Error of a row, head or channel from which it counts as wrong: the tolerance of the whole."""
-    return (first.tolerance.rms if first.tolerance else 0.0) * _rms(golden)
+    return (first.tolerance.rms if first.tolerance else 0.0) * rms(golden)
 
 
 def _per(error: Array, axis: int) -> Any:
@@ -167,7 +167,3 @@ def _per(error: Array, axis: int) -> Any:
 def _rank_correlation(values: Array) -> float:
     ranks = np.argsort(np.argsort(values)).astype(np.float64)
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
-
-
-def _rms(x: Array) -> float:
-    return math.sqrt(float(np.mean(x**2))) if x.size else 0.0

@@ -83,9 +83,8 @@ def _oracle(model_id: str) -> Decoder:
 @functools.lru_cache(maxsize=4)
 def _transformers(model_id: str, lifted: bool) -> TransformersModel:
     if model_id in LAYOUTS:
-        raw, config, weights = _read_back(LAYOUTS[model_id])
-        # transformers knows one spelling of the experts' width
-        fields = {**checkpoint.text_part(raw), "moe_intermediate_size": config.moe_intermediate_size}
+        raw, _, weights = _read_back(LAYOUTS[model_id])
+        fields = checkpoint.text_part(raw)
     else:
         model = MODELS[model_id]
         fields, weights = dict(model.text_config), model_weights(model)

@@ -14,14 +14,13 @@ import numpy as np
 from reference.config import TextConfig
 from reference.mutants.mutant import Function, replaced
 from reference.mutants.registry import Area
-from reference.oracle import norm, ple
+from reference.oracle import norm
 from reference.oracle.arithmetic import F64, Arithmetic, Array
 from reference.oracle.decoder import Decoder
 from reference.taps import Recorder
 
 AREA = Area("PLE")
 
-_ROWS = "model.embed_tokens_per_layer"
 _CONTEXT = "model.per_layer_projection_norm"
 
 
@@ -114,79 +113,35 @@ def _from_unscaled_embedding(right: Function) -> Function:
 
 @AREA.mutant(
     "ple-combine-scale-missing",
-    replaces="oracle.ple.per_layer_inputs",
+    replaces="oracle.ple.combine",
     does="Adds context projection and token rows without 2^-0.5.",
     symptom="The PLE is sqrt(2) times too strong; both halves are right.",
     cure="Multiply the sum by 2^-0.5.",
     first_tap="model.ple",
 )
 def _combine_scale_missing(_: Function) -> Function:
-    def per_layer_inputs(
-        ids: Array,
-        h: Array,
-        table: Array,
-        projection: Array,
-        weight: Array,
-        *,
-        eps: float,
-        num_layers: int,
-        ar: Arithmetic,
-        record: Recorder,
-    ) -> Array:
-        rows = ple.token_rows(ids, table, num_layers, ar)
-        record(_ROWS, rows)
-        context = ple.context_projection(h, projection, weight, eps, num_layers, ar)
-        record(_CONTEXT, context)
-        record("model.ple", context + rows)
-        return context + rows
-
-    return per_layer_inputs
+    return lambda context, rows, ar: context + rows
 
 
 @AREA.mutant(
     "ple-context-only",
-    replaces="oracle.ple.per_layer_inputs",
+    replaces="oracle.ple.combine",
     does="Takes the context projection for the whole PLE: the layers got embeddings and no ids to look up.",
     symptom="Prompts fed as embeddings degrade on E2B and E4B; the same prompts fed as ids are right.",
     cure="Hand the ids, or the looked-up rows, down next to the embeddings.",
     first_tap="model.ple",
 )
 def _context_only(_: Function) -> Function:
-    def per_layer_inputs(
-        ids: Array,
-        h: Array,
-        table: Array,
-        projection: Array,
-        weight: Array,
-        *,
-        eps: float,
-        num_layers: int,
-        ar: Arithmetic,
-        record: Recorder,
-    ) -> Array:
-        context = ple.context_projection(h, projection, weight, eps, num_layers, ar)
-        record(_CONTEXT, context)
-        record("model.ple", context)
-        return context
-
-    return per_layer_inputs
+    return lambda context, rows, ar: context
 
 
 @AREA.mutant(
     "ple-tokens-only",
-    replaces="oracle.ple.per_layer_inputs",
+    replaces="oracle.ple.combine",
     does="Takes the token rows for the whole PLE; there is no context projection.",
     symptom="Layers know the token and not its embedding's projection: fluent but degraded text.",
     cure="PLE is (normalised context projection + token rows) / sqrt(2).",
     first_tap="model.ple",
 )
 def _tokens_only(_: Function) -> Function:
-    def per_layer_inputs(
-        ids: Array, h: Array, table: Array, *_: Array, num_layers: int, ar: Arithmetic, record: Recorder, **__: float
-    ) -> Array:
-        rows = ple.token_rows(ids, table, num_layers, ar)
-        record(_ROWS, rows)
-        record("model.ple", rows)
-        return rows
-
-    return per_layer_inputs
+    return lambda context, rows, ar: rows

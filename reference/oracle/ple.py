@@ -38,14 +38,19 @@ def per_layer_inputs(
     ar: Arithmetic,
     record: Recorder,
 ) -> Array:
-    """(context projection + token rows) / sqrt(2): [B, L, N, P]; h is the scaled embedding."""
+    """The context projection and the token rows combined: [B, L, N, P]; h is the scaled embedding."""
     rows = token_rows(ids, table, num_layers, ar)
     record("model.embed_tokens_per_layer", rows)
     context = context_projection(h, projection, weight, eps, num_layers, ar)
     record("model.per_layer_projection_norm", context)
-    combined = (context + rows) * ar.scalar(2.0**-0.5, rows)
+    combined = combine(context, rows, ar)
     record("model.ple", combined)
     return combined
+
+
+def combine(context: Array, rows: Array, ar: Arithmetic) -> Array:
+    """(context + rows) / sqrt(2): two [B, L, N, P] -> [B, L, N, P]."""
+    return (context + rows) * ar.scalar(2.0**-0.5, rows)
 
 
 def gate(h: Array, layer_input: Array, weight: Array, ar: Arithmetic) -> Array:

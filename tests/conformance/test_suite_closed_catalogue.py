@@ -54,7 +54,7 @@ class Catalogue:
 
     def misfits(self) -> dict[str, dict[str, float]]:
         """Mutant -> known mistake -> largest misfit over the cases that were put."""
-        worst = {port: dict.fromkeys((nearest.RIGHT, *REAL), 0.0) for port in REAL}
+        worst = {port: dict.fromkeys((nearest.NO_MISTAKE, *REAL), 0.0) for port in REAL}
         for case_id in self.case_ids():
             question = Question.of(FIXTURES, case_id)
             # A mutant that the case does not call answers as the oracle does, and predicts the golden.
@@ -62,7 +62,7 @@ class Catalogue:
             predict = functools.cache(functools.partial(self.prediction, case_id))
             for port, misfits in worst.items():
                 alive = [known for known in REAL if misfits[known] < NOTHING]
-                if alive == [port] and misfits[nearest.RIGHT]:  # it failed before, and nothing else explains it
+                if alive == [port] and misfits[nearest.NO_MISTAKE]:  # it failed before, and nothing else explains it
                     continue
                 calls = self.calls(port, case_id)
                 evidence = right
@@ -70,7 +70,7 @@ class Catalogue:
                     evidence = Evidence(verdict=self.ports[port].judge(case_id), golden=question.golden)
                     if evidence.verdict.outcome == "fail":
                         self.answered.add(port)
-                    misfits[nearest.RIGHT] = max(misfits[nearest.RIGHT], evidence.misfit(question.golden))
+                    misfits[nearest.NO_MISTAKE] = max(misfits[nearest.NO_MISTAKE], evidence.misfit(question.golden))
                 for known in alive:
                     if calls or self.calls(known, case_id):
                         misfits[known] = max(misfits[known], evidence.misfit(predict(known)))
@@ -105,6 +105,7 @@ def test_a_known_mistake_is_named(measured: tuple[Misfits, set[str]]) -> None:
     for port, misfits in worst.items():
         naming = nearest.name(misfits, REAL, FIXTURES.policy, stops=port not in answered)
         assert naming.mutant is None or naming.mutant.id == port
+        assert port in (*naming.stops_like, *naming.rivals, naming.mutant.id if naming.mutant else None)
         recognised += naming.mutant is not None or naming.stops_like == (port,)
     assert recognised >= 0.95 * len(REAL)
 

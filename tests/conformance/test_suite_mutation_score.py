@@ -44,7 +44,7 @@ def judge_of(mutant_id: str, profile: str) -> Judge:
 
 def kill_of(mutant_id: str, profile: str, case: str) -> kill_matrix.Kill | None:
     verdict = judge_of(mutant_id, profile).judge(case)
-    return kill_matrix.kill(FIXTURES, MUTANTS[mutant_id], verdict) if kill_matrix.is_kill(verdict) else None
+    return kill_matrix.kill(FIXTURES, MUTANTS[mutant_id], verdict) if verdict.failed else None
 
 
 def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:

@@ -16,8 +16,7 @@ from conformance.adapters.mutant import MutantAdapter
 from conformance.compare import compare
 from conformance.diagnosis import nearest
 from conformance.diagnosis.evidence import NOTHING, Evidence
-from conformance.diagnosis.nearest import RIGHT as NO_MISTAKE
-from conformance.diagnosis.nearest import Predictor
+from conformance.diagnosis.nearest import NO_MISTAKE, Predictor
 from conformance.examine import CaseVerdict
 from conformance.judge import Judge
 from conformance.question import Question

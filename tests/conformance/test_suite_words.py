@@ -15,19 +15,19 @@ import numpy.typing as npt
 import pytest
 
 from conformance.compare import TapVerdict, compare
-from conformance.diagnosis.diagnose import config_of
 from conformance.diagnosis.evidence import Evidence
 from conformance.diagnosis.words import in_words
 from conformance.examine import CaseVerdict
 from conformance.tolerance import Tolerance
 from reference.config import TextConfig
 from reference.format import Fixtures, TapSpec
+from reference.loading import config_of
 
 Array = npt.NDArray[Any]
 
 FIXTURES = Fixtures()
 CASE = FIXTURES.case("forward/e2b-mini/uniform-l19/no-cache")
-_CONFIG = config_of(FIXTURES, "e2b-mini")
+_CONFIG = config_of(FIXTURES.model_dir("e2b-mini"))
 assert _CONFIG is not None
 CONFIG: TextConfig = _CONFIG
 """Layers: sliding but for 4 and 9, which see all; own keys and values up to 4. Window 8, D 48, P 16, E 16 and 32."""

@@ -304,6 +304,7 @@ def test_every_bad_input_is_one_line(call: Called, tmp_path: Path) -> None:
         (f"{tmp_path}/empty",): f"{tmp_path}/empty/report.jsonl: got No such file or directory, expected a report; ",
         (f"{tmp_path}/broken",): f'{tmp_path}/broken/report.jsonl:1: got "Invalid JSON: ',
         (good,): "diagnose: got a dump without --case, expected the id of the case that it answers",
+        (good, "--case", "module/embedding/rounded-scale-bf16"): "diagnose: got --profile f32, expected bf16: module/",
         (good, "--case", "module/rop"): "--case: got module/rop, expected the id of a case; see `gemma4-conform",
         (f"{tmp_path}/bad.safetensors", "--case", ROPE): f"{tmp_path}/bad.safetensors: got 7 bytes that safetensors",
         (f"{tmp_path}/no.safetensors", "--case", ROPE): f"{tmp_path}/no.safetensors: got No such file or directory, ",

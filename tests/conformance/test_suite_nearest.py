@@ -367,3 +367,10 @@ def test_a_mistake_of_nobody_s_is_unknown() -> None:
 
     worst = misfits_of(Port(answer), CASE.id)
     assert nearest.name(worst, FEW, POLICY).mutant is None
+
+
+@pytest.mark.parametrize("worst", [{"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 0.0, "c": 1.0}])
+def test_a_port_that_stops_gets_a_hint_and_no_name(worst: dict[str, float]) -> None:
+    naming = nearest.name({NO_MISTAKE: 1.0, **worst}, {"a": A, "b": B, "c": A}, POLICY, stops=True)
+    assert (naming.mutant, naming.rivals) == (None, ())
+    assert naming.stops_like == tuple(known for known, misfit in worst.items() if misfit == 0)

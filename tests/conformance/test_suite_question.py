@@ -144,3 +144,16 @@ def test_an_answer_to_the_whole_case_is_no_answer_to_the_shortened_one() -> None
     verdict = Judge(FIXTURES, port, "f32").judge(f"{L19}/one-shot", 7)
     assert verdict.first_divergence is not None
     assert verdict.first_divergence.fault == "shape [1, 19, 48], expected [1, 7, 48] (B L D)"
+
+
+@pytest.mark.parametrize("tokens", [2, 4])
+def test_figures_of_whole_texts_are_not_asked_of_a_part(tokens: int) -> None:
+    """Their floors are of whole texts: in float64 an honest port would exceed them."""
+    judge = Judge(FIXTURES, OracleAdapter("split"), "f64")
+    case = "forward/trap-ple-unshared/uniform-l19/no-cache"
+    assert judge.judge(case, tokens).outcome == "pass"
+    assert {tap.name for tap in judge.judge(case).taps} - {tap.name for tap in judge.judge(case, tokens).taps} == {
+        "logits.kl",
+        "logits.nll",
+        "logits.argmax",
+    }

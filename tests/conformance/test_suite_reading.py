@@ -170,3 +170,22 @@ def test_a_dump_may_claim_16_bits(tmp_path: Path) -> None:
     golden = {name: x.astype(np.float16) for name, x in FIXTURES.golden(FIXTURES.case(LAYER)).items()}
     assert dumped(tmp_path / "right.safetensors", golden, "f16").outcome == "pass"
     assert dumped(tmp_path / "right.safetensors", golden, "f32").outcome == "fail"
+
+
+def test_a_known_failure_is_no_riddle(tmp_path: Path) -> None:
+    report.start(tmp_path, run_line())
+    wrong = judged(parrot(FIXTURES, CHANGES["wrong values"]))
+    assert wrong.outcome == "fail"
+    report.append(tmp_path, report.case_line(tmp_path, wrong, "a bug of theirs"))
+    report.append(tmp_path, report.case_line(tmp_path, judged(parrot(FIXTURES), ROPE), None))
+    _, again = reading.of_report(FIXTURES, tmp_path)
+    assert [verdict.case.id for verdict in again] == [ROPE]
+
+
+def test_an_answer_outside_the_report_is_not_read(tmp_path: Path) -> None:
+    report.start(tmp_path / "report", run_line())
+    tensors.write(tmp_path / "elsewhere.safetensors", FIXTURES.golden(FIXTURES.case(LAYER)))
+    line = report.CaseLine(case=LAYER, outcome="fail", answer="../elsewhere.safetensors")
+    report.append(tmp_path / "report", line)
+    with pytest.raises(FixtureError, match="a file outside the report"):
+        reading.of_report(FIXTURES, tmp_path / "report")

@@ -105,6 +105,13 @@ def test_bad_usage_leaves_the_last_report_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "report.jsonl").read_bytes() == before
 
 
+def test_a_look_at_the_cases_leaves_the_last_report_as_it_was(tmp_path: Path) -> None:
+    reported(tmp_path, "wrong", ROPE)
+    before = lines(tmp_path)
+    assert reported(tmp_path, "wrong", ROPE, "--collect-only").returncode == 0
+    assert lines(tmp_path) == before
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     done = reported(tmp_path, "parrot", ROPE)

@@ -1,0 +1,121 @@
+"""The prompt of a conversation, exact to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlx_impl.errors import problem, shown
+from mlx_impl.prompt.content import write_system
+from mlx_impl.prompt.output import POLICIES, OnControlTokens, Output
+from mlx_impl.prompt.template import LAUNCH, TURN_CLOSING, Template
+from mlx_impl.prompt.tools import Declarations
+from mlx_impl.prompt.turns import Message, Turns
+from mlx_impl.prompt.values import bad
+
+ROLES = ("system", "developer", "user", "assistant", "model", "tool")
+_EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
+
+
+def render(
+    messages: Sequence[Mapping[str, Any]],
+    template: Template | str,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    enable_thinking: bool | None = None,
+    add_generation_prompt: bool = True,
+    preserve_thinking: bool = False,
+    on_control_tokens: OnControlTokens = "keep",
+) -> str:
+    """The prompt that `apply_chat_template` gives for these arguments with the published template.
+
+    `template` is a Template or its name (`"small@2026-07-09"`; `"large"` is the current one). Messages hold `role`
+    and `content` (a string or a list of parts) and, of an assistant, `reasoning`, `tool_calls`, `tool_responses`; keys
+    whose value is None are as if they were not there. `preserve_thinking` keeps the thoughts of older tool calls since
+    2026-07-09. Control tokens in what the conversation says are kept, as the templates do, or escaped by a zero-width
+    space, or refused. Raises MlxImplError for what the template refuses or would drop without a word.
+    """
+    template = template if isinstance(template, Template) else Template.parse(template)
+    if on_control_tokens not in POLICIES:
+        raise problem(
+            "on_control_tokens", got=shown(on_control_tokens), expected=" or ".join(POLICIES), cure="choose one"
+        )
+    if not (enable_thinking is None or isinstance(enable_thinking, bool)):
+        raise problem("enable_thinking", got=shown(enable_thinking), expected="True, False or None", cure="choose one")
+    thinking = bool(enable_thinking)
+    spoken = _checked(messages)
+    out = Output()
+    out.mark("<bos>")
+    headed = spoken[0]["role"] in ("system", "developer")
+    _write_system_turn(out, template, spoken[0] if headed else None, _listed(tools), thinking)
+    turns = Turns(out, template, preserve_thinking=preserve_thinking)
+    end = turns.write(spoken[headed:], first=int(headed))
+    if add_generation_prompt:
+        _write_generation_prompt(out, template, end, thinking)
+    text = out.text(on_control_tokens)
+    _require_utf8(text)
+    return text
+
+
+def _checked(messages: object) -> list[Message]:
+    """The messages without the keys whose value is None; MlxImplError unless each has a role that the format knows."""
+    if not isinstance(messages, list | tuple) or not messages:
+        raise bad("messages", shown(messages), "a list of at least one message")
+    spoken: list[Message] = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise bad(f"messages[{index}]", shown(message), "an object with role and content")
+        if message.get("role") not in ROLES:
+            raise bad(f"messages[{index}].role", shown(message.get("role")), f"one of {', '.join(ROLES)}")
+        spoken.append({key: value for key, value in message.items() if value is not None})
+    return spoken
+
+
+def _listed(tools: object) -> Sequence[object]:
+    if tools is not None and not isinstance(tools, list | tuple):
+        raise bad("tools", shown(tools), "a list")
+    return tools or ()
+
+
+def _write_system_turn(
+    out: Output, template: Template, system: Message | None, tools: Sequence[object], thinking: bool
+) -> None:
+    """The system turn, which holds the switch for thinking, what the system message says and the tools."""
+    if system is None and not tools and not thinking:
+        return
+    out.mark("<|turn>system\n")
+    if thinking:
+        out.mark("<|think|>" if template.revision == LAUNCH else "<|think|>\n")
+    if system is not None:
+        write_system(out, template, system.get("content"), "messages[0].content")
+    declarations = Declarations(out, template)
+    for index, tool in enumerate(tools):
+        out.mark("<|tool>")
+        declarations.write(tool, f"tools[{index}]")
+        out.mark("<tool|>")
+    out.mark("<turn|>\n")
+
+
+def _write_generation_prompt(out: Output, template: Template, end: str, thinking: bool) -> None:
+    """The begin of the model's turn, unless it is open already.
+
+    The large models get an empty thought where thinking is off; since 2026-07-09 all get an open one behind a tool's
+    response where it is on.
+    """
+    opens = end != "response" if template.revision == LAUNCH else end not in ("response", "call")
+    if opens:
+        out.mark("<|turn>model\n")
+    if template.size == "large" and not thinking and (opens or template.revision == LAUNCH):
+        out.mark(_EMPTY_THOUGHT)
+    elif template.since(TURN_CLOSING) and end == "response" and thinking:
+        out.mark("<|channel>thought\n")
+
+
+def _require_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.start + 20]
+        raise bad(
+            "the conversation", f"the lone surrogate {shown(text[error.start])} in {shown(around)}", "Unicode text"
+        ) from None

@@ -1,0 +1,51 @@
+"""Which of the ten published chat templates a prompt is built for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from mlx_impl.errors import problem, shown
+
+Size = Literal["small", "large"]
+
+LAUNCH = "2026-04-02"
+TOOL_TURNS = "2026-04-10"
+SYSTEM_PARTS = "2026-04-28"
+TOOL_MEDIA = "2026-05-22"
+TURN_CLOSING = "2026-07-09"
+
+REVISIONS: dict[Size, tuple[str, ...]] = {
+    "small": (LAUNCH, TOOL_TURNS, SYSTEM_PARTS, TOOL_MEDIA, TURN_CLOSING),
+    "large": (LAUNCH, TOOL_TURNS, SYSTEM_PARTS, "2026-06-03", TURN_CLOSING),
+}
+"""The dates at which the template of each size class was published; the last is the current one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One revision of one size class: `small` is E2B and E4B, `large` is 12B, 26B-A4B and 31B."""
+
+    size: Size
+    revision: str
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """The template called `small@2026-07-09`, or the current one of `small`; MlxImplError when there is none."""
+        size, at, revision = name.partition("@") if isinstance(name, str) else ("", "", "")
+        for known, revisions in REVISIONS.items():
+            if size == known and (revision in revisions or not at):
+                return cls(size=known, revision=revision or revisions[-1])
+        raise problem("template", got=shown(name), expected=f"one of {', '.join(TEMPLATES)}", cure="name one of them")
+
+    @property
+    def name(self) -> str:
+        return f"{self.size}@{self.revision}"
+
+    def since(self, revision: str) -> bool:
+        """Whether this template has what came with a revision. ISO dates compare as strings."""
+        return self.revision >= revision
+
+
+TEMPLATES = tuple(f"{size}@{revision}" for size, revisions in REVISIONS.items() for revision in revisions)
+"""The names of all templates, oldest first within a size class."""

@@ -20,9 +20,11 @@ from conformance import report as report_file
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
 from conformance.examine import CaseVerdict
 from conformance.failure import describe
+from conformance.fetch.cache import tokenizer_path
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
+from conformance.prompts.judge import PromptJudge
 from conformance.question import again
 from reference.format import FixtureError, Fixtures, default_root
 
@@ -59,9 +61,12 @@ class Run:
         root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
         self.fixtures = Fixtures(Path(root) if root else None)
         self.known = KnownFailures.of(self.impl)
-        if root is None:  # a part of the fixtures may lack what a line is about
-            self.known.check_used(self.fixtures.case_ids)
         adapter = create(self.impl)
+        self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
+        self.prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
+        questions = list(self.prompt_judge.questions())
+        if root is None:  # a part of the fixtures may lack what a line is about
+            self.known.check_used([*self.fixtures.case_ids, *questions])
         self.hello = hello_of(adapter, self.impl)
         if self.profile not in self.hello.profiles:
             offered = ", ".join(self.hello.profiles)
@@ -70,7 +75,8 @@ class Run:
         self.judge = Judge(self.fixtures, adapter, self.profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
         self.asked = [case_id for case_id in matching if self.judge.asks(case_id)]
-        if not self.asked:
+        self.asked_prompts = [question for question in questions if _matches(question, self.pattern)]
+        if not self.asked and not self.asked_prompts:
             raise FixtureError(
                 "--cases",
                 got=f"{self.pattern!r}, which matches no case that is asked in profile {self.profile}",
@@ -112,6 +118,11 @@ class Run:
         command = again(self.impl, self.profile, case_id, self.tokens)
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+
+
+def _matches(question: str, pattern: str) -> bool:
+    """Whether a pattern matches a question on a prompt, or the conversation it is about."""
+    return fnmatchcase(question, pattern) or fnmatchcase(question.partition("/thinking-")[0], pattern)
 
 
 _RUN = pytest.StashKey[Run]()
@@ -183,6 +194,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"gemma 4 conformance: {who.name} {who.version} ({who.language}) on {who.device}, profile {run.profile}",
         f"fixtures: {run.fixtures.root} ({len(run.fixtures.case_ids)} cases); error of products: {error}",
+        f"prompts: {len(run.fixtures.prompts.ids)}; tokenizer: "
+        + str(run.tokenizer or "not fetched, ids are not compared (gemma4-conformance fetch tokenizer)"),
     ]
 
 
@@ -191,6 +204,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case_id" in metafunc.fixturenames:
         ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
         metafunc.parametrize("case_id", ids)
+    if "prompt_question" in metafunc.fixturenames:
+        metafunc.parametrize("prompt_question", metafunc.config.stash[_RUN].asked_prompts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -200,7 +215,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_empty(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and not isinstance(callspec.params.get("case_id", ""), str)
+    return callspec is not None and not all(isinstance(value, str) for value in callspec.params.values())
 
 
 @pytest.fixture
@@ -209,26 +224,59 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
     run = request.config.stash[_RUN]
 
     def judge(case_id: str) -> None:
-        try:
+        with _fixture_errors(request):
             verdict = run.judged(case_id)
-        except FixtureError as error:
-            request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
-            pytest.fail(str(error), pytrace=False)
         expected = run.known.reason(run.profile, case_id)
         if run.report is not None:
-            line = report_file.case_line(run.report, verdict, expected)
-            request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
-        if verdict.outcome in ("skip", "undecidable", "advice"):
-            pytest.skip(verdict.note)
-        elif verdict.outcome == "pass":
-            if expected is not None:
-                pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
-        elif expected is not None and run.known.explains(run.profile, case_id, verdict.outcome):
-            pytest.xfail(expected)
-        else:
-            pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)
+            _note(request, report_file.case_line(run.report, verdict, expected))
+        _settle(run, case_id, verdict.outcome, verdict.note, lambda: describe(verdict, run.reproduce(case_id)))
 
     return judge
+
+
+@pytest.fixture
+def writes_prompt(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Judge the prompts of a conversation, or the ids of texts: pass, skip with the reason, or fail with the byte."""
+    run = request.config.stash[_RUN]
+
+    def judge(question: str) -> None:
+        with _fixture_errors(request):
+            verdict = run.prompt_judge.judge(question)
+        expected = run.known.reason(run.profile, question)
+        if run.report is not None:
+            _note(request, report_file.prompt_line(verdict, expected))
+        reproduce = f"reproduce: {run.reproduce(question)}"
+        _settle(run, question, verdict.outcome, verdict.note, lambda: f"{question}: {verdict.note}\n{reproduce}")
+
+    return judge
+
+
+@contextmanager
+def _fixture_errors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A faulty fixture fails the test, and ends the run where its report is read."""
+    try:
+        yield
+    except FixtureError as error:
+        request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
+        pytest.fail(str(error), pytrace=False)
+
+
+def _note(request: pytest.FixtureRequest, line: report_file.CaseLine) -> None:
+    request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
+
+
+def _settle(run: Run, question: str, outcome: str, note: str, description: Callable[[], str]) -> None:
+    """What pytest is told of a verdict, in the light of the known failures."""
+    expected = run.known.reason(run.profile, question)
+    if outcome in ("skip", "undecidable", "advice"):
+        pytest.skip(note)
+    elif outcome == "pass":
+        if expected is not None:
+            pytest.fail(f"{question} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
+    elif expected is not None and run.known.explains(run.profile, question, outcome):
+        pytest.xfail(expected)
+    else:
+        pytest.fail(description(), pytrace=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conformance.compare import Status
 from conformance.examine import CaseVerdict, Outcome
+from conformance.prompts.judge import PromptVerdict
 from reference.format import FixtureError, tensors
 from reference.format.files import sha256
 from reference.format.models import Profile
@@ -23,6 +24,7 @@ from reference.format.store import SUMS, Fixtures
 from reference.format.tensors import DTYPES, Array
 
 REPORT, ANSWERS = "report.jsonl", "answers"
+_JUDGED_BY = (b"cases/", b"floors/", b"models/")
 
 
 class _Line(BaseModel):
@@ -30,7 +32,7 @@ class _Line(BaseModel):
 
 
 class RunLine(_Line):
-    """The first line: who was judged, in what arithmetic, on which fixtures (digest of their SHA256SUMS)."""
+    """The first line: who was judged, in what arithmetic, on which fixtures (their digest)."""
 
     format: str = "1.0"
     impl: str
@@ -53,7 +55,10 @@ class TapLine(_Line):
 
 
 class CaseLine(_Line):
-    """What became of one case; `answer` is the file with what was answered, kept where the case failed."""
+    """What became of one case, or of one question on prompts.
+
+    `answer` is the file with what was answered, kept where a case failed.
+    """
 
     case: str
     outcome: Outcome
@@ -63,10 +68,15 @@ class CaseLine(_Line):
     taps: list[TapLine] = []
     answer: str | None = None
 
+    @property
+    def is_on_prompts(self) -> bool:
+        return self.case.startswith("prompt/")
+
 
 def digest(fixtures: Fixtures) -> str:
-    """What names the fixtures of a run: the SHA-256 of their SHA256SUMS."""
-    return sha256(tensors.read_bytes(fixtures.root / SUMS))
+    """What names the fixtures that a verdict on tensors rests on: the SHA-256 of their lines in SHA256SUMS."""
+    lines = tensors.read_bytes(fixtures.root / SUMS).splitlines(keepends=True)
+    return sha256(b"".join(line for line in lines if line[66:].startswith(_JUDGED_BY)))
 
 
 def start(directory: Path, run: RunLine) -> None:
@@ -115,6 +125,11 @@ def case_line(directory: Path, verdict: CaseVerdict, expected: str | None) -> Ca
         ],
         answer=answer,
     )
+
+
+def prompt_line(verdict: PromptVerdict, expected: str | None) -> CaseLine:
+    """A verdict on prompts as a line."""
+    return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
 
 
 def _writable(answer: Mapping[str, Array]) -> dict[str, Array]:

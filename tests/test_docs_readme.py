@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from conformance.honest import Trial, as_table
+from conformance.report import digest
 from reference.format import Fixtures
-from reference.format.files import sha256
-from reference.format.store import SUMS
 
 ROOT = Path(__file__).parents[1]
 RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
@@ -17,7 +16,7 @@ AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` 
 
 
 def test_the_self_test_was_of_these_fixtures() -> None:
-    assert RESULT["fixtures"] == sha256((Fixtures().root / SUMS).read_bytes()), AGAIN
+    assert RESULT["fixtures"] == digest(Fixtures()), AGAIN
 
 
 def test_nobody_honest_was_accused() -> None:

@@ -1,14 +1,15 @@
 """What the judge asks of an implementation, and what it gets back.
 
-The in-process adapters implement `Adapter` directly; the goldens never reach them.
+The in-process adapters implement `Adapter` directly, and `PromptAdapter` where the implementation builds prompts; the
+goldens never reach them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,10 @@ Array = npt.NDArray[Any]
 
 class Skip(Exception):
     """The implementation does not offer what was asked; the message says why in a few words."""
+
+
+class Refused(Exception):
+    """The implementation says that it cannot build a prompt of this conversation; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,18 @@ class Request:
     want: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """A conversation to be written as a prompt; `enable_thinking` None is what a user says who says nothing."""
+
+    messages: Sequence[Mapping[str, Any]]
+    template: str
+    tools: Sequence[Mapping[str, Any]] | None = None
+    enable_thinking: bool | None = None
+    add_generation_prompt: bool = True
+    preserve_thinking: bool = False
+
+
 def checked_answer(answer: object) -> dict[str, Array]:
     """The answer, if it is a dict of NumPy arrays; TypeError saying what came in the place of one."""
     if not isinstance(answer, dict):
@@ -71,4 +88,17 @@ class Adapter(Protocol):
 
         Raises Skip when it cannot answer at all.
         """
+        ...
+
+
+@runtime_checkable
+class PromptAdapter(Protocol):
+    """An implementation that writes prompts and has a tokenizer."""
+
+    def prompt(self, request: PromptRequest) -> str:
+        """The prompt as text. Raises Refused, or Skip when it has not this template."""
+        ...
+
+    def encode(self, text: str, tokenizer_json: Path) -> list[int]:
+        """The ids of a text as it is, by this tokenizer. Raises Skip when it has none."""
         ...

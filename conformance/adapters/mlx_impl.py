@@ -9,11 +9,12 @@ from pathlib import Path
 import mlx.core as mx
 
 import mlx_impl
-from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Request, Skip
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, length_axis, to_mlx, to_numpy
 from conformance.adapters.mlx_impl_modules import MODULES
-from mlx_impl import Decoder, rope
+from mlx_impl import Decoder, MlxImplError, prompt, rope
 from mlx_impl.kv_cache import KV
+from mlx_impl.tokenizer import Tokenizer
 
 _SKIPPED = {"ple_index": "rows of the PLE table are looked up by id: no flat index is ever computed"}
 _DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
@@ -24,6 +25,7 @@ class MlxImplAdapter:
 
     def __init__(self) -> None:
         self._decoder = functools.lru_cache(maxsize=4)(_load)
+        self._tokenizer = functools.lru_cache(maxsize=1)(Tokenizer.load)
 
     def hello(self) -> Hello:
         """Who the implementation is and what it offers."""
@@ -55,6 +57,24 @@ class MlxImplAdapter:
             run = _layer if request.kind == "layer" else _attention
             taps = run(decoder, request.params["layer"], inputs)
         return {name: to_numpy(value) for name, value in taps.items() if name in request.want}
+
+    def prompt(self, request: PromptRequest) -> str:
+        """The prompt of a conversation."""
+        try:
+            return prompt.render(
+                request.messages,
+                request.template,
+                tools=request.tools,
+                enable_thinking=request.enable_thinking,
+                add_generation_prompt=request.add_generation_prompt,
+                preserve_thinking=request.preserve_thinking,
+            )
+        except MlxImplError as error:
+            raise Refused(str(error)) from None
+
+    def encode(self, text: str, tokenizer_json: Path) -> list[int]:
+        """The ids of a text."""
+        return self._tokenizer(tokenizer_json).encode(text)
 
 
 def _load(model_dir: Path, dtype: str) -> Decoder:

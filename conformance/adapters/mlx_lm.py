@@ -20,13 +20,14 @@ from conformance.adapters.base import Array, Hello, Request, Skip
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy
 from conformance.adapters.mlx_lm_load import load_model
 from conformance.adapters.mlx_lm_modules import MODULES
+from conformance.adapters.mlx_lm_prompts import MlxLmPrompts
 from conformance.adapters.mlx_lm_taps import tapped_layer, tapped_model
 from reference.format import Plan
 
 MOE_ON_CPU = "mx.gather_mm is float32 only on the CPU"
 
 
-class MlxLmAdapter:
+class MlxLmAdapter(MlxLmPrompts):
     """mlx-lm's Gemma 4 text decoder, its modules and its caches."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.transformers_prompts import TransformersPrompts
 from reference.format import Plan, checkpoint
 from reference.transformers_model import TransformersModel, modules
 from reference.transformers_model.arrays import DType
@@ -21,7 +22,7 @@ from reference.transformers_model.build import Attention
 DTYPES: Final[dict[str, DType]] = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
-class TransformersAdapter:
+class TransformersAdapter(TransformersPrompts):
     """transformers' Gemma4ForCausalLM and its modules, on the CPU."""
 
     def __init__(self, attention: Attention = "eager") -> None:

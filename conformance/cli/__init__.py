@@ -6,8 +6,9 @@ Exit codes: 0 conforms, 1 does not, 2 bad input or usage, 3 environment or adapt
 from __future__ import annotations
 
 from conformance.adapters.registry import AdapterUnavailable, BadOption
-from conformance.cli import bugs, diagnose, fixtures, self_test  # noqa: F401 (each adds its commands)
+from conformance.cli import bugs, diagnose, fetch, fixtures, prompts, self_test  # noqa: F401 (each adds its commands)
 from conformance.cli.app import BAD_INPUT, ENVIRONMENT, app, stop
+from conformance.fetch.errors import FetchError
 from reference.format import FixtureError
 
 __all__ = ["main"]
@@ -19,7 +20,7 @@ def main() -> None:
         app()
     except (FixtureError, BadOption) as error:
         stop(str(error), BAD_INPUT)
-    except AdapterUnavailable as error:
+    except (AdapterUnavailable, FetchError) as error:
         stop(str(error), ENVIRONMENT)
     except OSError as error:
         stop(f"{error.filename}: {error.strerror}; choose a place that can be written", BAD_INPUT)

@@ -11,6 +11,7 @@ import typer
 from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out
+from conformance.report import CaseLine
 from reference.format import FixtureError, Fixtures
 from reference.format.models import Profile
 
@@ -33,6 +34,7 @@ def diagnose(
 
     fixtures = Fixtures(fixtures_dir)
     port: Adapter | None = None
+    wrong_prompts: list[CaseLine] = []
     impl = "NAME"
     if path.suffix == ".safetensors":
         if case is None:
@@ -45,17 +47,19 @@ def diagnose(
         verdicts = [reading.of_dump(fixtures, profile, case, path)]
     else:
         run, verdicts = reading.of_report(fixtures, path)
+        wrong_prompts = reading.wrong_prompts(path)
         profile, impl = run.profile, run.impl
         port = _installed(impl)
     diagnosis = diagnosing.diagnose(fixtures, profile, verdicts, MUTANTS, port)
-    if diagnosis is None:
-        typer.echo(json.dumps({"failing": 0, "judged": len(verdicts)}) if as_json else "nothing failed")
-        raise typer.Exit(CONFORMS)
     if as_json:
-        typer.echo(json.dumps(telling.as_json(diagnosis, impl, profile), indent=1))
+        tensors = telling.as_json(diagnosis, impl, profile) if diagnosis else {"failing": 0, "judged": len(verdicts)}
+        prompts = [{"question": line.case, "fault": line.note} for line in wrong_prompts]
+        typer.echo(json.dumps(tensors | {"wrong_prompts": prompts}, indent=1))
     else:
-        out.print(telling.as_text(diagnosis, impl, profile), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(DIFFERS)
+        told = [telling.as_text(diagnosis, impl, profile)] if diagnosis else []
+        told += [telling.prompts_as_text(wrong_prompts, impl, profile)] if wrong_prompts else []
+        out.print("\n\n".join(told) or "nothing failed", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(DIFFERS if diagnosis or wrong_prompts else CONFORMS)
 
 
 def _installed(impl: str) -> Adapter | None:

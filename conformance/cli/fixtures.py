@@ -23,8 +23,8 @@ from conformance.cli.app import (
     progress_bar,
 )
 from reference.format import FixtureError, Fixtures, default_root
+from reference.format.documents import write_model
 from reference.format.models import Profile
-from reference.format.store import write_model
 
 
 @app.command("list")
@@ -33,20 +33,24 @@ def list_cases(
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the cases: id and purpose."""
+    """List the cases, prompts among them: id and purpose."""
     fixtures = Fixtures(fixtures_dir)
-    cases = [case for case in fixtures.cases() if fnmatchcase(case.id, pattern)]
-    if not cases:
+    rows = [
+        {"id": case.id, "kind": case.kind, "model": case.model, "purpose": case.purpose} for case in fixtures.cases()
+    ]
+    prompts = (fixtures.prompts.document(prompt_id) for prompt_id in fixtures.prompts.ids)
+    rows += [{"id": asked.id, "kind": "prompt", "model": None, "purpose": asked.purpose} for asked in prompts]
+    rows = [row for row in rows if fnmatchcase(str(row["id"]), pattern)]
+    if not rows:
         raise FixtureError(pattern, got="no case that matches", expected="a glob over case ids", cure="try '*rope*'")
     if as_json:
-        rows = [{"id": case.id, "kind": case.kind, "model": case.model, "purpose": case.purpose} for case in cases]
         typer.echo(json.dumps(rows, indent=1))
         return
-    for case in cases:
+    for row in rows:
         if out.is_terminal:
-            out.print(f"[bold]{case.id}[/bold]\n  {escape(case.purpose)}", highlight=False, soft_wrap=True)
+            out.print(f"[bold]{row['id']}[/bold]\n  {escape(str(row['purpose']))}", highlight=False, soft_wrap=True)
         else:  # for grep and cut
-            typer.echo(f"{case.id}\t{case.purpose}")
+            typer.echo(f"{row['id']}\t{row['purpose']}")
 
 
 @app.command()
@@ -57,13 +61,15 @@ def verify(fixtures_dir: FixturesDir = None, as_json: Json = False) -> None:
     files = fixtures.files()
     size = sum(path.stat().st_size for path in files)
     if as_json:
-        summary = {"files": len(files), "bytes": size, "cases": len(fixtures.case_ids)}
+        prompts = len(fixtures.prompts.ids)
+        summary = {"files": len(files), "bytes": size, "cases": len(fixtures.case_ids), "prompts": prompts}
         typer.echo(json.dumps({**summary, "faults": [str(fault) for fault in faults]}, indent=1))
     else:
         for fault in faults:
             complain(str(fault))
         out.print(
-            f"{len(files)} files, {size / 1_000_000:.1f} MB, {len(fixtures.case_ids)} cases, {len(faults)} faults",
+            f"{len(files)} files, {size / 1_000_000:.1f} MB, {len(fixtures.case_ids)} cases, "
+            f"{len(fixtures.prompts.ids)} prompts, {len(faults)} faults",
             highlight=False,
         )
     raise typer.Exit(BAD_INPUT if faults else CONFORMS)

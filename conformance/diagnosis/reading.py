@@ -15,7 +15,7 @@ from reference.format import FixtureError, Fixtures, tensors
 
 
 def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
-    """The run and its verdicts; FixtureError for a broken report, and for one made on other fixtures."""
+    """The run and its verdicts on tensors, known failures aside; FixtureError for a broken report or other fixtures."""
     run, lines = report.read(path)
     if run.fixtures != report.digest(fixtures):
         raise FixtureError(
@@ -26,8 +26,15 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    told = (line for line in lines.values() if line.expected is None)  # a known failure is explained already
+    told = (line for line in lines.values() if line.expected is None and not line.is_on_prompts)
     return run, [_verdict(fixtures, examiner, directory, line) for line in told]
+
+
+def wrong_prompts(path: Path) -> list[CaseLine]:
+    """The lines of a report on prompts that are wrong and not known to be."""
+    _, lines = report.read(path)
+    wrong = (line for line in lines.values() if line.is_on_prompts and line.outcome in ("fail", "error"))
+    return [line for line in wrong if line.expected is None]
 
 
 def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:

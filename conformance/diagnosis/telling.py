@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from conformance.diagnosis.diagnose import Diagnosis
+from conformance.question import again
+from conformance.report import CaseLine
 from reference.mutants import MUTANTS
 
 
@@ -36,6 +39,13 @@ def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
         lines.append("looks like: unknown (no known mistake explains what was seen)")
     lines.append(f"reproduce: {diagnosis.smallest.command(impl, profile)}")
     return "\n".join(lines)
+
+
+def prompts_as_text(wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
+    """Prompts that are wrong: how many, and the first of them."""
+    first = wrong[0]
+    lines = [f"{len(wrong)} questions on prompts fail", f"first: {first.case}: {first.note}"]
+    return "\n".join([*lines, f"reproduce: {again(impl, profile, first.case, None)}"])
 
 
 def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:

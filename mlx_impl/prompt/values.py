@@ -79,7 +79,7 @@ def number(value: object, where: str) -> str:
 
 def bad(where: str, got: str, expected: str) -> MlxImplError:
     """The error of a conversation that the format cannot express."""
-    return problem(where, got=got, expected=expected, cure="see the docstring of mlx_impl.prompt")
+    return problem(where, got=got, expected=expected, cure="mend the conversation")
 
 
 def too_deep(where: str) -> MlxImplError:

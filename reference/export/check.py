@@ -12,7 +12,7 @@ import numpy as np
 from reference.export.agreement import agreement_limit, worst
 from reference.export.exporter import GENERATED, Progress, staged
 from reference.format import Policy, tensors
-from reference.format.store import read_model
+from reference.format.documents import read_model
 
 _MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
 

@@ -15,8 +15,8 @@ from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.export.derive import single_threaded
 from reference.export.writer import Writer
 from reference.format import Fixtures, ModelCard, Policy
+from reference.format.documents import read_model, write_model
 from reference.format.schema import write_schemas
-from reference.format.store import read_model, write_model
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
 

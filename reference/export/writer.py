@@ -16,10 +16,10 @@ from reference.export.agreement import agreement_limit, worst
 from reference.export.derive import Taps, by_oracle, by_transformers
 from reference.export.errors import ExportError
 from reference.format import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, tensors
+from reference.format.documents import write_model
 from reference.format.files import sha256, write_atomic
 from reference.format.layout import select_rows, spread_mask
 from reference.format.models import TapClass
-from reference.format.store import write_model
 from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.taps import Tap
 

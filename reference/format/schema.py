@@ -9,8 +9,17 @@ from pydantic import BaseModel
 
 from reference.format.files import canonical_json, write_atomic
 from reference.format.models import Case, Floors, ModelCard, Policy
+from reference.format.prompts import Conversation, PromptFacts, Texts
 
-SCHEMAS: Mapping[str, type[BaseModel]] = {"case": Case, "model": ModelCard, "floors": Floors, "policy": Policy}
+SCHEMAS: Mapping[str, type[BaseModel]] = {
+    "case": Case,
+    "model": ModelCard,
+    "floors": Floors,
+    "policy": Policy,
+    "conversation": Conversation,
+    "texts": Texts,
+    "prompt_facts": PromptFacts,
+}
 
 
 def schema_files() -> dict[str, bytes]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from reference.format import checkpoint, tensors
+from reference.format.documents import RESTORE, read_model
 from reference.format.errors import FixtureError
-from reference.format.files import canonical_json, sha256, write_atomic
+from reference.format.files import sha256, write_atomic
 from reference.format.layout import select_rows
-from reference.format.models import Case, Document, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from reference.format.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from reference.format.prompts import Prompts
 from reference.format.tensors import Array
 
 SUMS = "SHA256SUMS"
-_Model = TypeVar("_Model", bound=BaseModel)
-_RESTORE = "restore the fixtures (git checkout fixtures/) or regenerate them with `gemma4-conformance export`"
 
 
 def default_root() -> Path:
@@ -28,32 +25,6 @@ def default_root() -> Path:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "fixtures"
     return checkout if checkout.is_dir() else package / "fixtures"
-
-
-def read_model(path: Path, model: type[_Model]) -> _Model:
-    """A JSON file as `model`; FixtureError naming the key at fault."""
-    data = tensors.read_bytes(path)
-    try:
-        return model.model_validate(json.loads(data, parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:  # json's and pydantic's errors are ValueErrors
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-            got = f"{first['msg']} at {where}"
-        else:
-            got = str(error)
-        schema = f"a {model.__name__} of the fixture format (see fixtures/schema/)"
-        raise FixtureError(path, got=got, expected=schema, cure=_RESTORE) from None
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name}, which is no JSON number")
-
-
-def write_model(path: Path, value: Document) -> None:
-    """Write a document as canonical JSON, atomically; defaults are left out, all but the format's version."""
-    dumped = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    write_atomic(path, canonical_json(dumped | {"format": value.format}))
 
 
 class Fixtures:
@@ -88,7 +59,7 @@ class Fixtures:
         path = self.case_dir(case_id) / "case.json"
         case = read_model(path, Case)
         if case.id != case_id:
-            raise FixtureError(path, got=f"id {case.id!r}", expected=f"its path {case_id!r}", cure=_RESTORE)
+            raise FixtureError(path, got=f"id {case.id!r}", expected=f"its path {case_id!r}", cure=RESTORE)
         return case
 
     def cases(self) -> Iterator[Case]:
@@ -109,7 +80,7 @@ class Fixtures:
                 self.case_dir(case.id) / "case.json",
                 got=f"a golden in {owner.id}, which stores none",
                 expected="a case with a golden of its own",
-                cure=_RESTORE,
+                cure=RESTORE,
             )
         return owner
 
@@ -136,7 +107,7 @@ class Fixtures:
                 self.case_dir(case.id) / "case.json",
                 got=f"rows {case.golden.rows} behind pads {pads}",
                 expected=f"rows of the {length} of {owner.id}, at least one behind every pad",
-                cure=_RESTORE,
+                cure=RESTORE,
             )
         return {tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads) for tap in self.taps(case)}
 
@@ -155,7 +126,7 @@ class Fixtures:
                     got = f"dtype {tensors.dtype_name(array)} of {tap.name}"
                 else:
                     continue
-                raise FixtureError(path, got=got, expected=f"{tap.dtype} {tap.shape} as case.json says", cure=_RESTORE)
+                raise FixtureError(path, got=got, expected=f"{tap.dtype} {tap.shape} as case.json says", cure=RESTORE)
             self._golden_cache[owner.id] = arrays
         return self._golden_cache[owner.id]
 
@@ -164,11 +135,16 @@ class Fixtures:
         data = tensors.read_bytes(path)
         if sha256(data) != entry.sha256:
             raise FixtureError(
-                path, got=f"SHA-256 {sha256(data)}", expected=f"{entry.sha256} as case.json says", cure=_RESTORE
+                path, got=f"SHA-256 {sha256(data)}", expected=f"{entry.sha256} as case.json says", cure=RESTORE
             )
         return tensors.decode(data, path)
 
-    # Models, floors, policy
+    # Prompts, models, floors, policy
+
+    @functools.cached_property
+    def prompts(self) -> Prompts:
+        """The conversations and raw texts."""
+        return Prompts(self.root)
 
     def model_dir(self, model_id: str) -> Path:
         """The directory of a model: an ordinary checkpoint (config.json, safetensors) beside its card."""
@@ -218,6 +194,7 @@ class Fixtures:
                     self.golden(case)
             except FixtureError as error:
                 faults.append(error)
+        faults += self.prompts.faults()
         cards = ((self.model_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
@@ -240,7 +217,7 @@ class Fixtures:
                     path,
                     got=f"SHA-256 {digest} of {tap.name}",
                     expected=f"{tap.sha256} as case.json says",
-                    cure=_RESTORE,
+                    cure=RESTORE,
                 )
         if case.golden_f32 is None:
             return
@@ -253,7 +230,7 @@ class Fixtures:
                     self.case_dir(case.id) / case.golden_f32.file,
                     got=f"another {name}" if name in rounded else f"no tensor {name}",
                     expected="the golden, rounded to F32",
-                    cure=_RESTORE,
+                    cure=RESTORE,
                 )
 
     def check_model(self, model_id: str) -> None:
@@ -266,7 +243,7 @@ class Fixtures:
             digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
             if digest != expected:
                 wanted = f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists"
-                raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=_RESTORE)
+                raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=RESTORE)
 
     def _sums(self) -> dict[str, str]:
         """File name -> digest, as SHA256SUMS says; FixtureError when it is missing, UnicodeDecodeError for no text."""
@@ -278,16 +255,16 @@ class Fixtures:
         try:
             expected = self._sums()
         except (FixtureError, UnicodeDecodeError):
-            yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=_RESTORE)
+            yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=RESTORE)
             return
         actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}
         for name in sorted(expected.keys() - actual.keys()):
-            yield FixtureError(self.root / name, got="no file", expected=f"one, as {SUMS} says", cure=_RESTORE)
+            yield FixtureError(self.root / name, got="no file", expected=f"one, as {SUMS} says", cure=RESTORE)
         for name in sorted(actual.keys() - expected.keys()):
-            yield FixtureError(actual[name], got="a file", expected=f"none: {SUMS} does not list it", cure=_RESTORE)
+            yield FixtureError(actual[name], got="a file", expected=f"none: {SUMS} does not list it", cure=RESTORE)
         for name in sorted(actual.keys() & expected.keys()):
             digest = sha256(actual[name].read_bytes())
             if digest != expected[name]:
                 yield FixtureError(
-                    actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=_RESTORE
+                    actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=RESTORE
                 )

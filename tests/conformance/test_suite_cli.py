@@ -109,7 +109,7 @@ def test_verify_finds_nothing_wrong_with_good_fixtures(call: Call, root: Path) -
     assert (code, err) == (0, "")
     files = len(Fixtures(root).files())
     assert one_line(out).startswith(f"{files} files, ")
-    assert out.endswith(" MB, 4 cases, 0 faults\n")
+    assert out.endswith(" MB, 4 cases, 0 prompts, 0 faults\n")
 
 
 def test_verify_tells_each_fault_on_a_line(call: Call, root: Path) -> None:
@@ -130,7 +130,7 @@ def test_verify_as_json(call: Call, root: Path) -> None:
     assert (code, err) == (0, "")
     files = Fixtures(root).files()
     size = sum(path.stat().st_size for path in files)
-    assert json.loads(out) == {"files": len(files), "bytes": size, "cases": 4, "faults": []}
+    assert json.loads(out) == {"files": len(files), "bytes": size, "cases": 4, "prompts": 0, "faults": []}
 
     (root / "models" / "e2b-mini" / "config.json").write_text("{}")
     code, out, err = call("verify", "--json", "--fixtures-dir", str(root))

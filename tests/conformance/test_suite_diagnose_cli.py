@@ -131,6 +131,7 @@ def test_the_same_for_machines(call: Called, red: tuple[Path, Path, Done], monke
         "links": MUTANT.urls,
         "stops_like": [],
         "cannot_be_told_apart": [],
+        "wrong_prompts": [],
     }
 
 
@@ -211,7 +212,32 @@ def test_a_green_report_is_green(call: Called, tmp_path: Path) -> None:
     directory = reported(tmp_path, FIXTURES, parrot(FIXTURES), ROPE, LAYER)
     assert call("diagnose", directory) == (0, "nothing failed\n", "")
     code, out, _ = call("diagnose", directory, "--json")
-    assert (code, json.loads(out)) == (0, {"failing": 0, "judged": 2})
+    assert (code, json.loads(out)) == (0, {"failing": 0, "judged": 2, "wrong_prompts": []})
+
+
+def test_wrong_prompts_are_told_with_the_tensors_or_alone(call: Called, tmp_path: Path) -> None:
+    directory = Path(reported(tmp_path, FIXTURES, parrot(FIXTURES), ROPE))
+    for question, outcome, note, expected in (
+        ("prompt/chat/user-plain/thinking-unset", "fail", "small@2026-07-09: differs from byte 5 on", None),
+        ("prompt/chat/user-cjk/thinking-on", "error", "ValueError: no", None),
+        ("prompt/chat/user-rtl/thinking-on", "fail", "known", "it is so"),
+        ("prompt/text/digits", "pass", "", None),
+    ):
+        line = report.CaseLine(case=question, outcome=outcome, note=note, expected=expected)  # type: ignore[arg-type]
+        report.append(directory, line)
+    code, out, _ = call("diagnose", str(directory))
+    assert code == 1
+    assert out.startswith(
+        "2 questions on prompts fail\nfirst: prompt/chat/user-plain/thinking-unset: small@2026-07-09: "
+    )
+    assert out.endswith("--cases 'prompt/chat/user-plain/thinking-unset'\n")
+    code, out, _ = call("diagnose", str(directory), "--json")
+    told = json.loads(out)
+    assert (code, told["failing"]) == (1, 0)
+    assert [wrong["fault"] for wrong in told["wrong_prompts"]] == [
+        "small@2026-07-09: differs from byte 5 on",
+        "ValueError: no",
+    ]
 
 
 def test_a_port_that_stops_is_told_with_its_last_words(call: Called, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ ALL_OF_REFERENCE = (
     "catalogue.py",
     "adapters/oracle.py",
     "adapters/transformers.py",
+    "adapters/transformers_prompts.py",
     "adapters/mutant.py",
     "diagnosis/diagnose.py",
     "diagnosis/nearest.py",
@@ -30,6 +31,7 @@ ALL_OF_REFERENCE = (
     "cli/bugs.py",
     "cli/diagnose.py",
     "cli/fixtures.py",
+    "cli/prompts.py",
     "cli/self_test.py",
 )
 """What in `conformance` needs more of `reference` than its format: commands and adapters, never the judge."""

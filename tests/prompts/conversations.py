@@ -106,6 +106,51 @@ TURNS = st.one_of(
 )
 CONVERSATIONS = st.lists(TURNS, min_size=1, max_size=5).map(lambda turns: [m for turn in turns for m in turn])
 
+TIDY_TOOLS = st.none() | st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": NAMES, "description": TEXTS},
+                optional={
+                    "parameters": st.fixed_dictionaries(
+                        {
+                            "type": st.just("object"),
+                            "properties": st.dictionaries(NAMES, SCHEMAS, max_size=3),
+                            "required": REQUIRED,
+                        }
+                    )
+                },
+            ),
+        }
+    ),
+    max_size=2,
+)
+
+
+@st.composite
+def _calls_and_answers(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A message that calls tools, and an answer to each of its calls."""
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for number, (name, arguments) in enumerate(draw(st.lists(st.tuples(NAMES, ARGUMENTS), min_size=1, max_size=3)))
+    ]
+    message = {"role": "assistant", "content": draw(TEXTS), "tool_calls": calls, "reasoning": draw(TEXTS)}
+    answers = [{"role": "tool", "tool_call_id": call["id"], "content": draw(TEXTS)} for call in calls]
+    return [message, *answers]
+
+
+def _spoken(role: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+    content = TEXTS | st.lists(TEXT_PARTS | st.sampled_from([{"type": "image"}, {"type": "audio"}]), max_size=3)
+    return content.map(lambda said: [{"role": role, "content": said}])
+
+
+TIDY_CONVERSATIONS = st.tuples(
+    st.just([]) | TEXTS.map(lambda text: [{"role": "system", "content": text}]),
+    st.lists(_spoken("user") | _spoken("assistant") | _calls_and_answers(), min_size=1, max_size=6),
+).map(lambda pair: [*pair[0], *(message for turn in pair[1] for message in turn)])
+"""What a well-behaved client sends: every call is answered and every part can be written."""
+
 ANYTHING = st.recursive(
     SCALARS | st.floats() | st.just("\ud800") | st.binary(max_size=3),
     lambda inner: (

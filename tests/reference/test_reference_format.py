@@ -29,11 +29,11 @@ from reference.format import (
     TensorFile,
     tensors,
 )
+from reference.format.documents import read_model, write_model
 from reference.format.files import canonical_json, sha256, write_atomic
 from reference.format.layout import select_rows, spread_mask
 from reference.format.models import Variant
 from reference.format.schema import SCHEMAS, schema_files, write_schemas
-from reference.format.store import read_model, write_model
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FILE = TensorFile(file="expected.safetensors", sha256="0" * 64)
@@ -347,7 +347,8 @@ def test_masks_spread_over_the_axes_b_and_l() -> None:
 def test_stored_schemas_are_those_of_the_models(tmp_path: Path) -> None:
     stored = {path.name: path.read_bytes() for path in (Fixtures().root / "schema").iterdir()}
     assert stored == schema_files()
-    assert stored.keys() == {"case.schema.json", "model.schema.json", "floors.schema.json", "policy.schema.json"}
+    names = {"case", "model", "floors", "policy", "conversation", "texts", "prompt_facts"}
+    assert stored.keys() == {f"{name}.schema.json" for name in names}
     write_schemas(tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "schema").iterdir()} == stored
 
@@ -365,7 +366,11 @@ def test_every_stored_file_validates_against_its_schema() -> None:
         "model": list((root / "models").glob("*/model.json")),
         "floors": [path for path in (root / "floors").glob("*.json") if path.name != "policy.json"],
         "policy": [root / "floors" / "policy.json"],
+        "conversation": list((root / "prompts" / "chat").glob("*.json")),
+        "texts": list((root / "prompts" / "text").glob("*.json")),
+        "prompt_facts": [root / "prompts" / "facts.json"],
     }
+    assert found.keys() == SCHEMAS.keys()
     for name, paths in found.items():
         assert paths, name
         for path in paths:

@@ -12,7 +12,7 @@ from reference import loading, weights
 from reference.cases.forward import golden_id
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.format import Fixtures, ModelCard, checkpoint, tensors
-from reference.format.store import read_model
+from reference.format.documents import read_model
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS
 from reference.weights import tensor_shapes

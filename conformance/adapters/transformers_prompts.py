@@ -1,0 +1,48 @@
+"""Prompts of transformers: the fetched template and tokenizer through its `apply_chat_template`."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from conformance.adapters.base import PromptRequest, Refused, Skip
+from conformance.fetch import cache
+from reference.chat.real import RealChat, TemplateRaises
+
+
+class TransformersPrompts:
+    """What an adapter of transformers inherits to write prompts."""
+
+    def prompt(self, request: PromptRequest) -> str:
+        """The prompt; where nothing is said of thinking, transformers leaves it off. Skip when a file is missing."""
+        try:
+            return _chat(cache.tokenizer_path()).text(
+                request.messages,
+                template_text(request.template),
+                tools=request.tools,
+                enable_thinking=request.enable_thinking,
+                add_generation_prompt=request.add_generation_prompt,
+                preserve_thinking=request.preserve_thinking,
+            )
+        except TemplateRaises as error:
+            raise Refused(str(error)) from None
+
+    def encode(self, text: str, tokenizer_json: Path) -> list[int]:
+        """The ids of a text."""
+        return _chat(tokenizer_json).ids(text)
+
+
+@functools.cache
+def template_text(name: str) -> str:
+    """The fetched template of this name; Skip when there is none."""
+    path = cache.template_path(name)
+    if not path.is_file():
+        raise Skip(f"the template {name} was not fetched: gemma4-conformance fetch templates")
+    return path.read_bytes().decode()
+
+
+@functools.lru_cache(maxsize=2)
+def _chat(tokenizer_json: Path) -> RealChat:
+    if not tokenizer_json.is_file():
+        raise Skip("the published tokenizer was not fetched: gemma4-conformance fetch tokenizer")
+    return RealChat(tokenizer_json)

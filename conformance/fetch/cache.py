@@ -1,0 +1,69 @@
+"""Where fetched files are kept, and whether they still are what was published."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from conformance.fetch.published import TEMPLATES, TOKENIZER, VECTORS, Published
+from reference.format.files import sha256
+
+
+def root() -> Path:
+    """The folder: GEMMA4_CACHE, or the user's cache directory."""
+    named = os.environ.get("GEMMA4_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("gemma4-conformance")
+
+
+def tokenizer_path() -> Path:
+    """The tokenizer.json of the -it models; it may not be there."""
+    return root() / "tokenizer" / "tokenizer.json"
+
+
+def template_path(name: str) -> Path:
+    """The chat_template.jinja called `small@2026-07-09`; it may not be there."""
+    return root() / "templates" / f"{name}.jinja"
+
+
+def vectors_dir() -> Path:
+    """The folder of llama.cpp's texts (`*.inp`) and their ids (`*.out`); it may not be there."""
+    return root() / "llama.cpp"
+
+
+def downloads_dir() -> Path:
+    """The folder of the packages that the files were taken from."""
+    return root() / "downloads"
+
+
+def verified(path: Path, published: Published) -> Path | None:
+    """The path, if what lies there is what was published; else None."""
+    return path if read_verified(path, published) is not None else None
+
+
+def read_verified(path: Path, published: Published) -> bytes | None:
+    """What lies there, if it is what was published; else None."""
+    try:
+        if path.stat().st_size != published.size:
+            return None
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return data if sha256(data) == published.sha256 else None
+
+
+def tokenizer() -> Path | None:
+    """The tokenizer.json of the -it models, or None where it was not fetched or is damaged."""
+    return verified(tokenizer_path(), TOKENIZER)
+
+
+def template(name: str) -> Path | None:
+    """The template with this name, or None where it was not fetched or is damaged; KeyError for an unknown name."""
+    return verified(template_path(name), TEMPLATES[name])
+
+
+def vectors() -> tuple[Path, Path] | None:
+    """llama.cpp's texts and their ids, or None where they were not fetched or are damaged."""
+    texts, ids = (verified(vectors_dir() / name, published) for name, published in sorted(VECTORS.items()))
+    return (texts, ids) if texts and ids else None

@@ -1,0 +1,31 @@
+"""The later large templates, which no package holds: the small ones with the lines that large ones have more."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+
+LAST = "large@2026-07-09"
+_DROPPED = b" | default(false)"
+_EMPTY_LINE_AT = 10_518
+
+
+def large_from_small(small: bytes, *, revision: str, large_then: bytes, small_then: bytes) -> bytes:
+    """The large template of a revision from the small one of that revision and both of an earlier one.
+
+    What comes out is a guess until its digest is checked.
+    """
+    before, added = _added(small_then.splitlines(keepends=True), large_then.splitlines(keepends=True))
+    if revision == LAST:  # which writes the condition in another way
+        added = [line.replace(_DROPPED, b"") for line in added]
+    at = small.rindex(before) + len(before)
+    large = small[:at] + b"".join(added) + small[at:]
+    if revision == LAST:
+        large = large[:_EMPTY_LINE_AT] + b"\n" + large[_EMPTY_LINE_AT:]
+    return large
+
+
+def _added(old: list[bytes], new: list[bytes]) -> tuple[bytes, list[bytes]]:
+    """The one place where `new` has more lines: the line before it, and those lines."""
+    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    ((start, end),) = ((start, end) for what, _, _, start, end in changes if what == "insert")
+    return new[start - 1], new[start:end]

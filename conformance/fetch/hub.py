@@ -1,0 +1,21 @@
+"""A file of a repository on the model hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.fetch.errors import FetchError
+
+
+def hub_file(repository: str, name: str) -> bytes:
+    """What a file of a repository holds now; it stays in the hub's own cache.
+
+    FetchError where the hub cannot be reached or asks for a login.
+    """
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, name)).read_bytes()
+    except Exception as error:  # the client's errors have no class in common
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise FetchError(f"{repository}/{name}: {said}; take --from index, or --from PATH") from None

@@ -1,0 +1,72 @@
+"""What llama.cpp's sources hold of Gemma 4: a vocabulary, test vectors and two large templates."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.fetch import cache
+from conformance.fetch.fetched import Fetched, keep
+from conformance.fetch.gguf_strings import read_strings
+from conformance.fetch.published import GGUF_MEMBER, LARGE_MEMBER, LLAMA_CPP, TEMPLATES, VECTORS
+
+_CURE = "report it: the package is the published one, its contents were misread"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The parts of the source distribution that are about Gemma 4."""
+
+    tokens: list[str]
+    merges: list[tuple[str, str]]
+    templates: Mapping[str, bytes]
+    vectors: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, sdist: Path) -> Sources:
+        """Unpack a verified source distribution."""
+        beside = Path(GGUF_MEMBER).parent
+        members = _members(sdist, {GGUF_MEMBER, LARGE_MEMBER, *((beside / name).as_posix() for name in VECTORS)})
+        strings = read_strings(members[GGUF_MEMBER])
+        return cls(
+            tokens=strings["tokenizer.ggml.tokens"],
+            merges=[_pair(merge) for merge in strings["tokenizer.ggml.merges"]],
+            templates={
+                "large@2026-04-02": strings["tokenizer.chat_template"][0].encode(),
+                "large@2026-04-10": members[LARGE_MEMBER],
+            },
+            vectors={name: members[(beside / name).as_posix()] for name in VECTORS},
+        )
+
+    def keep_vectors(self) -> list[Fetched]:
+        """Store llama.cpp's texts and ids."""
+        return [
+            keep(name, cache.vectors_dir() / name, VECTORS[name], data, source=LLAMA_CPP.file, cure=_CURE)
+            for name, data in self.vectors.items()
+        ]
+
+    def keep_templates(self) -> list[Fetched]:
+        """Store the first two large templates."""
+        return [
+            keep(name, cache.template_path(name), TEMPLATES[name], data, source=LLAMA_CPP.file, cure=_CURE)
+            for name, data in self.templates.items()
+        ]
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
+
+
+def _members(sdist: Path, names: set[str]) -> dict[str, bytes]:
+    """Members of a compressed archive in one pass, which ends at the last of them."""
+    found = {}
+    with tarfile.open(sdist, "r:gz") as archive:
+        for member in archive:
+            if member.name in names and (file := archive.extractfile(member)):
+                found[member.name] = file.read()
+            if len(found) == len(names):
+                break
+    return found

@@ -1,0 +1,21 @@
+"""A file that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reference.format import FixtureError
+
+
+def read_users_file(path: Path, name: str) -> tuple[Path, bytes]:
+    """The file `name` of a folder, or the file itself, with what it holds; FixtureError where it cannot be read."""
+    file = path / name if path.is_dir() else path
+    try:
+        return file, file.read_bytes()
+    except OSError as error:
+        raise FixtureError(
+            file,
+            got=error.strerror or "an error",
+            expected=f"{name}, or a checkpoint's folder that holds it",
+            cure="--from takes index, hub or a PATH",
+        ) from None

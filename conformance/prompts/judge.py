@@ -1,0 +1,156 @@
+"""Is a prompt right, to the byte and to the id?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from conformance.adapters.base import Adapter, PromptAdapter, PromptRequest, Refused, Skip
+from conformance.prompts.hints import hint
+from reference.format.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts
+
+Outcome = Literal["pass", "fail", "skip", "error"]
+_AROUND = 24
+_Answer = TypeVar("_Answer", str, list[int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptVerdict:
+    """What became of one question: all prompts of a conversation with thinking unset, off or on, or some raw texts."""
+
+    question: str
+    outcome: Outcome
+    note: str = ""
+    compared: int = 0
+
+
+class PromptJudge:
+    """Puts conversations and texts to one implementation."""
+
+    def __init__(self, prompts: Prompts, adapter: Adapter, tokenizer_json: Path | None) -> None:
+        """`tokenizer_json` is the published tokenizer; None where it was not fetched: ids are not compared then."""
+        self._prompts = prompts
+        self._adapter = adapter
+        self._tokenizer = tokenizer_json
+
+    def questions(self) -> Iterator[str]:
+        """`prompt/chat/<name>/thinking-<unset|off|on>` and `prompt/text/<name>`."""
+        for prompt_id in self._prompts.ids:
+            if prompt_id.startswith("prompt/text/"):
+                yield prompt_id
+            else:
+                yield from (f"{prompt_id}/thinking-{thinking}" for thinking in THINKING)
+
+    def judge(self, question: str) -> PromptVerdict:
+        """The verdict on one question; FixtureError when its file is damaged."""
+        if not isinstance(self._adapter, PromptAdapter):
+            return PromptVerdict(question=question, outcome="skip", note="builds no prompts")
+        prompt_id, _, thinking = question.partition("/thinking-")
+        if thinking:
+            conversation = self._prompts.conversation(prompt_id)
+            faults = self._conversation_faults(self._adapter, conversation, thinking)
+        else:
+            faults = self._text_faults(self._adapter, self._prompts.texts(prompt_id))
+        compared = 0
+        try:
+            for fault in faults:
+                if fault:
+                    return PromptVerdict(question=question, outcome="fail", note=fault, compared=compared)
+                compared += 1
+        except Skip as skipped:
+            return PromptVerdict(question=question, outcome="skip", note=str(skipped))
+        except Exception as error:  # somebody's code: whatever it raises is its answer
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return PromptVerdict(question=question, outcome="error", note=said, compared=compared)
+        return PromptVerdict(question=question, outcome="pass", compared=compared)
+
+    def _conversation_faults(self, adapter: PromptAdapter, conversation: Conversation, thinking: str) -> Iterator[str]:
+        """What is wrong with each prompt of a conversation, "" where nothing is.
+
+        Templates that the implementation has not are passed over; Skip when it has none of them.
+        """
+        skipped, answered = "", False
+        for template, enable_thinking, generation in conversation.settings():
+            if enable_thinking is not THINKING[thinking]:  # type: ignore[index]
+                continue
+            request = PromptRequest(
+                messages=conversation.messages,
+                tools=conversation.tools,
+                template=template,
+                enable_thinking=enable_thinking,
+                add_generation_prompt=generation,
+                preserve_thinking=conversation.preserve_thinking,
+            )
+            try:
+                text: str | None = adapter.prompt(request)
+            except Skip as error:
+                skipped = str(error)
+                continue
+            except Refused as error:
+                text, refusal = None, str(error)
+            else:
+                refusal = ""
+            answered = True
+            expected = conversation.render(template, enable_thinking, generation)
+            fault = self._fault(adapter, text, refusal, expected)
+            if expected.prompt is not None and isinstance(text, str) and text != expected.prompt.text:
+                fault += hint(conversation, (template, enable_thinking, generation), text)
+            asked = f"{template}, generation prompt {'asked for' if generation else 'not asked for'}"
+            yield f"{asked}: {fault}" if fault else ""
+        if not answered:
+            raise Skip(skipped)
+
+    def _fault(self, adapter: PromptAdapter, text: str | None, refusal: str, expected: Render) -> str:
+        if expected.prompt is None:
+            return "" if text is None else f"got a prompt, expected a refusal: the template raises {expected.error}"
+        if text is None:
+            return f"refused ({refusal}), expected a prompt"
+        if not isinstance(text, str):
+            return f"got {type(text).__name__}, expected str"
+        if text != expected.prompt.text:
+            return _first_difference(text, expected.prompt.text)
+        return "" if self._tokenizer is None else self._ids_fault(adapter, expected.prompt)
+
+    def _text_faults(self, adapter: PromptAdapter, texts: Texts) -> Iterator[str]:
+        if self._tokenizer is None:
+            raise Skip("the published tokenizer was not fetched: gemma4-conformance fetch tokenizer")
+        for item in texts.items:
+            fault = self._ids_fault(adapter, item)
+            yield f"of the text {_shown(item.text)}: {fault}" if fault else ""
+
+    def _ids_fault(self, adapter: PromptAdapter, prompt: Prompt) -> str:
+        assert self._tokenizer is not None
+        ids = adapter.encode(prompt.text, self._tokenizer)
+        if ids == prompt.ids:
+            return ""
+        if not isinstance(ids, list):
+            return f"got {type(ids).__name__} as ids, expected a list of int"
+        at = _position(ids, prompt.ids)
+        twice = "; a second <bos> was added" if ids[:2] == [2, 2] else ""
+        return (
+            f"ids differ from token {at} on: got {ids[at : at + 6]}, expected {prompt.ids[at : at + 6]}"
+            f" ({len(ids)} ids, expected {len(prompt.ids)}){twice}"
+        )
+
+
+def _first_difference(got: str, expected: str) -> str:
+    """The first byte at which two texts differ, with what stands around it in both."""
+    at = _position(got, expected)
+    offset = len(expected[:at].encode("utf-8", "surrogatepass"))
+    start = max(0, at - _AROUND)
+    return (
+        f"differs from byte {offset} on\n"
+        f"  got      {_shown(got[start : at + _AROUND])}\n"
+        f"  expected {_shown(expected[start : at + _AROUND])}"
+    )
+
+
+def _position(got: _Answer, expected: _Answer) -> int:
+    pairs = zip(got, expected, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(got), len(expected)))
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 3 * _AROUND else text[: 3 * _AROUND] + "...")

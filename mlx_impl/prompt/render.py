@@ -57,18 +57,16 @@ def render(
     return text
 
 
-def _checked(messages: object) -> list[Message]:
-    """The messages without the keys whose value is None; MlxImplError unless each has a role that the format knows."""
+def _checked(messages: object) -> Sequence[Message]:
+    """The messages; MlxImplError unless each is an object with a role that the format knows."""
     if not isinstance(messages, list | tuple) or not messages:
         raise bad("messages", shown(messages), "a list of at least one message")
-    spoken: list[Message] = []
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise bad(f"messages[{index}]", shown(message), "an object with role and content")
         if message.get("role") not in ROLES:
             raise bad(f"messages[{index}].role", shown(message.get("role")), f"one of {', '.join(ROLES)}")
-        spoken.append({key: value for key, value in message.items() if value is not None})
-    return spoken
+    return messages
 
 
 def _listed(tools: object) -> Sequence[object]:

@@ -83,16 +83,16 @@ class Turns:
         media, says = write_content(self._out, self._template, message, f"{where}.content", of_model=role == "model")
         if media and not self._current:
             end = "media"
-        self._close(role, end, after, calls=bool(calls), answered=answered, says=says)
+        self._close(role, end, after, answered=answered, says=says)
         return end
 
-    def _close(self, role: str, end: End, after: str | None, *, calls: bool, answered: bool, says: bool) -> None:
+    def _close(self, role: str, end: End, after: str | None, *, answered: bool, says: bool) -> None:
         """End the turn, or leave it open where a tool's response or the rest of the answer follows."""
         if end == "call" and not self._launch:
             self._out.mark("<|tool_response>")
             return
         if self._current:
-            goes_on = role == "model" and after == "assistant" and (answered or not calls)
+            goes_on = role == "model" and after == "assistant"
             left_open = goes_on or (answered and not says and after is None)
         else:
             left_open = answered and not says

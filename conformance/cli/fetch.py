@@ -82,7 +82,7 @@ def _index(url: str | None, *, quiet: bool) -> Iterator[Index]:
         raise BadOption(f"--index-url: got {url!r}, expected a URL such as {DEFAULT_INDEX}")
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
-        task = bar.add_task("")
+        task = bar.add_task("", total=None)
 
         def progress(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=what)

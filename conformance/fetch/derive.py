@@ -14,11 +14,12 @@ def large_from_small(small: bytes, *, revision: str, large_then: bytes, small_th
 
     What comes out is a guess until its digest is checked.
     """
-    before, added = _added(small_then.splitlines(keepends=True), large_then.splitlines(keepends=True))
+    before, added = _added(small_then.splitlines(), large_then.splitlines())
     if revision == LAST:  # which writes the condition in another way
         added = [line.replace(_DROPPED, b"") for line in added]
+    before = b"\n" + before + b"\n"
     at = small.rindex(before) + len(before)
-    large = small[:at] + b"".join(added) + small[at:]
+    large = small[:at] + b"".join(line + b"\n" for line in added) + small[at:]
     if revision == LAST:
         large = large[:_EMPTY_LINE_AT] + b"\n" + large[_EMPTY_LINE_AT:]
     return large
@@ -26,6 +27,6 @@ def large_from_small(small: bytes, *, revision: str, large_then: bytes, small_th
 
 def _added(old: list[bytes], new: list[bytes]) -> tuple[bytes, list[bytes]]:
     """The one place where `new` has more lines: the line before it, and those lines."""
-    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    ((start, end),) = ((start, end) for what, _, _, start, end in changes if what == "insert")
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    ((start, end),) = ((start, end) for what, _, _, start, end in matcher.get_opcodes() if what != "equal")
     return new[start - 1], new[start:end]

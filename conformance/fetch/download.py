@@ -87,7 +87,9 @@ def opened(url: str, headers: Mapping[str, str], *, start: int = 0) -> Iterator[
 def _request(url: str, headers: Mapping[str, str]) -> Any:
     request = urllib.request.Request(url)
     for name, value in headers.items():
-        request.add_unredirected_header(name, value)  # a password is for this server only
+        # A password is for this server only; what else is asked for goes to where it sends us.
+        add = request.add_unredirected_header if name == "Authorization" else request.add_header
+        add(name, value)
     return urllib.request.urlopen(request, timeout=_TIMEOUT)
 
 

@@ -34,16 +34,11 @@ def there(name: str, path: Path, published: Published) -> Fetched | None:
 
 def keep(name: str, path: Path, published: Published, data: bytes, *, source: str, cure: str) -> Fetched:
     """Store what was published; FetchError, and nothing stored, for anything else."""
-    require(name, published, data, cure=cure)
+    if sha256(data) != published.sha256:
+        got = f"{len(data):,} bytes with sha256 {sha256(data)}"
+        raise FetchError(f"{name}: got {got}, expected {published.size:,} with {published.sha256}; {cure}")
     if kept := there(name, path, published):
         return kept
     damaged = path.exists()
     write_atomic(path, data)
     return Fetched(name=name, path=path, published=published, source=source, damaged=damaged)
-
-
-def require(name: str, published: Published, data: bytes, *, cure: str) -> None:
-    """FetchError for anything but what was published."""
-    if sha256(data) != published.sha256:
-        got = f"{len(data):,} bytes with sha256 {sha256(data)}"
-        raise FetchError(f"{name}: got {got}, expected {published.size:,} with {published.sha256}; {cure}")

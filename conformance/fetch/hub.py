@@ -17,5 +17,5 @@ def hub_file(repository: str, name: str) -> bytes:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, name)).read_bytes()
     except Exception as error:  # the client's errors have no class in common
-        said = str(error).partition("\n")[0] or type(error).__name__
+        said = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise FetchError(f"{repository}/{name}: {said}; take --from index, or --from PATH") from None

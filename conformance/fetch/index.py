@@ -42,6 +42,8 @@ class Index:
             download(url, path, package.published, self._progress, self._headers_for(url))
         if path not in self.used:
             self.used.append(path)
+        size = package.published.size
+        self._progress(size, size, f"unpacking {package.file}")
         return path
 
     def _locate(self, package: Package) -> str:

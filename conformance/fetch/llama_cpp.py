@@ -61,12 +61,10 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def _members(sdist: Path, names: set[str]) -> dict[str, bytes]:
-    """Members of a compressed archive in one pass, which ends at the last of them."""
+    """Members of a compressed archive, in one pass."""
     found = {}
     with tarfile.open(sdist, "r:gz") as archive:
         for member in archive:
             if member.name in names and (file := archive.extractfile(member)):
                 found[member.name] = file.read()
-            if len(found) == len(names):
-                break
     return found

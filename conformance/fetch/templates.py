@@ -9,7 +9,7 @@ from pathlib import Path
 from conformance.fetch import cache
 from conformance.fetch.derive import large_from_small
 from conformance.fetch.errors import FetchError
-from conformance.fetch.fetched import Fetched, keep, require, there
+from conformance.fetch.fetched import Fetched, keep, there
 from conformance.fetch.hub import hub_file
 from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
@@ -31,7 +31,7 @@ def templates_from_index(names: Sequence[str], index: Index) -> list[Fetched]:
     FetchError where a package cannot be had.
     """
     packages = _Packages(index)
-    return [_there(name) or _keep(name, packages.read(name), packages.source(name)) for name in names]
+    return [_keep(name, packages.read(name), packages.source(name)) for name in names]
 
 
 def templates_from_hub(names: Sequence[str]) -> list[Fetched]:
@@ -69,7 +69,7 @@ def templates_from_path(names: Sequence[str], path: Path) -> list[Fetched]:
 
 
 class _Packages:
-    """What the packages hold, or give; every text is verified before it is used."""
+    """What the verified packages hold, and what can be made of it."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -80,7 +80,6 @@ class _Packages:
         if name not in self._read:
             cached = cache.read_verified(cache.template_path(name), TEMPLATES[name])
             self._read |= self._unpack(name) if cached is None else {name: cached}
-        require(name, TEMPLATES[name], self._read[name], cure=_CURE)
         return self._read[name]
 
     def source(self, name: str) -> str:

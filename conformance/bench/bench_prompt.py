@@ -1,4 +1,4 @@
-"""mlx_impl's prompts: time to render a conversation of 100 turns, and Jinja's beside it where a template was fetched."""
+"""Prompts: time to render a conversation of 100 turns, by mlx_impl and by Jinja where a template was fetched."""
 
 from __future__ import annotations
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import gguf
 
 from conformance.fetch import cache
 from conformance.fetch.fetched import Fetched, keep
-from conformance.fetch.gguf_strings import read_strings
 from conformance.fetch.published import GGUF_MEMBER, LARGE_MEMBER, LLAMA_CPP, TEMPLATES, VECTORS
 
 _CURE = "report it: the package is the published one, its contents were misread"
@@ -29,12 +32,12 @@ class Sources:
         """Unpack a verified source distribution."""
         beside = Path(GGUF_MEMBER).parent
         members = _members(sdist, {GGUF_MEMBER, LARGE_MEMBER, *((beside / name).as_posix() for name in VECTORS)})
-        strings = read_strings(members[GGUF_MEMBER])
+        tokens, merges, template = _metadata(members[GGUF_MEMBER], "ggml.tokens", "ggml.merges", "chat_template")
         return cls(
-            tokens=strings["tokenizer.ggml.tokens"],
-            merges=[_pair(merge) for merge in strings["tokenizer.ggml.merges"]],
+            tokens=tokens,
+            merges=[_pair(merge) for merge in merges],
             templates={
-                "large@2026-04-02": strings["tokenizer.chat_template"][0].encode(),
+                "large@2026-04-02": template.encode(),
                 "large@2026-04-10": members[LARGE_MEMBER],
             },
             vectors={name: members[(beside / name).as_posix()] for name in VECTORS},
@@ -53,6 +56,15 @@ class Sources:
             keep(name, cache.template_path(name), TEMPLATES[name], data, source=LLAMA_CPP.file, cure=_CURE)
             for name, data in self.templates.items()
         ]
+
+
+def _metadata(vocabulary: bytes, *keys: str) -> list[Any]:
+    """Values of `tokenizer.<key>` in a GGUF file; its general reader takes some twenty seconds over the merges."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocabulary.gguf"
+        file.write_bytes(vocabulary)
+        fields = gguf.GGUFReader(file).fields
+        return [fields[f"tokenizer.{key}"].contents() for key in keys]
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from conformance.fetch import derive, published, tokenizer
@@ -130,44 +132,32 @@ TEMPLATES = {
 """Texts of our own in the places of the published ones; the fake empty line stands at byte 4."""
 
 
-def gguf(keys: Mapping[str, str | list[str] | int | list[int]]) -> bytes:
-    """A GGUF file, version 3, without tensors; whole numbers are written as int32."""
-
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value.encode())) + value.encode()
-
-    def one(value: str | int) -> bytes:
-        return text(value) if isinstance(value, str) else struct.pack("<i", value)
-
-    body = b""
-    for key, value in keys.items():
-        items = value if isinstance(value, list) else [value]
-        kind = 8 if isinstance(items[0], str) else 5
-        head = struct.pack("<IIQ", 9, kind, len(items)) if isinstance(value, list) else struct.pack("<I", kind)
-        body += text(key) + head + b"".join(map(one, items))
-    return struct.pack("<4sIQQ", b"GGUF", 3, 0, len(keys)) + body
-
-
 def sources() -> Sources:
     templates = {name: TEMPLATES[name].encode() for name in ("large@2026-04-02", "large@2026-04-10")}
     return Sources(tokens=TOKENS, merges=MERGES, templates=templates, vectors=VECTORS)
 
 
+def _vocabulary() -> bytes:
+    """A GGUF file without tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocabulary.gguf"
+        writer = gguf.GGUFWriter(file, "gemma4")
+        writer.add_token_list(TOKENS)
+        writer.add_token_types([1] * len(TOKENS))
+        writer.add_token_merges([" ".join(merge) for merge in MERGES])
+        writer.add_bos_token_id(2)
+        writer.add_chat_template(TEMPLATES["large@2026-04-02"])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        return file.read_bytes()
+
+
 def sdist() -> bytes:
     """A source distribution with the members that count, and one that does not."""
-    vocabulary = gguf(
-        {
-            "general.type": "model",
-            "tokenizer.ggml.tokens": TOKENS,
-            "tokenizer.ggml.token_type": [1] * len(TOKENS),
-            "tokenizer.ggml.merges": [" ".join(merge) for merge in MERGES],
-            "tokenizer.ggml.bos_token_id": 2,
-            "tokenizer.chat_template": TEMPLATES["large@2026-04-02"],
-        }
-    )
     members = {
         "llama_cpp_python-0.3.36/README.md": b"read me",
-        published.GGUF_MEMBER: vocabulary,
+        published.GGUF_MEMBER: _vocabulary(),
         published.LARGE_MEMBER: TEMPLATES["large@2026-04-10"].encode(),
         **{f"{published.GGUF_MEMBER.rpartition('/')[0]}/{name}": data for name, data in VECTORS.items()},
     }

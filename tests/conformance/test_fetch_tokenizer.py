@@ -9,13 +9,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import tokenizers
-from fetch_fakes import Server, everywhere, facts, gguf, publish, serving, sources
+from fetch_fakes import Server, everywhere, facts, publish, serving, sources
 from tokenizers import Tokenizer
 
 from conformance.fetch import cache, published, tokenizer
 from conformance.fetch.errors import FetchError
 from conformance.fetch.fetched import THERE, Fetched
-from conformance.fetch.gguf_strings import read_strings
 from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
 from reference.format import FixtureError, Fixtures
@@ -51,17 +50,6 @@ def written() -> set[str]:
 
 
 # the vocabulary
-
-
-def test_strings_of_a_gguf_file() -> None:
-    data = gguf({"a": "x", "n": 7, "b": ["é", "", "z"], "m": [1, 2, 3], "c": "last"})
-    assert read_strings(data) == {"a": ["x"], "b": ["é", "", "z"], "c": ["last"]}
-
-
-@pytest.mark.parametrize("data", [b"GGUF\1\0\0\0" + b"\0" * 16, b"GGML\3\0\0\0" + b"\0" * 16], ids=["version", "magic"])
-def test_what_is_no_gguf_file_of_today(data: bytes) -> None:
-    with pytest.raises(ValueError, match="expected GGUF version 2 or later"):
-        read_strings(data)
 
 
 # what is made of it

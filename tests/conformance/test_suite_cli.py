@@ -226,4 +226,8 @@ def test_the_installed_command_is_the_same() -> None:
 def test_the_fixtures_of_this_checkout_are_the_default(call: Call) -> None:
     code, out, _ = call("list", "--json")
     assert code == 0
-    assert len(json.loads(out)) == len(list((default_root() / "cases").rglob("case.json")))
+    listed = [row["id"] for row in json.loads(out)]
+    cases = list((default_root() / "cases").rglob("case.json"))
+    prompts = [path for part in ("chat", "text") for path in (default_root() / "prompts" / part).glob("*.json")]
+    assert len(listed) == len(set(listed)) == len(cases) + len(prompts)
+    assert {"prompt/chat/user-plain", "prompt/text/digits"} < set(listed)

@@ -24,9 +24,10 @@ from conformance.fetch.cache import tokenizer_path
 from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
-from conformance.prompts.judge import PromptJudge
+from conformance.prompts.judge import PromptJudge, PromptVerdict
 from conformance.question import again
 from reference.format import FixtureError, Fixtures, default_root
+from reference.format.prompts import is_on_prompts
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 
@@ -75,8 +76,8 @@ class Run:
         self.judge = Judge(self.fixtures, adapter, self.profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
         self.asked = [case_id for case_id in matching if self.judge.asks(case_id)]
-        self.asked_prompts = [question for question in questions if _matches(question, self.pattern)]
-        if not self.asked and not self.asked_prompts:
+        self.asked += [question for question in questions if _matches(question, self.pattern)]
+        if not self.asked:
             raise FixtureError(
                 "--cases",
                 got=f"{self.pattern!r}, which matches no case that is asked in profile {self.profile}",
@@ -84,8 +85,10 @@ class Run:
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
 
-    def judged(self, case_id: str) -> CaseVerdict:
-        """The verdict on one case."""
+    def judged(self, case_id: str) -> CaseVerdict | PromptVerdict:
+        """The verdict on one case, or on one question on prompts."""
+        if is_on_prompts(case_id):
+            return self.prompt_judge.judge(case_id)
         return self.judge.judge(case_id, self.tokens)
 
     def start_report(self) -> None:
@@ -204,8 +207,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case_id" in metafunc.fixturenames:
         ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
         metafunc.parametrize("case_id", ids)
-    if "prompt_question" in metafunc.fixturenames:
-        metafunc.parametrize("prompt_question", metafunc.config.stash[_RUN].asked_prompts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -215,68 +216,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_empty(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and not all(isinstance(value, str) for value in callspec.params.values())
+    return callspec is not None and not isinstance(callspec.params.get("case_id", ""), str)
 
 
 @pytest.fixture
 def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Judge a case: pass, skip with the implementation's reason, or fail with the first divergence."""
+    """Judge a case or a question on prompts: pass, skip with the reason, or fail with the first divergence."""
     run = request.config.stash[_RUN]
 
     def judge(case_id: str) -> None:
-        with _fixture_errors(request):
-            verdict = run.judged(case_id)
         expected = run.known.reason(run.profile, case_id)
+        try:
+            verdict = run.judged(case_id)
+        except FixtureError as error:
+            request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
+            pytest.fail(str(error), pytrace=False)
         if run.report is not None:
-            _note(request, report_file.case_line(run.report, verdict, expected))
-        _settle(run, case_id, verdict.outcome, verdict.note, lambda: describe(verdict, run.reproduce(case_id)))
+            line = report_file.case_line(run.report, verdict, expected)
+            request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
+        if verdict.outcome in ("skip", "undecidable", "advice"):
+            pytest.skip(verdict.note)
+        elif verdict.outcome == "pass":
+            if expected is not None:
+                pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
+        elif expected is not None and run.known.explains(run.profile, case_id, verdict.outcome):
+            pytest.xfail(expected)
+        else:
+            pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)
 
     return judge
-
-
-@pytest.fixture
-def writes_prompt(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Judge the prompts of a conversation, or the ids of texts: pass, skip with the reason, or fail with the byte."""
-    run = request.config.stash[_RUN]
-
-    def judge(question: str) -> None:
-        with _fixture_errors(request):
-            verdict = run.prompt_judge.judge(question)
-        expected = run.known.reason(run.profile, question)
-        if run.report is not None:
-            _note(request, report_file.prompt_line(verdict, expected))
-        reproduce = f"reproduce: {run.reproduce(question)}"
-        _settle(run, question, verdict.outcome, verdict.note, lambda: f"{question}: {verdict.note}\n{reproduce}")
-
-    return judge
-
-
-@contextmanager
-def _fixture_errors(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A faulty fixture fails the test, and ends the run where its report is read."""
-    try:
-        yield
-    except FixtureError as error:
-        request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
-        pytest.fail(str(error), pytrace=False)
-
-
-def _note(request: pytest.FixtureRequest, line: report_file.CaseLine) -> None:
-    request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
-
-
-def _settle(run: Run, question: str, outcome: str, note: str, description: Callable[[], str]) -> None:
-    """What pytest is told of a verdict, in the light of the known failures."""
-    expected = run.known.reason(run.profile, question)
-    if outcome in ("skip", "undecidable", "advice"):
-        pytest.skip(note)
-    elif outcome == "pass":
-        if expected is not None:
-            pytest.fail(f"{question} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
-    elif expected is not None and run.known.explains(run.profile, question, outcome):
-        pytest.xfail(expected)
-    else:
-        pytest.fail(description(), pytrace=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from conformance.compare import TapVerdict
 from conformance.examine import CaseVerdict
+from conformance.prompts.judge import PromptVerdict
 
 _BEFORE, _AFTER = 4, 8
 
 
-def describe(verdict: CaseVerdict, reproduce: str) -> str:
-    """Several lines on a case that failed; `reproduce` is the command that shows it again."""
+def describe(verdict: CaseVerdict | PromptVerdict, reproduce: str) -> str:
+    """Several lines on a case or prompt that failed; `reproduce` is the command that shows it again."""
+    if isinstance(verdict, PromptVerdict):
+        return f"{verdict.question}: {verdict.note}\nreproduce: {reproduce}"
     case = verdict.case
     lines = [f"{case.id}: {case.purpose}"]
     first = verdict.first_divergence

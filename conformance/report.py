@@ -68,10 +68,6 @@ class CaseLine(_Line):
     taps: list[TapLine] = []
     answer: str | None = None
 
-    @property
-    def is_on_prompts(self) -> bool:
-        return self.case.startswith("prompt/")
-
 
 def digest(fixtures: Fixtures) -> str:
     """What names the fixtures that a verdict on tensors rests on: the SHA-256 of their lines in SHA256SUMS."""
@@ -103,8 +99,10 @@ def append(directory: Path, line: CaseLine) -> None:
         file.write(line.model_dump_json(exclude_defaults=True) + "\n")
 
 
-def case_line(directory: Path, verdict: CaseVerdict, expected: str | None) -> CaseLine:
+def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> CaseLine:
     """A verdict as a line; the answer of a case that failed is written beside the report."""
+    if isinstance(verdict, PromptVerdict):
+        return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
     first = verdict.first_divergence
     answer = None
     if verdict.outcome == "fail" and verdict.answer:
@@ -125,11 +123,6 @@ def case_line(directory: Path, verdict: CaseVerdict, expected: str | None) -> Ca
         ],
         answer=answer,
     )
-
-
-def prompt_line(verdict: PromptVerdict, expected: str | None) -> CaseLine:
-    """A verdict on prompts as a line."""
-    return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
 
 
 def _writable(answer: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+CASES = ("prompt/*",)
 
-def test_prompt(prompt_question: str, writes_prompt: Callable[[str], None]) -> None:
-    writes_prompt(prompt_question)
+
+def test_prompts(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

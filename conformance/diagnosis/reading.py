@@ -12,6 +12,7 @@ from conformance.examine import CaseVerdict, Examiner
 from conformance.question import Question
 from conformance.report import CaseLine, RunLine
 from reference.format import FixtureError, Fixtures, tensors
+from reference.format.prompts import is_on_prompts
 
 
 def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
@@ -26,14 +27,14 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    told = (line for line in lines.values() if line.expected is None and not line.is_on_prompts)
+    told = (line for line in lines.values() if line.expected is None and not is_on_prompts(line.case))
     return run, [_verdict(fixtures, examiner, directory, line) for line in told]
 
 
 def wrong_prompts(path: Path) -> list[CaseLine]:
     """The lines of a report on prompts that are wrong and not known to be."""
     _, lines = report.read(path)
-    wrong = (line for line in lines.values() if line.is_on_prompts and line.outcome in ("fail", "error"))
+    wrong = (line for line in lines.values() if is_on_prompts(line.case) and line.outcome in ("fail", "error"))
     return [line for line in wrong if line.expected is None]
 
 

@@ -119,6 +119,11 @@ class PromptFacts(Document):
     command: str
 
 
+def is_on_prompts(case_id: str) -> bool:
+    """Whether a case's id is that of a conversation, of texts, or of a question on them."""
+    return case_id.startswith("prompt/")
+
+
 _Doc = TypeVar("_Doc", Conversation, Texts)
 
 

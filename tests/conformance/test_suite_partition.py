@@ -11,7 +11,7 @@ from suite_runs import ROOT
 from reference.format import Fixtures
 
 MODULES = sorted(path.stem for path in (ROOT / "conformance").glob("test_*.py"))
-IDS = Fixtures().case_ids
+IDS = Fixtures().case_ids + Fixtures().prompts.ids
 
 
 def globs(module: str) -> tuple[str, ...]:

@@ -8,8 +8,11 @@ class MlxImplError(Exception):
 
 
 def shown(value: object) -> str:
-    """`repr(value)` cut to a length that fits one line."""
-    text = repr(value)  # repr escapes line breaks, so that a hostile value cannot make a second line
+    """`repr(value)` cut to a length that fits one line; the type where a value cannot be printed."""
+    try:
+        text = repr(value)  # repr escapes line breaks, so that a hostile value cannot make a second line
+    except Exception:  # an int of thousands of digits, lists without end, somebody's class
+        text = f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 

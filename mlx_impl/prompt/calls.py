@@ -8,9 +8,10 @@ from typing import Any
 from mlx_impl.errors import shown
 from mlx_impl.prompt.content import media_token, text_of
 from mlx_impl.prompt.output import Output
+from mlx_impl.prompt.plain import bad
 from mlx_impl.prompt.template import TOOL_MEDIA, TURN_CLOSING, Template
 from mlx_impl.prompt.tools import MISSING, field, null_of
-from mlx_impl.prompt.values import bad, sorted_items, write_value
+from mlx_impl.prompt.values import sorted_items, write_value
 
 
 class Calls:
@@ -33,8 +34,8 @@ class Calls:
         out.mark("<|tool_call>call:")
         out.say(_name(field(function, "name"), where))
         out.mark("{")
-        if isinstance(arguments, Mapping):
-            self._write_fields(arguments, f"{where}.arguments")
+        if isinstance(arguments, dict):
+            self._write_fields(arguments)
         elif self._current and arguments is not None:
             got = "none" if arguments is MISSING else shown(arguments)
             raise bad(f"{where}.arguments", got, "an object (or null): parse a JSON string first")
@@ -47,22 +48,20 @@ class Calls:
         name, body = field(response, "name"), field(response, "response")
         if name is MISSING or (self._current and not name):
             name = "unknown"
-        self._write_response(_name(name, where), [] if body is MISSING else body, f"{where}.response")
+        self._write_response(_name(name, where), [] if body is MISSING else body)
 
-    def write_tool_message(self, message: Mapping[str, Any], calls: Sequence[object], where: str) -> None:
-        """Write a message of role tool, which answers the call that has its `tool_call_id`."""
+    def write_tool_message(self, message: Mapping[str, Any], called: Mapping[object, object], where: str) -> None:
+        """Write a message of role tool; `called` has the name of the call that has its `tool_call_id`."""
         name = message.get("name")
         if self._current and not name:
             name = "unknown"
-        for call in calls:  # the last one wins; without any ids, that is the last call
-            if isinstance(call, Mapping) and call.get("id") == message.get("tool_call_id"):
-                name = field(field(call, "function"), "name")
+        name = called.get(_key(message.get("tool_call_id")), name)
         name = _name(name, where)
         where, body = f"{where}.content", message.get("content")
-        if isinstance(body, Mapping):
+        if isinstance(body, dict):
             raise bad(where, shown(body), "a string or a list of parts: write an object as JSON")
-        if not isinstance(body, list | tuple):
-            self._write_response(name, body, where)
+        if not isinstance(body, list):
+            self._write_response(name, body)
             return
         text, media = [], []
         for number, part in enumerate(body):
@@ -74,26 +73,37 @@ class Calls:
                 raise bad(at, shown(part), f"text alone: {self._template.name} drops other parts of a tool's answer")
             else:
                 media.append(media_token(part, self._template, at))
-        self._write_response(name, "".join(text), where)
+        self._write_response(name, "".join(text))
         for token in media:
             self._out.mark(token)
 
-    def _write_response(self, name: str, body: object, where: str) -> None:
+    def _write_response(self, name: str, body: object) -> None:
         """`<|tool_response>response:NAME{key:value,...}<tool_response|>`; what is no object stands at `value`."""
         out = self._out
         out.mark("<|tool_response>response:")
         out.say(name)
         out.mark("{")
-        self._write_fields(body if isinstance(body, Mapping) else {"value": body}, where)
+        self._write_fields(body if isinstance(body, dict) else {"value": body})
         out.mark("}<tool_response|>")
 
-    def _write_fields(self, fields: Mapping[Any, Any], where: str) -> None:
-        for index, (key, value) in enumerate(sorted_items(fields, where)):
+    def _write_fields(self, fields: Mapping[str, Any]) -> None:
+        for index, (key, value) in enumerate(sorted_items(fields)):
             if index:
                 self._out.mark(",")
             self._out.say(key)
             self._out.mark(":")
-            write_value(self._out, value, f"{where}.{key}", null=self._null, quote_keys=False)
+            write_value(self._out, value, null=self._null, quote_keys=False)
+
+
+def names_by_id(calls: Sequence[object]) -> dict[object, object]:
+    """The names of the calls by their ids: of equal ids, and of calls that have none, the last."""
+    known = (call for call in calls if isinstance(call, dict))
+    return {_key(call.get("id")): field(field(call, "function"), "name") for call in known}
+
+
+def _key(call_id: object) -> object:
+    """An id as the key of a dict, in which 1 is 1.0 as it is for the templates."""
+    return repr(call_id) if isinstance(call_id, list | dict) else call_id
 
 
 def _name(name: object, where: str) -> str:

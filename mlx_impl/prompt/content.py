@@ -7,8 +7,8 @@ from typing import Any
 
 from mlx_impl.errors import shown
 from mlx_impl.prompt.output import Output
+from mlx_impl.prompt.plain import bad
 from mlx_impl.prompt.template import LAUNCH, SYSTEM_PARTS, TURN_CLOSING, Template
-from mlx_impl.prompt.values import bad
 
 _MEDIA = {"image": "<|image|>", "audio": "<|audio|>", "video": "<|video|>"}
 _ALIASES = {"image_url": "image", "input_audio": "audio"}
@@ -24,7 +24,7 @@ def write_content(
     if isinstance(content, str):
         out.say(spoken := _without_thoughts(content) if of_model else content.strip())
         return False, bool(spoken if template.since(SYSTEM_PARTS) else content)
-    if not isinstance(content, list | tuple):
+    if not isinstance(content, list):
         raise bad(where, shown(content), "a string or a list of parts")
     media = said = False
     for number, part in enumerate(content):
@@ -49,7 +49,7 @@ def write_system(out: Output, template: Template, content: object, where: str) -
         return
     if isinstance(content, str):
         out.say(content.strip())
-    elif not isinstance(content, list | tuple):
+    elif not isinstance(content, list):
         raise bad(where, shown(content), "a string or a list of text parts")
     elif not template.since(SYSTEM_PARTS):
         out.say(str(content))
@@ -72,7 +72,7 @@ def texts(parts: Sequence[object], where: str) -> list[str]:
 
 def text_of(part: object, where: str) -> str | None:
     """The text of a text part, None for a part of another type; MlxImplError for what is no part."""
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         raise bad(where, shown(part), "a part such as {'type': 'text', 'text': ...}")
     if part.get("type") != "text":
         return None
@@ -84,7 +84,7 @@ def text_of(part: object, where: str) -> str | None:
 
 def media_token(part: object, template: Template, where: str) -> str:
     """The placeholder of an image, audio or video part."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = part.get("type") if isinstance(part, dict) else None
     if template.since(TURN_CLOSING) and isinstance(kind, str):
         kind = _ALIASES.get(kind, kind)
     if not isinstance(kind, str) or kind not in _MEDIA:

@@ -8,12 +8,11 @@ from typing import Any
 from mlx_impl.errors import problem, shown
 from mlx_impl.prompt.content import write_system
 from mlx_impl.prompt.output import POLICIES, OnControlTokens, Output
+from mlx_impl.prompt.plain import bad, plain_messages, plain_tools
 from mlx_impl.prompt.template import LAUNCH, TURN_CLOSING, Template
 from mlx_impl.prompt.tools import Declarations
 from mlx_impl.prompt.turns import Message, Turns
-from mlx_impl.prompt.values import bad
 
-ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 _EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
 
 
@@ -40,39 +39,34 @@ def render(
         raise problem(
             "on_control_tokens", got=shown(on_control_tokens), expected=" or ".join(POLICIES), cure="choose one"
         )
-    if not (enable_thinking is None or isinstance(enable_thinking, bool)):
-        raise problem("enable_thinking", got=shown(enable_thinking), expected="True, False or None", cure="choose one")
-    thinking = bool(enable_thinking)
-    spoken = _checked(messages)
+    _require_bool("add_generation_prompt", add_generation_prompt)
+    _require_bool("preserve_thinking", preserve_thinking)
+    if enable_thinking is not None:
+        _require_bool("enable_thinking", enable_thinking)
+    try:
+        out = _written(messages, template, tools, bool(enable_thinking), add_generation_prompt, preserve_thinking)
+    except RecursionError:
+        raise bad("the conversation", "values nested deeper than the stack has room for", "flatter ones") from None
+    return out.text(on_control_tokens)
+
+
+def _written(
+    messages: object, template: Template, tools: object, thinking: bool, generation_prompt: bool, preserve: bool
+) -> Output:
+    spoken, declared = plain_messages(messages), plain_tools(tools)
     out = Output()
     out.mark("<bos>")
     headed = spoken[0]["role"] in ("system", "developer")
-    _write_system_turn(out, template, spoken[0] if headed else None, _listed(tools), thinking)
-    turns = Turns(out, template, preserve_thinking=preserve_thinking)
-    end = turns.write(spoken[headed:], first=int(headed))
-    if add_generation_prompt:
+    _write_system_turn(out, template, spoken[0] if headed else None, declared, thinking)
+    end = Turns(out, template, preserve_thinking=preserve).write(spoken[headed:], first=int(headed))
+    if generation_prompt:
         _write_generation_prompt(out, template, end, thinking)
-    text = out.text(on_control_tokens)
-    _require_utf8(text)
-    return text
+    return out
 
 
-def _checked(messages: object) -> Sequence[Message]:
-    """The messages; MlxImplError unless each is an object with a role that the format knows."""
-    if not isinstance(messages, list | tuple) or not messages:
-        raise bad("messages", shown(messages), "a list of at least one message")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise bad(f"messages[{index}]", shown(message), "an object with role and content")
-        if message.get("role") not in ROLES:
-            raise bad(f"messages[{index}].role", shown(message.get("role")), f"one of {', '.join(ROLES)}")
-    return messages
-
-
-def _listed(tools: object) -> Sequence[object]:
-    if tools is not None and not isinstance(tools, list | tuple):
-        raise bad("tools", shown(tools), "a list")
-    return tools or ()
+def _require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise problem(name, got=shown(value), expected="True or False", cure="choose one")
 
 
 def _write_system_turn(
@@ -107,13 +101,3 @@ def _write_generation_prompt(out: Output, template: Template, end: str, thinking
         out.mark(_EMPTY_THOUGHT)
     elif template.since(TURN_CLOSING) and end == "response" and thinking:
         out.mark("<|channel>thought\n")
-
-
-def _require_utf8(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        around = text[max(0, error.start - 20) : error.start + 20]
-        raise bad(
-            "the conversation", f"the lone surrogate {shown(text[error.start])} in {shown(around)}", "Unicode text"
-        ) from None

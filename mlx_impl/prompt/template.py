@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from mlx_impl.errors import problem, shown
+from mlx_impl.errors import MlxImplError, problem, shown
 
 Size = Literal["small", "large"]
 
@@ -29,6 +29,11 @@ class Template:
     size: Size
     revision: str
 
+    def __post_init__(self) -> None:
+        """MlxImplError unless this template was published."""
+        if self.name not in TEMPLATES:
+            raise _unknown(self.name)
+
     @classmethod
     def parse(cls, name: str) -> Self:
         """The template called `small@2026-07-09`, or the current one of `small`; MlxImplError when there is none."""
@@ -36,7 +41,7 @@ class Template:
         for known, revisions in REVISIONS.items():
             if size == known and (revision in revisions or not at):
                 return cls(size=known, revision=revision or revisions[-1])
-        raise problem("template", got=shown(name), expected=f"one of {', '.join(TEMPLATES)}", cure="name one of them")
+        raise _unknown(name)
 
     @property
     def name(self) -> str:
@@ -49,3 +54,7 @@ class Template:
 
 TEMPLATES = tuple(f"{size}@{revision}" for size, revisions in REVISIONS.items() for revision in revisions)
 """The names of all templates, oldest first within a size class."""
+
+
+def _unknown(name: object) -> MlxImplError:
+    return problem("template", got=shown(name), expected=f"one of {', '.join(TEMPLATES)}", cure="name one of them")

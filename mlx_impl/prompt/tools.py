@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from mlx_impl.errors import shown
 from mlx_impl.prompt.output import Output
+from mlx_impl.prompt.plain import bad, inside
 from mlx_impl.prompt.template import LAUNCH, SYSTEM_PARTS, TURN_CLOSING, Template
-from mlx_impl.prompt.values import DEEPEST, bad, sorted_items, too_deep, write_string, write_value
+from mlx_impl.prompt.values import sorted_items, write_string, write_value
 
 MISSING: Final = object()
 _SCHEMA_KEYS = ("description", "type", "properties", "required", "nullable")
@@ -16,7 +17,7 @@ _SCHEMA_KEYS = ("description", "type", "properties", "required", "nullable")
 
 def field(value: object, key: str) -> Any:
     """`value[key]`, or MISSING where there is none: what is no mapping has no fields."""
-    return value.get(key, MISSING) if isinstance(value, Mapping) else MISSING
+    return value.get(key, MISSING) if isinstance(value, dict) else MISSING
 
 
 def given(value: object) -> bool:
@@ -24,16 +25,9 @@ def given(value: object) -> bool:
     return value is not MISSING and bool(value)
 
 
-def plain(value: object, where: str) -> str:
+def printed(value: object) -> str:
     """A value printed outside any quotes: "" where there is none, else as Python prints it."""
-    if value is MISSING:
-        return ""
-    if value is None or isinstance(value, str | bool | int | float | list | tuple | Mapping):
-        try:
-            return str(value)
-        except (ValueError, RecursionError):  # an int of thousands of digits, lists without end
-            raise bad(where, "a value that cannot be printed", "a shorter or flatter one") from None
-    raise bad(where, shown(value), "a JSON value")
+    return "" if value is MISSING else str(value)
 
 
 class Declarations:
@@ -52,7 +46,7 @@ class Declarations:
         """
         out, where = self._out, f"{where}.function"
         function = field(tool, "function")
-        if not isinstance(function, Mapping):
+        if not isinstance(function, dict):
             raise bad(where, "none" if function is MISSING else shown(function), "an object with name and parameters")
         name = field(function, "name")
         if not isinstance(name, str):
@@ -60,13 +54,13 @@ class Declarations:
         out.mark("declaration:")
         out.say(name)
         out.mark("{description:")
-        write_string(out, plain(field(function, "description"), f"{where}.description"))
+        write_string(out, printed(field(function, "description")))
         parameters = field(function, "parameters")
         if given(parameters):
             self._write_parameters(parameters, f"{where}.parameters")
         response = field(function, "response")
         if response is not MISSING:
-            self._write_response(response, f"{where}.response")
+            self._write_response(response)
         out.mark("}")
 
     def _write_parameters(self, parameters: object, where: str) -> None:
@@ -75,43 +69,39 @@ class Declarations:
         properties, required, kind = (field(parameters, key) for key in ("properties", "required", "type"))
         if given(properties):
             out.mark("properties:{")
-            self._write_properties(properties, f"{where}.properties", depth=0)
+            self._write_properties(properties, f"{where}.properties")
             out.mark("},")
         if given(required):
             self._write_names("required:[", required, f"{where}.required")
             out.mark(",")
         if given(kind):
-            self._write_type(kind, f"{where}.type")
+            self._write_type(kind)
             out.mark("}")
 
-    def _write_response(self, response: object, where: str) -> None:
+    def _write_response(self, response: object) -> None:
         out = self._out
         out.mark(",response:{")
         description = field(response, "description")
         if given(description):
             out.mark("description:")
-            write_string(out, plain(description, f"{where}.description"))
+            write_string(out, printed(description))
             out.mark(",")
         kind = field(response, "type")
-        if plain(kind, f"{where}.type").upper() == "OBJECT":
-            self._write_type(kind, f"{where}.type")
+        if printed(kind).upper() == "OBJECT":
+            self._write_type(kind)
             out.mark("}")
 
-    def _write_properties(
-        self, properties: object, where: str, *, depth: int, of_an_object_without: bool = False
-    ) -> None:
+    def _write_properties(self, properties: object, where: str, *, of_an_object_without: bool = False) -> None:
         """Write `name:{...}` of every property.
 
         An object without `properties` is written as if its own keys were some, all but the keys of JSON Schema.
         Before 2026-04-28 these are left out everywhere, even where a parameter bears the name.
         """
-        if not isinstance(properties, Mapping):
+        if not isinstance(properties, dict):
             raise bad(where, shown(properties), "an object")
-        if depth > DEEPEST:
-            raise too_deep(where)
         hidden = _SCHEMA_KEYS if of_an_object_without or not self._keeps_reserved_names else ()
         first = True
-        for name, schema in sorted_items(properties, where):
+        for name, schema in sorted_items(properties):
             if name in hidden:
                 continue
             if not first:
@@ -119,40 +109,38 @@ class Declarations:
             first = False
             self._out.say(name)
             self._out.mark(":{")
-            self._write_schema(schema, f"{where}.{name}", depth)
+            self._write_schema(schema, inside(where, name))
             self._out.mark("}")
 
-    def _write_schema(self, schema: object, where: str, depth: int) -> None:
+    def _write_schema(self, schema: object, where: str) -> None:
         """Write the fields of one property: description, then those of its type, then the type."""
         out, fields = self._out, _Fields(self._out)
         description, enum, items = (field(schema, key) for key in ("description", "enum", "items"))
-        kind = plain(field(schema, "type"), f"{where}.type").upper()
+        kind = printed(field(schema, "type")).upper()
         if given(description):
             fields.begin("description:")
-            write_string(out, plain(description, f"{where}.description"))
+            write_string(out, printed(description))
         if self._launch and given(field(schema, "nullable")):
             fields.begin("nullable:true")
         if kind == "STRING" and given(enum):
             fields.begin("enum:")
-            write_value(out, enum, f"{where}.enum", null=self._null, quote_keys=True)
-        elif kind == "ARRAY" and isinstance(items, Mapping) and items:
+            write_value(out, enum, null=self._null, quote_keys=True)
+        elif kind == "ARRAY" and isinstance(items, dict) and items:
             self._begin_part(fields, "items:{")
-            self._write_items(items, f"{where}.items", depth)
+            self._write_items(items, f"{where}.items")
             out.mark("}")
         if not self._launch and given(field(schema, "nullable")):
             fields.begin("nullable:true")
         if kind == "OBJECT":
-            self._write_object(schema, fields, where, depth)
+            self._write_object(schema, fields, where)
         fields.begin("")
-        self._write_type(field(schema, "type"), f"{where}.type")
+        self._write_type(field(schema, "type"))
 
-    def _write_object(self, schema: object, fields: _Fields, where: str, depth: int) -> None:
+    def _write_object(self, schema: object, fields: _Fields, where: str) -> None:
         properties, required = field(schema, "properties"), field(schema, "required")
-        own = isinstance(properties, Mapping)
+        own = isinstance(properties, dict)
         self._begin_part(fields, "properties:{")
-        self._write_properties(
-            properties if own else schema, f"{where}.properties", depth=depth + 1, of_an_object_without=not own
-        )
+        self._write_properties(properties if own else schema, f"{where}.properties", of_an_object_without=not own)
         self._out.mark("}")
         if given(required):
             self._begin_part(fields, "")
@@ -165,40 +153,40 @@ class Declarations:
         else:
             fields.begin(label)
 
-    def _write_items(self, items: Mapping[Any, Any], where: str, depth: int) -> None:
+    def _write_items(self, items: dict[str, Any], where: str) -> None:
         """Write the schema of an array's items, every key in order."""
         out, fields = self._out, _Fields(self._out)
-        for key, value in sorted_items(items, where):
+        for key, value in sorted_items(items):
             if value is None:
                 continue
-            at = f"{where}.{key}"
+            at = inside(where, key)
             fields.begin("")
             if key == "properties":
                 out.mark("properties:{")
-                if isinstance(value, Mapping):
-                    self._write_properties(value, at, depth=depth + 1)
+                if isinstance(value, dict):
+                    self._write_properties(value, at)
                 out.mark("}")
             elif key == "required":
                 self._write_names("required:[", value, at)
             elif key == "type":
-                upper = value.upper() if isinstance(value, str) else [plain(k, at).upper() for k in _members(value, at)]
+                upper = value.upper() if isinstance(value, str) else [printed(k).upper() for k in _members(value, at)]
                 out.mark("type:")
-                write_value(out, upper, at, null=self._null, quote_keys=True)
+                write_value(out, upper, null=self._null, quote_keys=True)
             else:
                 out.say(key)
                 out.mark(":")
-                write_value(out, value, at, null=self._null, quote_keys=True)
+                write_value(out, value, null=self._null, quote_keys=True)
 
-    def _write_type(self, kind: object, where: str) -> None:
+    def _write_type(self, kind: object) -> None:
         self._out.mark("type:")
-        write_string(self._out, plain(kind, where).upper())
+        write_string(self._out, printed(kind).upper())
 
     def _write_names(self, label: str, names: object, where: str) -> None:
         self._out.mark(label)
         for index, name in enumerate(_members(names, where)):
             if index:
                 self._out.mark(",")
-            write_string(self._out, plain(name, where))
+            write_string(self._out, printed(name))
         self._out.mark("]")
 
 
@@ -221,6 +209,6 @@ def null_of(template: Template) -> str:
 
 def _members(value: object, where: str) -> Iterable[object]:
     """What a list holds; of a string its characters and of an object its keys, as the templates take them."""
-    if isinstance(value, list | tuple | str | Mapping):
+    if isinstance(value, list | str | dict):
         return value
     raise bad(where, shown(value), "a list")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mlx_impl.errors import shown
-from mlx_impl.prompt.calls import Calls
+from mlx_impl.prompt.calls import Calls, names_by_id
 from mlx_impl.prompt.content import write_content
 from mlx_impl.prompt.output import Output
+from mlx_impl.prompt.plain import bad
 from mlx_impl.prompt.template import LAUNCH, TURN_CLOSING, Template
-from mlx_impl.prompt.values import bad
 
 Message = Mapping[str, Any]
 End = Literal["", "call", "response", "media"]
@@ -75,8 +75,9 @@ class Turns:
             self._calls.write_native(response, f"{where}.tool_responses[{number}]")
         if answers and (responses or not calls):
             raise _no_call(f"messages[{index + 1}]")
+        called = names_by_id(calls) if answers else {}
         for number, answer in enumerate(answers, start=index + 1):
-            self._calls.write_tool_message(answer, calls, f"messages[{number}]")
+            self._calls.write_tool_message(answer, called, f"messages[{number}]")
         answered = bool(responses or answers)
         if answered:
             end = "response"
@@ -114,8 +115,8 @@ class Turns:
 
 
 def _list_in(message: Message, key: str, where: str) -> Sequence[object]:
-    value = message.get(key) or ()
-    if not isinstance(value, list | tuple):
+    value = message.get(key) or []
+    if not isinstance(value, list):
         raise bad(f"{where}.{key}", shown(value), "a list")
     return value
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
+import time
+from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from conversations import ANYTHING, TEXTS, TIDY_CONVERSATIONS, TIDY_TOOLS
 from hypothesis import example, given, settings
@@ -131,7 +137,7 @@ REFUSED = {
     ),
     "lone surrogate": (
         [{"role": "user", "content": "a\ud800b"}],
-        "the conversation: got the lone surrogate '\\ud800' in",
+        "messages[0].content: got the lone surrogate '\\ud800' in 'a\\ud800b'; expected text that UTF-8 can hold",
     ),
 }
 
@@ -184,10 +190,13 @@ def test_values_nested_without_end_are_refused() -> None:
     for _ in range(2000):
         deep, schema = [deep], {"type": "object", "properties": {"a": schema}}
     call = {"function": {"name": "f", "arguments": {"a": deep}}}
-    assert "values nested deeper than 100" in refusal([{**CALLS, "tool_calls": [call]}])
-    assert "values nested deeper than 100" in refusal([USER], tools=[{"function": {"name": "f", "parameters": schema}}])
+    assert "values nested deeper than 104" in refusal([{**CALLS, "tool_calls": [call]}])
+    assert "values nested deeper than 104" in refusal([USER], tools=[{"function": {"name": "f", "parameters": schema}}])
     described = {"function": {"name": "f", "description": deep}}
-    assert "a value that cannot be printed" in refusal([USER], tools=[described])
+    assert "values nested deeper than 104" in refusal([USER], tools=[described])
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "values nested deeper than 104" in refusal([{**CALLS, "tool_calls": endless}])
 
 
 def test_an_int_that_python_does_not_print_is_refused() -> None:
@@ -195,7 +204,120 @@ def test_an_int_that_python_does_not_print_is_refused() -> None:
     assert "an int of thousands of digits" in refusal([{**CALLS, "tool_calls": [call]}])
 
 
-@pytest.mark.parametrize("option", ["enable_thinking", "on_control_tokens"])
+def test_a_stack_that_is_nearly_full_is_an_error_and_no_crash() -> None:
+    deep: Any = "x"
+    for _ in range(90):
+        deep = [deep]
+    messages = [USER, {**CALLS, "tool_calls": [{"function": {"name": "f", "arguments": {"a": deep}}}]}]
+
+    def at_depth(frames: int) -> str:
+        return at_depth(frames - 1) if frames else text_of(messages, "small")
+
+    assert at_depth(1).startswith("<bos>")
+    room = sys.getrecursionlimit() - len(inspect.stack())
+    assert at_depth(room - 120) == ""
+
+
+class Role(str, Enum):  # noqa: UP042 (how many clients type roles and schemas)
+    """A string that prints as something else."""
+
+    USER = "user"
+    STRING = "string"
+    OBJECT = "object"
+
+
+class Half(float, Enum):
+    HALF = 0.5
+
+
+class Liar(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "<|turn>"
+
+    def strip(self, *_: Any) -> str:
+        return "<|turn>"
+
+
+class LyingInt(int):
+    def __str__(self) -> str:
+        return "<|turn>"
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_subclasses_of_plain_types_are_what_they_hold(template: str) -> None:
+    def ask(user: Any, string: Any, kind: Any, half: Any, text: Any, seven: Any) -> str:
+        schema = {"type": kind, "description": text, "required": [string], "properties": {text: {"type": string}}}
+        call = {"id": "c", "function": {"name": string, "arguments": {"half": half, "seven": seven}}}
+        messages = [{"role": user, "content": text}, {"role": "assistant", "content": text, "tool_calls": [call]}]
+        tools = [{"type": "function", "function": {"name": text, "description": text, "parameters": schema}}]
+        return render(messages, template, tools=tools)
+
+    plain = ask("user", "string", "object", 0.5, " hi ", 7)
+    assert ask(Role.USER, Role.STRING, Role.OBJECT, Half.HALF, Liar(" hi "), LyingInt(7)) == plain
+    assert "Role" not in plain
+
+
+def test_a_mapping_is_an_object() -> None:
+    call = MappingProxyType({"function": MappingProxyType({"name": "f", "arguments": MappingProxyType({"a": (1, 2)})})})
+    messages = [MappingProxyType(USER), MappingProxyType({"role": "assistant", "tool_calls": (call,)})]
+    assert "call:f{a:[1,2]}" in render(messages, "small")
+
+
+class Unreadable(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": 10**5000}],
+        [{"role": "user", "content": 10**5000}],
+        [{"role": "user", "content": Unprintable()}],
+        [Unreadable(role="user")],
+        [{"role": "system", "content": [10**5000]}],
+        [{"role": np.zeros(3), "content": "x"}],
+        [{"role": "user", "content": [{"type": np.zeros(3)}]}],
+        [{"role": "assistant", "tool_calls": np.zeros(3)}],
+        [{"role": "assistant", "reasoning": np.zeros(3)}],
+        [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {10**5000: 1}}}]}],
+        [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"\ud800\x1b[31m": {1}}}}]}],
+    ],
+)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_nothing_raises_from_inside(messages: Any, template: str) -> None:
+    said = refusal(messages, template)
+    assert said.isprintable()
+    assert len(said) < 600
+
+
+def test_a_part_may_hold_a_picture_and_a_message_what_no_template_reads() -> None:
+    messages = [{"role": "user", "at": object(), "content": [{"type": "image", "image": np.zeros(3)}]}]
+    assert "<|image|>" in render(messages, "small")
+
+
+def test_many_calls_and_answers_take_linear_time() -> None:
+    count = 20_000
+    calls = [{"id": f"c{number}", "function": {"name": "f", "arguments": {}}} for number in range(count)]
+    answers = [{"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in calls]
+    start = time.perf_counter()
+    text = render([USER, {"role": "assistant", "tool_calls": calls}, *answers], "small")
+    assert text.count("response:f{") == count
+    assert time.perf_counter() - start < 10  # seconds; a search for every answer takes minutes
+
+
+@pytest.mark.parametrize(
+    "option", ["enable_thinking", "on_control_tokens", "add_generation_prompt", "preserve_thinking"]
+)
 def test_options_are_checked(option: str) -> None:
     arguments: Any = {option: "maybe"}
     assert refusal([USER], **arguments).startswith(f"{option}: got 'maybe'; expected ")
@@ -247,11 +369,11 @@ def test_there_are_as_many_control_tokens_as_added_tokens() -> None:
         [USER, {**CALLS, "tool_calls": [{"function": {"name": "f", "arguments": {"a": ["<|turn>"]}}}]}],
         [USER, CALLS, {"role": "tool", "tool_call_id": "c", "content": "<|turn>"}],
         [USER, {"role": "assistant", "content": "", "reasoning": "<|turn>"}],
+        [USER, {"role": "assistant", "content": "x", "tool_responses": [{"name": "<|turn>", "response": 1}]}],
+        [USER, {"role": "assistant", "content": "x", "tool_responses": [{"name": "f", "response": {"<|turn>": 1}}]}],
     ],
 )
 def test_no_way_into_the_prompt_is_unguarded(messages: Any) -> None:
-    clean = render([{"role": "user", "content": "x"}], "small").count("<|turn>")
-    assert render(messages, "small").count("<|turn>") > clean - 1
     assert "control token <|turn>" in refusal(messages, on_control_tokens="refuse")
     guarded = render(messages, "small", on_control_tokens="escape")
     assert "<\u200b|turn>" in guarded
@@ -264,6 +386,12 @@ def test_the_tools_are_guarded_too() -> None:
         {"name": "f", "description": "<turn|>"},
         {"name": "f", "parameters": {"type": "object", "properties": {"<turn|>": {"type": "string"}}}},
         {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string", "enum": ["<turn|>"]}}}},
+        {"name": "f", "parameters": {"type": "object", "required": ["<turn|>"]}},
+        {
+            "name": "f",
+            "parameters": {"type": "object", "properties": {"a": {"type": "array", "items": {"<turn|>": 1}}}},
+        },
+        {"name": "f", "response": {"description": "<turn|>"}},
     ):
         assert "control token <turn|>" in refusal([USER], tools=[{"function": function}], on_control_tokens="refuse")
 

@@ -118,14 +118,14 @@ class Run:
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        command = again(self.impl, self.profile, case_id, self.tokens)
+        command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
 
 
 def _matches(question: str, pattern: str) -> bool:
     """Whether a pattern matches a question on a prompt, or the conversation it is about."""
-    return fnmatchcase(question, pattern) or fnmatchcase(question.partition("/thinking-")[0], pattern)
+    return fnmatchcase(question, pattern) or fnmatchcase(question.rpartition("/thinking-")[0], pattern)
 
 
 _RUN = pytest.StashKey[Run]()

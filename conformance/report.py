@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from conformance.compare import Status
 from conformance.examine import CaseVerdict, Outcome
@@ -67,6 +67,12 @@ class CaseLine(_Line):
     first_divergence: str | None = None
     taps: list[TapLine] = []
     answer: str | None = None
+
+    @field_validator("note")
+    @classmethod
+    def _any_file_can_hold_it(cls, note: str) -> str:
+        """A port's error may hold what is no text."""
+        return note.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(fixtures: Fixtures) -> str:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlx_impl.errors import problem, shown
-from mlx_impl.tool_call import QUOTE, ToolCall, parse_tool_call
+from mlx_impl.prompt.values import QUOTE
+from mlx_impl.tool_call import ToolCall, parse_tool_call
 
 STOPS = ("<turn|>", "<eos>", "<|tool_response>")
 _State = Literal["content", "header", "thinking", "call", "string"]

@@ -43,11 +43,12 @@ class StreamingDetokenizer:
 
     def add(self, token_id: int) -> str:
         """The text that is certain with this token and was not before. Raises MlxImplError for an unknown id."""
-        piece = self._pieces.get(token_id) if type(token_id) is int else None  # True is a key equal to 1
+        number, piece = token_id, self._pieces.get(token_id) if type(token_id) is int else None  # True is equal to 1
         if piece is None:
             piece = _piece(self._tokenizer.token(token_id))
-            self._pieces[operator.index(token_id)] = piece
-        if token_id in self._skipped:
+            number = operator.index(token_id)  # of an array's element, which is no key
+            self._pieces[number] = piece
+        if number in self._skipped:
             return ""  # as if it were not there, so that a run of bytes goes on behind it
         if isinstance(piece, int):
             return self._add_byte(piece)

@@ -30,6 +30,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a checkpoint's folder or a `tokenizer.json`. Raises MlxImplError that names the file."""
+        if not isinstance(path, str | Path):
+            raise problem("path", got=shown(path), expected="a path", cure="name a checkpoint's folder")
         path = Path(path)
         file = path / FILE if path.is_dir() else path
         content = _read(file)
@@ -72,7 +74,11 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`. Raises MlxImplError for an id that the vocabulary does not have."""
-        checked = [self._checked(token_id, f"ids[{index}]")[0] for index, token_id in enumerate(ids)]
+        try:
+            listed = list(ids)
+        except TypeError:
+            raise problem("ids", got=shown(ids), expected="a list of ints", cure="pass a list") from None
+        checked = [self._checked(token_id, f"ids[{index}]")[0] for index, token_id in enumerate(listed)]
         return self._inner.decode(checked, skip_special_tokens=skip_special_tokens)
 
     def token(self, token_id: int) -> str:
@@ -81,9 +87,12 @@ class Tokenizer:
 
     def _checked(self, token_id: object, where: str) -> tuple[int, str]:
         """The id as an int, and its token: the library drops unknown ids without a word."""
-        if isinstance(token_id, bool) or not hasattr(token_id, "__index__"):
+        try:
+            number = -1 if isinstance(token_id, bool) else operator.index(token_id)  # type: ignore[arg-type]
+        except TypeError:  # an array of several, or of floats, has __index__ too
+            number = -1
+        if number < 0:
             raise problem(where, got=shown(token_id), expected="an int", cure="pass plain ints, as .tolist() gives")
-        number = operator.index(token_id)
         try:
             token = self._inner.id_to_token(number)
         except OverflowError:

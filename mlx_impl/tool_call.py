@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_impl.errors import MlxImplError, problem, shown
+from mlx_impl.prompt.values import QUOTE
 
-QUOTE = '<|"|>'
 DEEPEST = 100
 """How deep values may nest, as in prompts: an argument that is no object or list has depth 0."""
 _CURE = "show the model its mistake, or ask again"

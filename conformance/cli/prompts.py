@@ -46,7 +46,10 @@ def prompt(
     ],
     template: Annotated[str, typer.Option(help="Size class and revision, such as small@2026-07-09.")] = "small",
     thinking: Annotated[Literal["on", "off"] | None, typer.Option(help="Left to the template when not given.")] = None,
-    generation_prompt: Annotated[bool, typer.Option(help="End with the begin of the model's turn.")] = True,
+    generation_prompt: Annotated[
+        bool,
+        typer.Option("--generation-prompt/--no-generation-prompt", help="Open the model's turn.", show_default=False),
+    ] = True,
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json (default: the one that was fetched).", metavar="FILE")
     ] = None,
@@ -70,7 +73,9 @@ def prompt(
         preserve_thinking=spoken.get("preserve_thinking", False),
     )
     path = tokenizer or cache.tokenizer_path()
-    if tokenizer and not tokenizer.is_file():
+    if path.is_dir():
+        path /= "tokenizer.json"
+    if tokenizer and not path.is_file():
         raise FixtureError(tokenizer, got="no file", expected="a tokenizer.json", cure="name one with --tokenizer")
     try:
         text = adapter.prompt(request)
@@ -129,6 +134,8 @@ def export_prompts(
             }
         )
     changed = [line for prompt_id, value in made.items() for line in _changes(fixtures, prompt_id, value)]
+    if not template and new_facts != facts:
+        changed.append("prompts/facts.json: other facts")
     added = [name for name in templates if name not in facts.templates]
     for line in changed if not added else _steps(made, added):
         typer.echo(line)

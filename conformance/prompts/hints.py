@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reference.format.prompts import Conversation
-
-Setting = tuple[str, bool | None, bool]
+from reference.format.prompts import Conversation, Setting
 
 _ESCAPES = ("&lt;", "&gt;", "&#34;", "&quot;")
 _MISTAKES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
@@ -14,11 +12,11 @@ _MISTAKES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
     ("<bos> is written twice", lambda got, expected: got == f"<bos>{expected}"),
     (
         "bos_token was printed as none: the tokenizer's configuration was not read",
-        lambda got, expected: got.lower() == expected.lower().replace("<bos>", "none", 1),
+        lambda got, expected: got[:4].lower() == "none" and got[4:] == expected.removeprefix("<bos>"),
     ),
     (
         "newlines stand behind <bos>: the engine keeps the white space that `-%}` takes away",
-        lambda got, expected: got.replace("<bos>", "", 1).lstrip("\n") == expected.replace("<bos>", "", 1),
+        lambda got, expected: got.startswith("<bos>\n") and got[5:].lstrip("\n") == expected.removeprefix("<bos>"),
     ),
     ("HTML was escaped", lambda got, expected: any(mark in got and mark not in expected for mark in _ESCAPES)),
     ("white space at an end is missing or too much", lambda got, expected: got.strip() == expected.strip()),
@@ -32,12 +30,19 @@ def hint(conversation: Conversation, setting: Setting, got: str) -> str:
     for mistake, made in _MISTAKES:
         if made(got, expected.text):
             return f"\n  looks like: {mistake}"
-    others = (other for other in conversation.settings() if other != setting)
-    for other in sorted(others, key=lambda other: sum(a != b for a, b in zip(other, setting, strict=True))):
+    newest_first = (other for other in reversed(conversation.settings()) if other != setting)
+    for other in sorted(newest_first, key=lambda other: _distance(other, setting)):
         prompt = conversation.render(*other).prompt
         if prompt is not None and prompt.text == got:
             return f"\n  looks like: {_named(other, setting)}"
     return ""
+
+
+def _distance(other: Setting, setting: Setting) -> tuple[int, bool, bool]:
+    """In how much another setting differs, and whether its template is of another size class or date."""
+    differing = sum(a != b for a, b in zip(other, setting, strict=True))
+    (size, date), (asked_size, asked_date) = other[0].split("@"), setting[0].split("@")
+    return differing, size != asked_size, date != asked_date
 
 
 def _named(other: Setting, setting: Setting) -> str:

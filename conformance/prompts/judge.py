@@ -47,12 +47,12 @@ class PromptJudge:
         """The verdict on one question; FixtureError when its file is damaged."""
         if not isinstance(self._adapter, PromptAdapter):
             return PromptVerdict(question=question, outcome="skip", note="builds no prompts")
-        prompt_id, _, thinking = question.partition("/thinking-")
-        if thinking:
+        prompt_id, asked, thinking = question.rpartition("/thinking-")
+        if asked:
             conversation = self._prompts.conversation(prompt_id)
             faults = self._conversation_faults(self._adapter, conversation, thinking)
         else:
-            faults = self._text_faults(self._adapter, self._prompts.texts(prompt_id))
+            faults = self._text_faults(self._adapter, self._prompts.texts(question))
         compared = 0
         try:
             for fault in faults:
@@ -60,9 +60,9 @@ class PromptJudge:
                     return PromptVerdict(question=question, outcome="fail", note=fault, compared=compared)
                 compared += 1
         except Skip as skipped:
-            return PromptVerdict(question=question, outcome="skip", note=str(skipped))
+            return PromptVerdict(question=question, outcome="skip", note=one_line(skipped))
         except Exception as error:  # somebody's code: whatever it raises is its answer
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            said = f"{type(error).__name__}: {one_line(error)}"
             return PromptVerdict(question=question, outcome="error", note=said, compared=compared)
         return PromptVerdict(question=question, outcome="pass", compared=compared)
 
@@ -83,35 +83,37 @@ class PromptJudge:
                 add_generation_prompt=generation,
                 preserve_thinking=conversation.preserve_thinking,
             )
+            expected = conversation.render(template, enable_thinking, generation)
             try:
-                text: str | None = adapter.prompt(request)
+                text: object = adapter.prompt(request)
             except Skip as error:
                 skipped = str(error)
                 continue
             except Refused as error:
-                text, refusal = None, str(error)
+                fault = "" if expected.prompt is None else f"refused ({one_line(error)}), expected a prompt"
             else:
-                refusal = ""
+                fault = self._fault(adapter, text, expected)
+                if expected.prompt is not None and isinstance(text, str) and text != expected.prompt.text:
+                    fault += hint(conversation, (template, enable_thinking, generation), text)
             answered = True
-            expected = conversation.render(template, enable_thinking, generation)
-            fault = self._fault(adapter, text, refusal, expected)
-            if expected.prompt is not None and isinstance(text, str) and text != expected.prompt.text:
-                fault += hint(conversation, (template, enable_thinking, generation), text)
             asked = f"{template}, generation prompt {'asked for' if generation else 'not asked for'}"
             yield f"{asked}: {fault}" if fault else ""
         if not answered:
             raise Skip(skipped)
 
-    def _fault(self, adapter: PromptAdapter, text: str | None, refusal: str, expected: Render) -> str:
-        if expected.prompt is None:
-            return "" if text is None else f"got a prompt, expected a refusal: the template raises {expected.error}"
-        if text is None:
-            return f"refused ({refusal}), expected a prompt"
+    def _fault(self, adapter: PromptAdapter, text: object, expected: Render) -> str:
         if not isinstance(text, str):
             return f"got {type(text).__name__}, expected str"
+        if expected.prompt is None:
+            return f"got a prompt, expected a refusal: the template raises {expected.error}"
         if text != expected.prompt.text:
             return _first_difference(text, expected.prompt.text)
-        return "" if self._tokenizer is None else self._ids_fault(adapter, expected.prompt)
+        if self._tokenizer is None:
+            return ""
+        try:
+            return self._ids_fault(adapter, expected.prompt)
+        except Skip:  # a port may write prompts and have no tokenizer
+            return ""
 
     def _text_faults(self, adapter: PromptAdapter, texts: Texts) -> Iterator[str]:
         if self._tokenizer is None:
@@ -122,17 +124,26 @@ class PromptJudge:
 
     def _ids_fault(self, adapter: PromptAdapter, prompt: Prompt) -> str:
         assert self._tokenizer is not None
-        ids = adapter.encode(prompt.text, self._tokenizer)
-        if ids == prompt.ids:
-            return ""
+        ids: object = adapter.encode(prompt.text, self._tokenizer)
         if not isinstance(ids, list):
             return f"got {type(ids).__name__} as ids, expected a list of int"
+        kinds = sorted({type(value).__name__ for value in ids} - {"int"})
+        if kinds:
+            return f"got {', '.join(kinds)} among the ids, expected int"
+        if ids == prompt.ids:
+            return ""
         at = _position(ids, prompt.ids)
         twice = "; a second <bos> was added" if ids[:2] == [2, 2] else ""
         return (
             f"ids differ from token {at} on: got {ids[at : at + 6]}, expected {prompt.ids[at : at + 6]}"
             f" ({len(ids)} ids, expected {len(prompt.ids)}){twice}"
         )
+
+
+def one_line(error: BaseException) -> str:
+    """What somebody's error says, on one line that any terminal and any file can hold."""
+    text = " ".join(str(error).split())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _first_difference(got: str, expected: str) -> str:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from reference.chat.real import RealChat, TemplateRaises
-from reference.format.prompts import THINKING, Conversation, Prompt, Render, Settings, Texts
+from reference.format.prompts import THINKING, Conversation, Prompt, Render, Setting, Settings, Texts
 
 _T = TypeVar("_T")
-Setting = tuple[str, bool | None, bool]
-"""Template, thinking, generation prompt."""
 
 
 def render_all(conversation: Conversation, chat: RealChat, templates: Mapping[str, str]) -> Conversation:
@@ -109,7 +107,8 @@ def _how(was: str | None, now: str | None) -> str:
     if was is None or now is None:
         return "new" if was is None else "gone"
     at = next((i for i, pair in enumerate(zip(was, now, strict=False)) if pair[0] != pair[1]), min(len(was), len(now)))
-    return f"{was[at - 10 if at > 10 else 0 : at + 30]!r} became {now[at - 10 if at > 10 else 0 : at + 30]!r}"
+    around = slice(max(0, at - 10), at + 30)
+    return f"{was[around]!r} became {now[around]!r}"
 
 
 def _in_order(values: Iterable[_T]) -> list[_T]:

@@ -20,6 +20,8 @@ from reference.format.models import CaseId, Digest, Document, Strict
 TEMPLATE_NAME = r"^(small|large)@\d{4}-\d{2}-\d{2}$"
 TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
 Thinking = Literal["unset", "off", "on"]
+Setting = tuple[str, bool | None, bool]
+"""Template, thinking, generation prompt."""
 THINKING: dict[Thinking, bool | None] = {"unset": None, "off": False, "on": True}
 
 
@@ -30,7 +32,7 @@ class Settings(Strict):
     enable_thinking: list[bool | None]
     add_generation_prompt: list[bool]
 
-    def each(self) -> Iterator[tuple[str, bool | None, bool]]:
+    def each(self) -> Iterator[Setting]:
         """Template, thinking and generation prompt of every combination."""
         return itertools.product(self.templates, self.enable_thinking, self.add_generation_prompt)
 
@@ -83,12 +85,12 @@ class Conversation(Document):
         """What is expected under these settings; KeyError where nothing is recorded."""
         return self._by_setting[template, enable_thinking, add_generation_prompt]
 
-    def settings(self) -> list[tuple[str, bool | None, bool]]:
+    def settings(self) -> list[Setting]:
         """Every setting that a prompt is recorded for, sorted."""
         return sorted(self._by_setting, key=lambda setting: (setting[0], str(setting[1]), setting[2]))
 
     @functools.cached_property
-    def _by_setting(self) -> dict[tuple[str, bool | None, bool], Render]:
+    def _by_setting(self) -> dict[Setting, Render]:
         return {setting: render for render in self.renders for when in render.when for setting in when.each()}
 
 

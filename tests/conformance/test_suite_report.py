@@ -361,3 +361,10 @@ def test_the_digest_is_that_of_the_sums_of_what_tensors_are_judged_by() -> None:
     judged_by = [line for line in sums if line.split("  ")[1].split("/")[0] in ("cases", "floors", "models")]
     assert 0 < len(judged_by) < len(sums)
     assert report.digest(FIXTURES) == hashlib.sha256("".join(judged_by).encode()).hexdigest()
+
+
+def test_a_note_that_is_no_text_is_held_all_the_same(tmp_path: Path) -> None:
+    report.start(tmp_path, FIRST_LINE)
+    report.append(tmp_path, report.CaseLine(case="prompt/chat/x", outcome="error", note="bad \ud800"))
+    _, lines = report.read(tmp_path)
+    assert lines["prompt/chat/x"].note == r"bad \ud800"

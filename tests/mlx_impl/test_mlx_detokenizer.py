@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -140,3 +141,10 @@ def test_real_pieces_are_the_whole(real_tokenizer: Tokenizer, data: st.DataObjec
 def test_every_real_token_is_as_in_the_whole(real_tokenizer: Tokenizer) -> None:
     ids = list(range(262144))
     assert "".join(streamed(real_tokenizer, ids)) == real_tokenizer.decode(ids)
+
+
+def test_elements_of_arrays_are_skipped_like_ints(small_tokenizer: Tokenizer) -> None:
+    ids = small_tokenizer.encode("<bos><|turn>hi<turn|>")
+    stream = StreamingDetokenizer(small_tokenizer, skip_special_tokens=True)
+    assert "".join(map(stream.add, np.array(ids))) + stream.finish() == "hi"
+    assert small_tokenizer.decode(np.array(ids), skip_special_tokens=True) == "hi"  # type: ignore[arg-type]

@@ -254,3 +254,15 @@ def test_the_real_control_tokens(real_tokenizer: Tokenizer) -> None:
 @given(text=TEXTS)
 def test_the_real_decode_undoes_encode(real_tokenizer: Tokenizer, text: str) -> None:
     assert real_tokenizer.decode(real_tokenizer.encode(text)) == text.replace("▁", " ")
+
+
+@pytest.mark.parametrize("ids", [5, None, np.zeros((1, 2), dtype=int), np.array([1.5]), [10**5000], [-1]])
+def test_what_is_no_list_of_ids_is_refused(small_tokenizer: Tokenizer, ids: Any) -> None:
+    with pytest.raises(MlxImplError, match=r"^ids"):
+        small_tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("path", [None, 7, ["x"]])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(MlxImplError, match=r"^path: got .* expected a path"):
+        Tokenizer.load(path)

@@ -84,7 +84,7 @@ def test_a_file_of_the_fixtures_gives_its_golden(call: Called, real_tokenizer: P
         ("{}", "-: got a JSON dict, expected a list of messages"),
         ("[" * 100_000, "-: got no JSON ("),
         ("[]", "-: messages: got []; expected a list of at least one message"),
-        ('[{"role": "user", "content": "\\ud800"}]', "-: the conversation: got the lone surrogate '\\ud800'"),
+        ('[{"role": "user", "content": "\\ud800"}]', "-: messages[0].content: got the lone surrogate '\\ud800'"),
         ('{"messages": [{"role": "user"}], "tools": {"a": 1}}', "-: tools: got {'a': 1}; expected a list"),
     ],
 )

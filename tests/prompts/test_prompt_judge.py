@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conformance.adapters.base import PromptRequest, Refused, Skip
@@ -137,6 +138,10 @@ def test_the_first_byte_that_differs_is_told() -> None:
         (lambda ids: ids[1:], "ids differ from token 0 on"),
         (lambda ids: [*ids, 1], "(14 ids, expected 13)"),
         (lambda ids: tuple(ids), "got tuple as ids, expected a list of int"),
+        (lambda ids: np.array(ids), "got ndarray as ids, expected a list of int"),
+        (lambda ids: [float(number) for number in ids], "got float among the ids, expected int"),
+        (lambda ids: [None, *ids], "got NoneType among the ids, expected int"),
+        (lambda _: None, "got NoneType as ids, expected a list of int"),
     ],
 )
 def test_wrong_ids_fail(ids: Callable[[list[int]], Any], said: str) -> None:
@@ -185,6 +190,40 @@ def test_a_refusal_is_right_where_the_template_raises_and_wrong_elsewhere() -> N
     assert "refused (no), expected a prompt" in refuses.note
     never = judged(Port(lambda r: right(r, template=r.template.replace("2026-07-09", "2026-04-28"))), strings)
     assert "got a prompt, expected a refusal: the template raises TemplateError: chat_template:" in never.note
+
+
+def _no_tokenizer(_: list[int]) -> list[int]:
+    raise Skip("no tokenizer")
+
+
+def test_a_port_without_a_tokenizer_is_judged_by_its_texts() -> None:
+    assert judged(Port(ids=_no_tokenizer)).outcome == "pass"
+    assert judged(Port(lambda _: "wrong", _no_tokenizer)).outcome == "fail"
+    last = Port(lambda r: right(r) + ("" if r.template != "small@2026-07-09" else "!"), _no_tokenizer)
+    assert judged(last).outcome == "fail"
+    assert judged(Port(ids=_no_tokenizer), "prompt/text/digits").outcome == "skip"
+
+
+def test_nothing_is_no_refusal() -> None:
+    strings = "prompt/chat/tool-string-arguments/thinking-unset"
+    assert "got NoneType, expected str" in judged(Port(lambda _: None)).note
+    quiet = Port(lambda r: right(r) if r.template.split("@")[1] < "2026-07-09" else None)
+    assert "got NoneType, expected str" in judged(quiet, strings).note
+
+
+def test_what_a_port_says_is_one_printable_line() -> None:
+    said = "a\nb\x1b[31m\ud800 é"
+    for change in (_raises(ValueError(said)), _raises(Refused(said)), _raises(Skip(said))):
+        note = judged(Port(change)).note
+        assert r"a b\x1b[31m\ud800 é" in note
+        assert note.isprintable()
+
+
+def test_of_two_templates_that_give_the_same_the_one_of_the_same_date_is_named() -> None:
+    port = Port(lambda r: right(r, template=r.template.replace("large", "small").replace("06-03", "05-22")))
+    note = judged(port).note
+    assert note.startswith("large@2026-04-02, generation prompt asked for: ")
+    assert "the template small@2026-04-02, the other size class" in note
 
 
 def test_a_crash_is_an_error_in_one_line_and_what_is_no_text_fails() -> None:

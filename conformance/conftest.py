@@ -17,7 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from conformance import report as report_file
-from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
+from conformance.adapters.registry import PORT, AdapterUnavailable, BadOption, create, hello_of
 from conformance.examine import CaseVerdict
 from conformance.failure import describe
 from conformance.fetch.cache import tokenizer_path
@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
     group = parser.getgroup("conformance")
     group.addoption("--impl", default="mlx_impl", metavar="NAME", help="implementation under test (default: mlx_impl)")
+    group.addoption("--port", default=None, metavar="COMMAND", help="adapter in any language, instead of --impl")
     group.addoption("--profile", default="f32", metavar="NAME", help="the arithmetic it claims")
     group.addoption("--cases", default="*", metavar="GLOB", help="judge only the cases whose id matches")
     group.addoption(
@@ -49,7 +50,8 @@ class Run:
     """What one run judges."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.impl: str = config.getoption("--impl")
+        port: str | None = config.getoption("--port")
+        self.impl: str = config.getoption("--impl") if port is None else f"{PORT}{port}"
         self.profile: str = config.getoption("--profile")
         self.pattern: str = config.getoption("--cases")
         self.tokens: int | None = config.getoption("--tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from conformance.adapters.base import Adapter, Skip, checked_answer
+from conformance.adapters.base import Adapter, PortFault, Skip, checked_answer
 from conformance.examine import CaseVerdict, Examiner
 from conformance.question import Question
 from reference.format import Fixtures
@@ -47,6 +47,8 @@ class Judge:
 
 def crash_line(error: Exception) -> str:
     """An implementation's exception in one line, with the line of code that raised it."""
+    if isinstance(error, PortFault):  # of another process: the line is ours
+        return " ".join(str(error).split())
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
     return " ".join(f"the implementation raised {type(error).__name__}: {error} ({where})".split())

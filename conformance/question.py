@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ class Question:
 def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
     """The command that puts a case, or its first tokens, to an implementation."""
     cut = f" --tokens {tokens}" if tokens else ""
-    return f"pytest conformance/ --impl {impl} --profile {profile} --cases '{case}'{cut}"
+    who = f"--port {shlex.quote(impl.removeprefix('port:'))}" if impl.startswith("port:") else f"--impl {impl}"
+    return f"pytest conformance/ {who} --profile {profile} --cases '{case}'{cut}"
 
 
 def _first_steps(steps: list[int] | None, tokens: int) -> list[int] | None:

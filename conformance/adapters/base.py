@@ -27,6 +27,10 @@ class Refused(Exception):
     """The implementation says that it cannot build a prompt of this conversation; the message says why."""
 
 
+class PortFault(Exception):
+    """A port that is driven from outside did not answer as it should; the message is one line that says what it did."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """Who the implementation is and what it offers."""

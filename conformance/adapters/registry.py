@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conformance.adapters.base import Adapter, Hello
+from conformance.adapters.base import Adapter, Hello, PortFault
+from conformance.adapters.process import ProcessAdapter
 
 
 class AdapterUnavailable(Exception):
@@ -37,11 +38,20 @@ ADAPTERS: Mapping[str, _Entry] = {
 }
 
 
+PORT = "port:"
+"""What stands before a command in the place of a name."""
+
+
 def create(name: str) -> Adapter:
-    """The adapter with this name, or of the class `package.module:Class`.
+    """The adapter with this name, of the class `package.module:Class`, or driven by the command in `port:COMMAND`.
 
     BadOption when there is none, AdapterUnavailable when its packages are missing or it cannot be made.
     """
+    if name.startswith(PORT):
+        try:
+            return ProcessAdapter(name.removeprefix(PORT))
+        except PortFault as error:
+            raise AdapterUnavailable(f"--port: {error}") from None
     own_module, colon, own_class = name.partition(":")
     if colon:
         path, entry = own_module, _Entry(module=own_module, factory=own_class, cure="mend the module")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from conformance.adapters.base import Adapter, PromptAdapter, PromptRequest, Refused, Skip
+from conformance.adapters.base import Adapter, PortFault, PromptAdapter, PromptRequest, Refused, Skip
 from conformance.prompts.hints import hint
 from reference.format.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts
 
@@ -61,6 +61,8 @@ class PromptJudge:
                 compared += 1
         except Skip as skipped:
             return PromptVerdict(question=question, outcome="skip", note=one_line(skipped))
+        except PortFault as error:  # of another process: the line is ours
+            return PromptVerdict(question=question, outcome="error", note=one_line(error), compared=compared)
         except Exception as error:  # somebody's code: whatever it raises is its answer
             said = f"{type(error).__name__}: {one_line(error)}"
             return PromptVerdict(question=question, outcome="error", note=said, compared=compared)

@@ -1,0 +1,105 @@
+"""A process that answers one line to each line, as long as it lives and in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from conformance.adapters.base import PortFault
+
+LONGEST_LINE = 16 * 1024 * 1024
+_LAST_WORDS = 200
+_GRACE = 2.0
+
+
+class LineProcess:
+    """Starts a command in a process group of its own; its standard error goes into a file."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        """PortFault when the command cannot be started."""
+        self._errors = folder / "stderr.txt"
+        try:
+            with self._errors.open("wb") as errors:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                )
+        except OSError as error:
+            raise PortFault(f"the port cannot be started: {command[0]}: {error.strerror}") from None
+        self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=8)
+        assert self._process.stdout is not None
+        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+
+    def ask(self, line: str, timeout: float) -> str:
+        """The line that comes back. PortFault when the process has died, hangs, or says what is no line of text."""
+        if not self._lines.empty():
+            self._say_nothing_unasked()
+        writer = threading.Thread(target=self._write, args=(line,), daemon=True)
+        writer.start()  # a port that does not read must not hang us either
+        try:
+            said = self._lines.get(timeout=timeout)
+        except queue.Empty:
+            raise PortFault(f"the port hangs: no answer within {timeout:g} s") from None
+        if said is None:
+            raise PortFault(f"the port died: {self._how_it_died()}")
+        if len(said) > LONGEST_LINE:
+            raise PortFault(f"the port said a line of more than {LONGEST_LINE} bytes")
+        try:
+            return said.decode()
+        except UnicodeDecodeError:
+            raise PortFault(f"the port said what is no UTF-8: {said[:40]!r}") from None
+
+    def stop(self, line: str) -> None:
+        """Say a last line and wait a moment; then kill."""
+        self._write(line)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and all that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError, ValueError):
+                if pipe is not None:
+                    pipe.close()
+
+    def _read(self, stdout: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed under our hands
+            while line := stdout.readline(LONGEST_LINE + 1):
+                self._lines.put(line)
+                if len(line) > LONGEST_LINE:
+                    return
+        self._lines.put(None)
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it died: the reader will say so
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _say_nothing_unasked(self) -> None:
+        said = self._lines.get()
+        if said is None:
+            raise PortFault(f"the port died: {self._how_it_died()}")
+        raise PortFault(f"the port said {said[:80]!r} before it was asked")
+
+    def _how_it_died(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
+        code = self._process.returncode
+        how = "it closed its output" if code is None else f"exit {code}" if code >= 0 else f"signal {-code}"
+        words = self._errors.read_bytes().decode(errors="replace").split()
+        last = " ".join(words)[-_LAST_WORDS:]
+        return f"{how}; its last words: {last}" if last else how

@@ -1,0 +1,192 @@
+"""A port in another process: JSON Lines on its standard input and output, tensors in safetensors files."""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
+from conformance.adapters.lines import LineProcess
+from reference.format import FixtureError, protocol, tensors
+
+TIMEOUT = 60.0
+"""Seconds that a port may take for one answer."""
+_Answer = TypeVar("_Answer", bound=protocol.Line)
+
+
+class ProcessAdapter:
+    """Drives the adapter that a command starts; one that died or was killed is started again for the next question.
+
+    Every fault of the port is a PortFault: a line that says what it did. Files are read from a folder of our own, and
+    from the very name that was asked for.
+    """
+
+    def __init__(self, command: str, timeout: float = TIMEOUT) -> None:
+        """`command` is split as a shell would; PortFault when it cannot be started or says no good hello."""
+        self._command = command
+        self._timeout = timeout
+        self._folder = tempfile.TemporaryDirectory(prefix="gemma4-port-")
+        self._process: LineProcess | None = None
+        self._loaded: Path | None = None
+        self._seq = 0
+        atexit.register(self.close)  # a port that hangs must not outlive us
+        self._hello = self._say_hello()
+
+    def hello(self) -> Hello:
+        """Who the port is and what it offers."""
+        said = self._hello
+        return Hello(
+            name=said.implementation.name,
+            version=said.implementation.version,
+            language=said.implementation.language,
+            family=said.family,
+            profiles=tuple(said.profiles),
+            kinds=tuple(said.kinds),
+            device=said.device,
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The taps that the port wrote."""
+        if request.kind not in self._hello.kinds:
+            raise Skip(f"no kind {request.kind}")
+        if request.model_dir is not None:
+            self._load(request.model_dir)
+        self._seq += 1
+        inputs = self._file("in") if request.inputs else None
+        if inputs is not None:
+            tensors.write(inputs, request.inputs)
+        out = self._file("out")
+        run = protocol.Run(
+            seq=self._seq,
+            case=request.case,
+            kind=request.kind,
+            profile=request.profile,
+            plan=request.plan,
+            params=dict(request.params),
+            inputs=str(inputs) if inputs else None,
+            want=list(request.want),
+            out=str(out),
+        )
+        try:
+            answer = self._ask(run, protocol.RunAnswer, self._seq)
+            if answer.skipped is not None:
+                raise Skip(answer.skipped)
+            if answer.error is not None:
+                raise PortFault(f"the port answered with an error: {answer.error}")
+            return self._read(out)
+        finally:
+            for path in (inputs, out):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+
+    def prompt(self, request: PromptRequest) -> str:
+        """The prompt that the port wrote."""
+        self._seq += 1
+        command = protocol.PromptCommand(
+            seq=self._seq,
+            messages=[dict(message) for message in request.messages],
+            tools=None if request.tools is None else [dict(tool) for tool in request.tools],
+            template=request.template,
+            enable_thinking=request.enable_thinking,
+            add_generation_prompt=request.add_generation_prompt,
+            preserve_thinking=request.preserve_thinking,
+        )
+        answer = self._ask(command, protocol.PromptAnswer, self._seq)
+        if answer.skipped is not None:
+            raise Skip(answer.skipped)
+        if answer.refused is not None:
+            raise Refused(answer.refused)
+        if answer.text is None:
+            raise PortFault(f"the port answered with an error: {answer.error}")
+        return answer.text
+
+    def encode(self, text: str, tokenizer_json: Path) -> list[int]:
+        """The ids that the port gives for a text."""
+        self._seq += 1
+        command = protocol.Tokenize(seq=self._seq, text=text, tokenizer=str(tokenizer_json.resolve()))
+        answer = self._ask(command, protocol.TokenizeAnswer, self._seq)
+        if answer.skipped is not None:
+            raise Skip(answer.skipped)
+        if answer.ids is None:
+            raise PortFault(f"the port answered with an error: {answer.error}")
+        return answer.ids
+
+    def close(self) -> None:
+        """Ask the port to stop, and see to it that it does."""
+        if self._process is not None:
+            self._process.stop(protocol.Stop().model_dump_json())
+            self._process = None
+        self._folder.cleanup()
+
+    def _say_hello(self) -> protocol.HelloAnswer:
+        self._process, self._loaded = LineProcess(_split(self._command), Path(self._folder.name)), None
+        return self._ask(protocol.Hello(), protocol.HelloAnswer, None)
+
+    def _load(self, model_dir: Path) -> None:
+        if self._process is None:
+            self._say_hello()
+        if self._loaded == model_dir:
+            return
+        self._loaded = None
+        answer = self._ask(protocol.Load(model_dir=str(model_dir.resolve())), protocol.LoadAnswer, None)
+        if answer.error is not None:
+            raise PortFault(f"the port does not load {model_dir.name}: {answer.error}")
+        self._loaded = model_dir
+
+    def _ask(self, line: protocol.Line, answer: type[_Answer], seq: int | None) -> _Answer:
+        """One line there and one back; whatever is no answer to it ends the process."""
+        if self._process is None:
+            self._say_hello()
+        assert self._process is not None
+        try:
+            said = self._process.ask(line.model_dump_json(), self._timeout)
+            try:
+                parsed = answer.model_validate_json(said)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise PortFault(
+                    f"the port said {_shown(said)}: {first['msg']}{f' at {where}' if where else ''}"
+                ) from None
+            got = getattr(parsed, "seq", None)
+            if got != seq:
+                raise PortFault(f"the port answered out of turn: got seq {got}, expected {seq}")
+        except PortFault:
+            self._process.kill()
+            self._process = None
+            raise
+        return parsed
+
+    def _file(self, what: str) -> Path:
+        return Path(self._folder.name) / f"{self._seq}-{what}.safetensors"
+
+    def _read(self, out: Path) -> dict[str, Array]:
+        if out.is_symlink() or not out.is_file():
+            raise PortFault(f"the port said ok and wrote no file {out.name}")
+        try:
+            return dict(tensors.read(out))
+        except FixtureError as error:
+            raise PortFault(
+                f"the port wrote a broken file {out.name}: got {error.got}, expected {error.expected}"
+            ) from None
+
+
+def _split(command: str) -> Sequence[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise PortFault(f"the command {command!r} cannot be split: {error}") from None
+    if not words:
+        raise PortFault("the command is empty")
+    return words
+
+
+def _shown(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")

@@ -10,24 +10,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from conformance import report as report_file
-from conformance.adapters.registry import PORT, AdapterUnavailable, BadOption, create, hello_of
-from conformance.examine import CaseVerdict
-from conformance.failure import describe
-from conformance.fetch.cache import tokenizer_path
-from conformance.judge import Judge
-from conformance.known_failures import KnownFailures
-from conformance.probe import require_exact_products
-from conformance.prompts.judge import PromptJudge, PromptVerdict
-from conformance.question import again
-from reference.format import FixtureError, Fixtures, default_root
-from reference.format.prompts import is_on_prompts
+from conformance.adapters.registry import PORT, AdapterUnavailable, BadOption
+from conformance.session import Session
+from reference.format import FixtureError
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 
@@ -46,91 +36,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fixtures-dir", default=None, metavar="DIR", help="fixtures folder (default: the one installed)")
 
 
-class Run:
-    """What one run judges."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        port: str | None = config.getoption("--port")
-        self.impl: str = config.getoption("--impl") if port is None else f"{PORT}{port}"
-        self.profile: str = config.getoption("--profile")
-        self.pattern: str = config.getoption("--cases")
-        self.tokens: int | None = config.getoption("--tokens")
-        if self.tokens is not None and self.tokens < 1:
-            raise BadOption(f"--tokens: got {self.tokens}, expected at least 1")
-        report_dir: str | None = config.getoption("--report")
-        if self.tokens is not None and report_dir:
-            raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
-        self.report = Path(report_dir) if report_dir else None
-        root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
-        self.fixtures = Fixtures(Path(root) if root else None)
-        self.known = KnownFailures.of(self.impl)
-        adapter = create(self.impl)
-        self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
-        self.prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
-        questions = list(self.prompt_judge.questions())
-        if root is None:  # a part of the fixtures may lack what a line is about
-            self.known.check_used([*self.fixtures.case_ids, *questions])
-        self.hello = hello_of(adapter, self.impl)
-        if self.profile not in self.hello.profiles:
-            offered = ", ".join(self.hello.profiles)
-            raise BadOption(f"--profile: got {self.profile}, expected one that {self.impl} offers: {offered}")
-        self.products_error = require_exact_products(self.fixtures, adapter, self.impl, self.profile)
-        self.judge = Judge(self.fixtures, adapter, self.profile)
-        matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, self.pattern))
-        self.asked = [case_id for case_id in matching if self.judge.asks(case_id)]
-        self.asked += [question for question in questions if _matches(question, self.pattern)]
-        if not self.asked:
-            raise FixtureError(
-                "--cases",
-                got=f"{self.pattern!r}, which matches no case that is asked in profile {self.profile}",
-                expected="a glob over case ids",
-                cure="try '*rope*', or see `gemma4-conformance list`",
-            )
-
-    def judged(self, case_id: str) -> CaseVerdict | PromptVerdict:
-        """The verdict on one case, or on one question on prompts."""
-        if is_on_prompts(case_id):
-            return self.prompt_judge.judge(case_id)
-        return self.judge.judge(case_id, self.tokens)
-
-    def start_report(self) -> None:
-        """Begin the report, if one is wanted."""
-        if self.report is None:
-            return
-        try:
-            line = report_file.RunLine(
-                impl=self.impl,
-                implementation=self.hello.name,
-                version=self.hello.version,
-                language=self.hello.language,
-                device=self.hello.device,
-                profile=self.profile,
-                fixtures=report_file.digest(self.fixtures),
-                products_error=self.products_error,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            said = f"hello() gave {first['input']!r} as {first['loc'][0]}, which no report can hold: {first['msg']}"
-            raise AdapterUnavailable(f"--impl {self.impl}: {said}") from None
-        report_file.start(self.report, line)
-
-    def case_ids(self, globs: tuple[str, ...]) -> list[str]:
-        """The cases that match any of the globs and the options."""
-        return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
-
-    def reproduce(self, case_id: str) -> str:
-        """The command that puts one case again."""
-        command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
-        default = self.fixtures.root == default_root()
-        return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+def _session(config: pytest.Config) -> Session:
+    """The run that the options ask for."""
+    port: str | None = config.getoption("--port")
+    report: str | None = config.getoption("--report")
+    root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
+    return Session(
+        config.getoption("--impl") if port is None else f"{PORT}{port}",
+        config.getoption("--profile"),
+        pattern=config.getoption("--cases"),
+        tokens=config.getoption("--tokens"),
+        report=Path(report) if report else None,
+        root=Path(root) if root else None,
+    )
 
 
-def _matches(question: str, pattern: str) -> bool:
-    """Whether a pattern matches a question on a prompt, or the conversation it is about."""
-    return fnmatchcase(question, pattern) or fnmatchcase(question.rpartition("/thinking-")[0], pattern)
-
-
-_RUN = pytest.StashKey[Run]()
+_RUN = pytest.StashKey[Session]()
 _FIXTURE_ERROR = "fixture_error"
 _CASE_LINE = "case_line"
 
@@ -185,7 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if _reports(config):
         config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
-        run = config.stash[_RUN] = Run(config)
+        run = config.stash[_RUN] = _session(config)
         if _reports(config) and run.report is not None and not config.option.collectonly:
             run.start_report()
             config.pluginmanager.register(_WritesReport(run.report))
@@ -227,24 +148,20 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
     run = request.config.stash[_RUN]
 
     def judge(case_id: str) -> None:
-        expected = run.known.reason(run.profile, case_id)
         try:
             verdict = run.judged(case_id)
         except FixtureError as error:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
         if run.report is not None:
-            line = report_file.case_line(run.report, verdict, expected)
-            request.node.user_properties.append((_CASE_LINE, line.model_dump_json()))
-        if verdict.outcome in ("skip", "undecidable", "advice"):
-            pytest.skip(verdict.note)
-        elif verdict.outcome == "pass":
-            if expected is not None:
-                pytest.fail(f"{case_id} passes, but {run.known.path.name} lists it: delete the line", pytrace=False)
-        elif expected is not None and run.known.explains(run.profile, case_id, verdict.outcome):
-            pytest.xfail(expected)
-        else:
-            pytest.fail(describe(verdict, run.reproduce(case_id)), pytrace=False)
+            request.node.user_properties.append((_CASE_LINE, run.line(case_id, verdict).model_dump_json()))
+        settled = run.settled(case_id, verdict)
+        if settled.outcome == "skip":
+            pytest.skip(settled.text)
+        elif settled.outcome == "known":
+            pytest.xfail(settled.text)
+        elif settled.outcome == "fail":
+            pytest.fail(settled.text, pytrace=False)
 
     return judge
 

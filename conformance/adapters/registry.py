@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from conformance.adapters.base import Adapter, Hello, PortFault
-from conformance.adapters.process import ProcessAdapter
+from conformance.adapters.process import TIMEOUT, ProcessAdapter
 
 
 class AdapterUnavailable(Exception):
@@ -42,14 +42,15 @@ PORT = "port:"
 """What stands before a command in the place of a name."""
 
 
-def create(name: str) -> Adapter:
+def create(name: str, timeout: float | None = None) -> Adapter:
     """The adapter with this name, of the class `package.module:Class`, or driven by the command in `port:COMMAND`.
 
-    BadOption when there is none, AdapterUnavailable when its packages are missing or it cannot be made.
+    `timeout` is the seconds that a command may take for an answer. BadOption when there is no such adapter,
+    AdapterUnavailable when its packages are missing or it cannot be made.
     """
     if name.startswith(PORT):
         try:
-            return ProcessAdapter(name.removeprefix(PORT))
+            return ProcessAdapter(name.removeprefix(PORT), timeout or TIMEOUT)
         except PortFault as error:
             raise AdapterUnavailable(f"--port: {error}") from None
     own_module, colon, own_class = name.partition(":")

@@ -158,3 +158,9 @@ class Stop(Line):
     """The last line: the adapter exits with 0."""
 
     cmd: Literal["stop"] = "stop"
+
+
+REQUESTS = (Hello, Load, Run, PromptCommand, Tokenize, Stop)
+"""What the judge says; `Stop` has no answer."""
+ANSWERS = (HelloAnswer, LoadAnswer, RunAnswer, PromptAnswer, TokenizeAnswer)
+"""What an adapter says."""

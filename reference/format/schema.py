@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Union
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
+from reference.format import protocol
 from reference.format.files import canonical_json, write_atomic
 from reference.format.models import Case, Floors, ModelCard, Policy
 from reference.format.prompts import Conversation, PromptFacts, Texts
@@ -25,10 +27,14 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
 def schema_files() -> dict[str, bytes]:
     """File name -> bytes of each JSON Schema."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {
+    files = {
         f"{name}.schema.json": canonical_json(dialect | model.model_json_schema(by_alias=True))
         for name, model in SCHEMAS.items()
     }
+    for name, lines in (("requests", protocol.REQUESTS), ("answers", protocol.ANSWERS)):
+        schema = TypeAdapter(Union[lines]).json_schema(by_alias=True)  # type: ignore[arg-type]  # noqa: UP007
+        files[f"protocol-{name}.schema.json"] = canonical_json(dialect | schema)
+    return files
 
 
 def write_schemas(root: Path) -> None:

@@ -347,7 +347,7 @@ def test_masks_spread_over_the_axes_b_and_l() -> None:
 def test_stored_schemas_are_those_of_the_models(tmp_path: Path) -> None:
     stored = {path.name: path.read_bytes() for path in (Fixtures().root / "schema").iterdir()}
     assert stored == schema_files()
-    names = {"case", "model", "floors", "policy", "conversation", "texts", "prompt_facts"}
+    names = {*SCHEMAS, "protocol-requests", "protocol-answers"}
     assert stored.keys() == {f"{name}.schema.json" for name in names}
     write_schemas(tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "schema").iterdir()} == stored

@@ -1,0 +1,103 @@
+"""`gemma4-conformance run`: judge an implementation, level by level."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from conformance import report as report_file
+from conformance.adapters.process import TIMEOUT
+from conformance.adapters.registry import PORT, BadOption
+from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.session import Session
+from reference.format.models import Profile
+
+_SHOWN = 3
+
+
+@app.command()
+def run(
+    port: Annotated[
+        str | None, typer.Option(help="Command that starts an adapter in any language.", metavar="COMMAND")
+    ] = None,
+    impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
+    profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
+    cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
+    levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2.")] = "L0-L4",
+    timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
+    report: Annotated[Path | None, typer.Option(help="Folder for report.jsonl and failed answers.")] = None,
+    fixtures_dir: FixturesDir = None,
+    as_json: Json = False,
+) -> None:
+    """Judge an implementation, level by level; each level counts only with all below it.
+
+    Interrupted, it leaves what it saw in the report.
+    """
+    wanted = _levels(levels)
+    name = impl if port is None else f"{PORT}{port}"
+    session = Session(name, profile, pattern=cases, report=report, root=fixtures_dir, timeout=timeout)
+    asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
+    if not asked:
+        raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
+    session.start_report()
+    tallies: dict[Level, Tally] = {}
+    failures: list[str] = []
+    with progress_bar(quiet=as_json) as progress:
+        for done, case_id in enumerate(asked):
+            progress(done, len(asked), case_id)
+            verdict = session.judged(case_id)
+            if session.report is not None:
+                report_file.append(session.report, session.line(case_id, verdict))
+            settled = session.settled(case_id, verdict)
+            tallies.setdefault(level_of(case_id), Tally()).add(settled)
+            if settled.outcome == "fail":
+                failures.append(settled.text)
+    reached = badge(tallies) if cases == "*" else None
+    if as_json:
+        counts = {level: tally.counts for level, tally in tallies.items()}
+        typer.echo(json.dumps({"implementation": session.hello.name, "level": reached, "levels": counts}, indent=1))
+    else:
+        _tell(session, tallies, failures)
+        out.print(
+            f"level: {reached or 'none'}" if cases == "*" else "level: asked with all cases only", highlight=False
+        )
+        if failures and session.report is not None:
+            complain(f"what is wrong, and where: gemma4-conformance diagnose {session.report}")
+    passed = any(tally.count("pass") for tally in tallies.values())
+    if not passed and not failures:
+        complain("every case was skipped: nothing was shown to conform")
+    raise typer.Exit(CONFORMS if passed and not failures else DIFFERS)
+
+
+def _levels(text: str) -> set[Level]:
+    """`L0,L2` or `L0-L2` as levels."""
+    names = list(LEVELS)
+    wanted: set[Level] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if first not in LEVELS or last not in LEVELS:
+            raise BadOption(f"--levels: got {text!r}, expected some of {', '.join(names)}, such as L0,L1 or L0-L2")
+        wanted.update(names[names.index(first) : names.index(last) + 1])  # type: ignore[arg-type]
+    return wanted
+
+
+def _tell(session: Session, tallies: dict[Level, Tally], failures: list[str]) -> None:
+    for text in failures[:_SHOWN]:
+        out.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
+    if len(failures) > _SHOWN:
+        out.print(f"... and {len(failures) - _SHOWN} failures more\n", highlight=False)
+    who = f"{session.hello.name} {session.hello.version}"
+    table = Table(title=f"{who}, profile {session.profile}", title_justify="left")
+    table.add_column("level")
+    for heading in ("passed", "failed", "known", "skipped"):
+        table.add_column(heading, justify="right")
+    for level, tally in sorted(tallies.items()):
+        figures = [str(tally.count(outcome)) for outcome in ("pass", "fail", "known", "skip")]
+        table.add_row(f"{level} {LEVELS[level]}", *figures)
+    out.print(table)

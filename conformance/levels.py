@@ -1,0 +1,61 @@
+"""How far an implementation conforms: every level is reached only with all below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from conformance.session import Settled
+
+Level = Literal["L0", "L1", "L2", "L3", "L4"]
+LEVELS: Mapping[Level, str] = {
+    "L0": "smoke: products, long sums, exp and tanh",
+    "L1": "modules and single layers",
+    "L2": "whole forward passes without a cache",
+    "L3": "cache: one shot, chunks, token by token, batches",
+    "L4": "prompts to the byte",
+}
+_GLOBS: tuple[tuple[str, Level], ...] = (
+    ("prompt/*", "L4"),
+    ("module/linear/*", "L0"),
+    ("module/long-sum/*", "L0"),
+    ("module/exp-tanh/*", "L0"),
+    ("forward/*/no-cache", "L2"),
+    ("forward/*", "L3"),
+    ("*", "L1"),
+)
+
+
+def level_of(case_id: str) -> Level:
+    """The level that a case or a question on prompts belongs to."""
+    return next(level for glob, level in _GLOBS if fnmatchcase(case_id, glob))
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How the cases of one level ended, by outcome."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, settled: Settled) -> None:
+        self.counts[settled.outcome] = self.counts.get(settled.outcome, 0) + 1
+
+    def count(self, outcome: str) -> int:
+        return self.counts.get(outcome, 0)
+
+    @property
+    def reached(self) -> bool:
+        """Whether something passed and nothing failed, known or not."""
+        return bool(self.count("pass")) and not self.count("fail") and not self.count("known")
+
+
+def badge(tallies: Mapping[Level, Tally], levels: Sequence[Level] = tuple(LEVELS)) -> Level | None:
+    """The highest level that is reached with all below it; None when the first is not."""
+    reached = None
+    for level in levels:
+        if level not in tallies or not tallies[level].reached:
+            break
+        reached = level
+    return reached

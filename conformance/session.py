@@ -1,0 +1,142 @@
+"""What one run judges: an implementation in one profile, on the cases and prompts that a pattern leaves in."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from conformance import report as report_file
+from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
+from conformance.examine import CaseVerdict
+from conformance.failure import describe
+from conformance.fetch.cache import tokenizer_path
+from conformance.judge import Judge
+from conformance.known_failures import KnownFailures
+from conformance.probe import require_exact_products
+from conformance.prompts.judge import PromptJudge, PromptVerdict
+from conformance.question import again
+from reference.format import FixtureError, Fixtures, default_root
+from reference.format.prompts import is_on_prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a verdict means in the light of the known failures; `text` is what to tell the user."""
+
+    outcome: Literal["pass", "fail", "skip", "known"]
+    text: str = ""
+
+
+class Session:
+    """One run."""
+
+    def __init__(
+        self,
+        impl: str,
+        profile: str,
+        *,
+        pattern: str = "*",
+        tokens: int | None = None,
+        report: Path | None = None,
+        root: Path | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Open the fixtures and the implementation, and probe its arithmetic.
+
+        BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
+        """
+        if tokens is not None and tokens < 1:
+            raise BadOption(f"--tokens: got {tokens}, expected at least 1")
+        if tokens is not None and report:
+            raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
+        self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
+        self.fixtures = Fixtures(root)
+        self.known = KnownFailures.of(impl)
+        adapter = create(impl, timeout)
+        self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
+        self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
+        questions = list(self._prompt_judge.questions())
+        if root is None:  # a part of the fixtures may lack what a line is about
+            self.known.check_used([*self.fixtures.case_ids, *questions])
+        self.hello = hello_of(adapter, impl)
+        if profile not in self.hello.profiles:
+            offered = ", ".join(self.hello.profiles)
+            raise BadOption(f"--profile: got {profile}, expected one that {impl} offers: {offered}")
+        self.products_error = require_exact_products(self.fixtures, adapter, impl, profile)
+        self._judge = Judge(self.fixtures, adapter, profile)
+        matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
+        self.asked = [case_id for case_id in matching if self._judge.asks(case_id)]
+        self.asked += [question for question in questions if _matches(question, pattern)]
+        if not self.asked:
+            raise FixtureError(
+                "--cases",
+                got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
+                expected="a glob over case ids",
+                cure="try '*rope*', or see `gemma4-conformance list`",
+            )
+
+    def judged(self, case_id: str) -> CaseVerdict | PromptVerdict:
+        """The verdict on one case, or on one question on prompts."""
+        if is_on_prompts(case_id):
+            return self._prompt_judge.judge(case_id)
+        return self._judge.judge(case_id, self.tokens)
+
+    def settled(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> Settled:
+        """What the run makes of a verdict: a known failure that passes fails it, and one that fails does not."""
+        expected = self.known.reason(self.profile, case_id)
+        if verdict.outcome in ("skip", "undecidable", "advice"):
+            return Settled(outcome="skip", text=verdict.note)
+        if verdict.outcome == "pass":
+            if expected is None:
+                return Settled(outcome="pass")
+            listed = f"{case_id} passes, but {self.known.path.name} lists it: delete the line"
+            return Settled(outcome="fail", text=listed)
+        if expected is not None and self.known.explains(self.profile, case_id, verdict.outcome):
+            return Settled(outcome="known", text=expected)
+        return Settled(outcome="fail", text=describe(verdict, self.reproduce(case_id)))
+
+    def line(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> report_file.CaseLine:
+        """The verdict as a line of the report, which must be wanted."""
+        assert self.report is not None
+        return report_file.case_line(self.report, verdict, self.known.reason(self.profile, case_id))
+
+    def start_report(self) -> None:
+        """Begin the report, if one is wanted."""
+        if self.report is None:
+            return
+        try:
+            line = report_file.RunLine(
+                impl=self.impl,
+                implementation=self.hello.name,
+                version=self.hello.version,
+                language=self.hello.language,
+                device=self.hello.device,
+                profile=self.profile,
+                fixtures=report_file.digest(self.fixtures),
+                products_error=self.products_error,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            said = f"hello() gave {first['input']!r} as {first['loc'][0]}, which no report can hold: {first['msg']}"
+            raise AdapterUnavailable(f"--impl {self.impl}: {said}") from None
+        report_file.start(self.report, line)
+
+    def case_ids(self, globs: tuple[str, ...]) -> list[str]:
+        """The cases that match any of the globs and the options."""
+        return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
+
+    def reproduce(self, case_id: str) -> str:
+        """The command that puts one case again."""
+        command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
+        default = self.fixtures.root == default_root()
+        return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+
+
+def _matches(question: str, pattern: str) -> bool:
+    """Whether a pattern matches a question on a prompt, or the conversation it is about."""
+    return fnmatchcase(question, pattern) or fnmatchcase(question.rpartition("/thinking-")[0], pattern)

@@ -1,0 +1,111 @@
+"""Levels, and `gemma4-conformance run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from suite_runs import HERE, run_command
+
+from conformance import report
+from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.session import Settled
+from reference.format import Fixtures
+
+
+def saboteur(how: str) -> str:
+    return shlex.join([sys.executable, str(HERE / "saboteur.py"), how])
+
+
+@pytest.mark.parametrize(
+    ("case_id", "level"),
+    [
+        ("module/linear/full-precision", "L0"),
+        ("module/rms-norm/large", "L1"),
+        ("layer/x/y", "L1"),
+        ("attention/x/y", "L1"),
+        ("forward/e2b-mini/uniform-l19/no-cache", "L2"),
+        ("forward/e2b-mini/uniform-l19/chunks-5", "L3"),
+        ("prompt/chat/user-plain/thinking-on", "L4"),
+        ("prompt/text/digits", "L4"),
+    ],
+)
+def test_the_level_of_a_case(case_id: str, level: str) -> None:
+    assert level_of(case_id) == level
+
+
+def test_every_level_has_cases() -> None:
+    fixtures = Fixtures()
+    assert {level_of(case_id) for case_id in (*fixtures.case_ids, *fixtures.prompts.ids)} == set(LEVELS)
+
+
+def tally(**counts: int) -> Tally:
+    return Tally(counts={"pass": counts.get("passed", 0)} | {k: v for k, v in counts.items() if k != "passed"})
+
+
+@pytest.mark.parametrize(
+    ("tallies", "reached"),
+    [
+        ({}, None),
+        ({"L0": tally(passed=1)}, "L0"),
+        ({"L0": tally(passed=1), "L1": tally(passed=2, skip=1)}, "L1"),
+        ({"L0": tally(passed=1, fail=1), "L1": tally(passed=2)}, None),
+        ({"L1": tally(passed=2)}, None),
+        ({"L0": tally(passed=1), "L1": tally(skip=3), "L2": tally(passed=1)}, "L0"),
+        ({"L0": tally(passed=1), "L1": tally(passed=1, known=1)}, "L0"),
+    ],
+)
+def test_a_level_counts_only_with_all_below_it(tallies: dict[Level, Tally], reached: str | None) -> None:
+    assert badge(tallies) == reached
+
+
+def test_a_tally_counts_outcomes() -> None:
+    counted = Tally()
+    for outcome in ("pass", "pass", "skip"):
+        counted.add(Settled(outcome=outcome))  # type: ignore[arg-type]
+    assert (counted.count("pass"), counted.count("skip"), counted.count("fail")) == (2, 1, 0)
+
+
+def test_a_run_of_a_right_port_says_its_level() -> None:
+    done = run_command("run", "--impl", "pure_python", "--profile", "f64", "--levels", "L0-L1", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["levels"].keys() <= {"L0", "L1"}
+    assert told["level"] in ("L0", "L1")
+
+
+def test_a_run_of_a_wrong_port_tells_what_is_wrong_and_keeps_a_report(tmp_path: Path) -> None:
+    directory = tmp_path / "report"
+    done = run_command("run", "--port", saboteur("zero"), "--cases", "module/rms-norm/*", "--report", str(directory))
+    assert done.returncode == 1
+    assert "first divergence: y" in done.stdout
+    assert f"reproduce: pytest conformance/ --port {shlex.quote(saboteur('zero'))} --profile f32" in done.stdout
+    assert done.stdout.endswith("level: asked with all cases only\n")
+    assert f"what is wrong, and where: gemma4-conformance diagnose {directory}" in done.stderr
+    run, lines = report.read(directory)
+    assert (run.implementation, "fail" in {line.outcome for line in lines.values()}) == ("saboteur", True)
+
+
+@pytest.mark.parametrize("how", ["skips", "crash", "hang"])
+def test_no_saboteur_is_green(how: str) -> None:
+    done = run_command("run", "--port", saboteur(how), "--cases", "module/rms-norm/large", "--timeout", "1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--levels", "L9"), 2, "--levels: got 'L9', expected some of L0, L1, L2, L3, L4"),
+        (("--levels", "L4", "--cases", "module/*"), 2, "--levels: got L4, expected levels of which --cases leaves"),
+        (("--port", "/no/such/port"), 3, "--port: the port cannot be started: /no/such/port: No such file"),
+        (("--profile", "f64"), 2, "--profile: got f64, expected one that mlx_impl offers: f32, bf16, f16"),
+    ],
+)
+def test_bad_options_are_one_line(options: tuple[str, ...], code: int, said: str) -> None:
+    done = run_command("run", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert done.stderr.startswith(said)

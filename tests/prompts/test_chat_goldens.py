@@ -39,7 +39,7 @@ def rendered(text: str, *templates: str) -> Render:
 
 
 def test_every_conversation_is_recorded_under_every_setting_once() -> None:
-    assert len(CHATS) == 99
+    assert len(CHATS) == 101
     for prompt_id in CHATS:
         recorded = [
             setting

@@ -68,14 +68,14 @@ def test_a_right_port_passes_everything(honest: Port) -> None:
     judge = PromptJudge(PROMPTS, honest, Path("tokenizer.json"))
     verdicts = [judge.judge(question) for question in judge.questions()]
     assert {verdict.outcome for verdict in verdicts} == {"pass"}
-    assert sum(verdict.compared for verdict in verdicts if "/chat/" in verdict.question) == 99 * 10 * 6
+    assert sum(verdict.compared for verdict in verdicts if "/chat/" in verdict.question) == 101 * 10 * 6
     assert sum(verdict.compared for verdict in verdicts if "/text/" in verdict.question) == 299
 
 
 def test_every_conversation_is_asked_three_times_and_every_text_once(honest: Port) -> None:
     questions = list(PromptJudge(PROMPTS, honest, None).questions())
     assert questions[:3] == [f"{PROMPTS.ids[0]}/thinking-{thinking}" for thinking in ("unset", "off", "on")]
-    assert len(questions) == len(set(questions)) == 3 * 99 + 13
+    assert len(questions) == len(set(questions)) == 3 * 101 + 13
 
 
 MISTAKES: dict[str, tuple[Callable[[PromptRequest], Any], str]] = {

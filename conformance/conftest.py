@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tokens", type=int, default=None, metavar="N", help="put the first N tokens of forward cases alone"
     )
     group.addoption("--report", default=None, metavar="DIR", help="write DIR/report.jsonl and the answers that failed")
+    group.addoption("--known-failures", default=None, metavar="FILE", help="strict list of explained failures")
     group.addoption("--fixtures-dir", default=None, metavar="DIR", help="fixtures folder (default: the one installed)")
 
 
@@ -41,6 +42,7 @@ def _session(config: pytest.Config) -> Session:
     port: str | None = config.getoption("--port")
     report: str | None = config.getoption("--report")
     root = config.getoption("--fixtures-dir") or os.environ.get("GEMMA4_FIXTURES")
+    known: str | None = config.getoption("--known-failures")
     return Session(
         config.getoption("--impl") if port is None else f"{PORT}{port}",
         config.getoption("--profile"),
@@ -48,6 +50,7 @@ def _session(config: pytest.Config) -> Session:
         tokens=config.getoption("--tokens"),
         report=Path(report) if report else None,
         root=Path(root) if root else None,
+        known=Path(known) if known else None,
     )
 
 

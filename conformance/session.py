@@ -44,6 +44,7 @@ class Session:
         tokens: int | None = None,
         report: Path | None = None,
         root: Path | None = None,
+        known: Path | None = None,
         timeout: float | None = None,
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
@@ -56,7 +57,7 @@ class Session:
             raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         self.fixtures = Fixtures(root)
-        self.known = KnownFailures.of(impl)
+        self.known = KnownFailures.of(impl) if known is None else _listed(known)
         adapter = create(impl, timeout)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
@@ -135,6 +136,13 @@ class Session:
         command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+
+
+def _listed(path: Path) -> KnownFailures:
+    """A list of the user's own, which must be there."""
+    if not path.is_file():
+        raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
+    return KnownFailures.read(path)
 
 
 def _matches(question: str, pattern: str) -> bool:

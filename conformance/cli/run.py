@@ -13,7 +13,10 @@ from conformance import report as report_file
 from conformance.adapters.process import TIMEOUT
 from conformance.adapters.registry import PORT, BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.examine import CaseVerdict
+from conformance.known_failures import KnownFailures
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.prompts.judge import PromptVerdict
 from conformance.session import Session
 from reference.format.models import Profile
 
@@ -31,6 +34,12 @@ def run(
     levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2.")] = "L0-L4",
     timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
     report: Annotated[Path | None, typer.Option(help="Folder for report.jsonl and failed answers.")] = None,
+    known_failures: Annotated[
+        Path | None, typer.Option(help="Strict list of explained failures (default: the shipped one).", metavar="FILE")
+    ] = None,
+    write_known_failures: Annotated[
+        Path | None, typer.Option(help="Write what failed as such a list, to be explained.", metavar="FILE")
+    ] = None,
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:
@@ -40,13 +49,16 @@ def run(
     """
     wanted = _levels(levels)
     name = impl if port is None else f"{PORT}{port}"
-    session = Session(name, profile, pattern=cases, report=report, root=fixtures_dir, timeout=timeout)
+    session = Session(
+        name, profile, pattern=cases, report=report, root=fixtures_dir, known=known_failures, timeout=timeout
+    )
     asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
     if not asked:
         raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
     session.start_report()
     tallies: dict[Level, Tally] = {}
     failures: list[str] = []
+    seen: list[tuple[str, bool, str]] = []
     with progress_bar(quiet=as_json) as progress:
         for done, case_id in enumerate(asked):
             progress(done, len(asked), case_id)
@@ -57,6 +69,11 @@ def run(
             tallies.setdefault(level_of(case_id), Tally()).add(settled)
             if settled.outcome == "fail":
                 failures.append(settled.text)
+            if verdict.outcome in ("fail", "error"):
+                seen.append((case_id, verdict.outcome == "error", _what_was_seen(verdict)))
+    if write_known_failures is not None:
+        count = KnownFailures.write(write_known_failures, profile, seen)
+        complain(f"{count} failures written to {write_known_failures}: say of each why it is")
     reached = badge(tallies) if cases == "*" else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
@@ -72,6 +89,11 @@ def run(
     if not passed and not failures:
         complain("every case was skipped: nothing was shown to conform")
     raise typer.Exit(CONFORMS if passed and not failures else DIFFERS)
+
+
+def _what_was_seen(verdict: CaseVerdict | PromptVerdict) -> str:
+    first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
+    return f"{first.name}: {first.fault}" if first else verdict.note
 
 
 def _levels(text: str) -> set[Level]:

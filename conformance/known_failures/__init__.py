@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from reference.format import FixtureError
+from reference.format.files import write_atomic
 from reference.format.models import Profile
 
 
@@ -56,6 +57,19 @@ class KnownFailures:
     def of(cls, impl: str) -> KnownFailures:
         """The list that is shipped for an implementation."""
         return cls.read(Path(__file__).parent / f"{impl.replace(':', '.')}.txt")
+
+    @staticmethod
+    def write(path: Path, profile: str, failures: Iterable[tuple[str, bool, str]]) -> int:
+        """Write a list of failures (case, whether it stops, what was seen), one line each; how many.
+
+        Lists are for failures that are explained: what was seen stands where the reason belongs.
+        """
+        lines = [
+            f"{profile} {case_id}{' stops' if stops else ''}  # explain: {' '.join(seen.split())}\n"
+            for case_id, stops, seen in failures
+        ]
+        write_atomic(path, "".join(lines).encode("utf-8", "backslashreplace"))
+        return len(lines)
 
     def reason(self, profile: str, case_id: str) -> str | None:
         """Why this case is expected to fail; None when it is not."""

@@ -89,6 +89,26 @@ def test_a_run_of_a_wrong_port_tells_what_is_wrong_and_keeps_a_report(tmp_path: 
     assert (run.implementation, "fail" in {line.outcome for line in lines.values()}) == ("saboteur", True)
 
 
+@pytest.mark.parametrize("how", ["zero", "crash"])
+def test_failures_are_written_as_a_list_that_the_next_run_keeps_to(how: str, tmp_path: Path) -> None:
+    known = tmp_path / "known.txt"
+    asked = ("run", "--port", saboteur(how), "--cases", "module/rms-norm/*")
+    first = run_command(*asked, "--write-known-failures", str(known))
+    assert first.returncode == 1
+    assert f" failures written to {known}: say of each why it is\n" in first.stderr
+    lines = known.read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert all(line.startswith("f32 module/rms-norm/") and "  # explain: " in line for line in lines)
+    assert all((" stops " in line) == (how == "crash") for line in lines)
+    again = run_command(*asked, "--known-failures", str(known), "--json")
+    counts = json.loads(again.stdout)["levels"]["L1"]
+    assert counts["known"] == len(lines)
+    assert "fail" not in counts
+    other = run_command("run", "--port", saboteur("honest"), *asked[3:], "--known-failures", str(known))
+    assert other.returncode == 1
+    assert "passes, but known.txt lists it: delete the line" in other.stdout
+
+
 @pytest.mark.parametrize("how", ["skips", "crash", "hang"])
 def test_no_saboteur_is_green(how: str) -> None:
     done = run_command("run", "--port", saboteur(how), "--cases", "module/rms-norm/large", "--timeout", "1")
@@ -102,6 +122,7 @@ def test_no_saboteur_is_green(how: str) -> None:
         (("--levels", "L9"), 2, "--levels: got 'L9', expected some of L0, L1, L2, L3, L4"),
         (("--levels", "L4", "--cases", "module/*"), 2, "--levels: got L4, expected levels of which --cases leaves"),
         (("--port", "/no/such/port"), 3, "--port: the port cannot be started: /no/such/port: No such file"),
+        (("--known-failures", "/no/list"), 2, "/no/list: got no file, expected a list of known failures"),
         (("--profile", "f64"), 2, "--profile: got f64, expected one that mlx_impl offers: f32, bf16, f16"),
     ],
 )

@@ -80,7 +80,9 @@ class Question:
 def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
     """The command that puts a case, or its first tokens, to an implementation."""
     cut = f" --tokens {tokens}" if tokens else ""
-    who = f"--port {shlex.quote(impl.removeprefix('port:'))}" if impl.startswith("port:") else f"--impl {impl}"
+    who = f"--impl {shlex.quote(impl)}"
+    if impl.startswith("port:"):
+        who = f"--port {shlex.quote(impl.removeprefix('port:'))}"
     return f"pytest conformance/ {who} --profile {profile} --cases '{case}'{cut}"
 
 

@@ -100,6 +100,10 @@ class LineProcess:
             self._process.wait(_GRACE)
         code = self._process.returncode
         how = "it closed its output" if code is None else f"exit {code}" if code >= 0 else f"signal {-code}"
-        words = self._errors.read_bytes().decode(errors="replace").split()
-        last = " ".join(words)[-_LAST_WORDS:]
+        last = last_words(self._errors.read_bytes())
         return f"{how}; its last words: {last}" if last else how
+
+
+def last_words(said: bytes) -> str:
+    """The end of what a process said, on one line."""
+    return " ".join(said.decode(errors="replace").split())[-_LAST_WORDS:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from conformance.adapters.answer_file import read_answer
 from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
 from conformance.adapters.lines import LineProcess
-from reference.format import FixtureError, protocol, tensors
+from reference.format import protocol, tensors
 
 TIMEOUT = 60.0
 """Seconds that a port may take for one answer."""
@@ -27,8 +27,8 @@ class ProcessAdapter:
     from the very name that was asked for.
     """
 
-    def __init__(self, command: str, timeout: float = TIMEOUT) -> None:
-        """`command` is split as a shell would; PortFault when it cannot be started or says no good hello."""
+    def __init__(self, command: Sequence[str], timeout: float = TIMEOUT) -> None:
+        """PortFault when the command cannot be started or says no good hello."""
         self._command = command
         self._timeout = timeout
         self._folder = tempfile.TemporaryDirectory(prefix="gemma4-port-")
@@ -79,7 +79,7 @@ class ProcessAdapter:
                 raise Skip(answer.skipped)
             if answer.error is not None:
                 raise PortFault(f"the port answered with an error: {answer.error}")
-            return self._read(out)
+            return read_answer(out)
         finally:
             for path in (inputs, out):
                 if path is not None:
@@ -125,7 +125,7 @@ class ProcessAdapter:
         self._folder.cleanup()
 
     def _say_hello(self) -> protocol.HelloAnswer:
-        self._process, self._loaded = LineProcess(_split(self._command), Path(self._folder.name)), None
+        self._process, self._loaded = LineProcess(self._command, Path(self._folder.name)), None
         return self._ask(protocol.Hello(), protocol.HelloAnswer, None)
 
     def _load(self, model_dir: Path) -> None:
@@ -165,26 +165,6 @@ class ProcessAdapter:
 
     def _file(self, what: str) -> Path:
         return Path(self._folder.name) / f"{self._seq}-{what}.safetensors"
-
-    def _read(self, out: Path) -> dict[str, Array]:
-        if out.is_symlink() or not out.is_file():
-            raise PortFault(f"the port said ok and wrote no file {out.name}")
-        try:
-            return dict(tensors.read(out))
-        except FixtureError as error:
-            raise PortFault(
-                f"the port wrote a broken file {out.name}: got {error.got}, expected {error.expected}"
-            ) from None
-
-
-def _split(command: str) -> Sequence[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise PortFault(f"the command {command!r} cannot be split: {error}") from None
-    if not words:
-        raise PortFault("the command is empty")
-    return words
 
 
 def _shown(text: str) -> str:

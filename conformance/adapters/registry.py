@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from conformance.adapters.base import Adapter, Hello, PortFault
+from conformance.adapters.one_shot import OneShotAdapter
 from conformance.adapters.process import TIMEOUT, ProcessAdapter
 
 
@@ -38,21 +40,23 @@ ADAPTERS: Mapping[str, _Entry] = {
 }
 
 
-PORT = "port:"
-"""What stands before a command in the place of a name."""
+PORT, ONE_SHOT = "port:", "once:"
+"""What stands before a command in the place of a name: one that is asked by lines, one that is started anew."""
 
 
 def create(name: str, timeout: float | None = None) -> Adapter:
-    """The adapter with this name, of the class `package.module:Class`, or driven by the command in `port:COMMAND`.
+    """The adapter with this name, of the class `package.module:Class`, or of a command (`port:...`, `once:...`).
 
     `timeout` is the seconds that a command may take for an answer. BadOption when there is no such adapter,
     AdapterUnavailable when its packages are missing or it cannot be made.
     """
     if name.startswith(PORT):
         try:
-            return ProcessAdapter(name.removeprefix(PORT), timeout or TIMEOUT)
+            return ProcessAdapter(_words(name.removeprefix(PORT)), timeout or TIMEOUT)
         except PortFault as error:
             raise AdapterUnavailable(f"--port: {error}") from None
+    if name.startswith(ONE_SHOT):
+        return OneShotAdapter(_words(name.removeprefix(ONE_SHOT)), timeout or TIMEOUT)
     own_module, colon, own_class = name.partition(":")
     if colon:
         path, entry = own_module, _Entry(module=own_module, factory=own_class, cure="mend the module")
@@ -85,6 +89,17 @@ def hello_of(adapter: Adapter, name: str) -> Hello:
     if not isinstance(hello, Hello):
         raise AdapterUnavailable(f"--impl {name}: hello() gave {type(hello).__name__}, expected a Hello")
     return hello
+
+
+def _words(command: str) -> list[str]:
+    """A command as a shell would split it."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise BadOption(f"the command {command!r} cannot be split: {error}") from None
+    if not words:
+        raise BadOption("the command of the port is empty")
+    return words
 
 
 def _broken(name: str, error: Exception) -> AdapterUnavailable:

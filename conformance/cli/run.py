@@ -11,7 +11,7 @@ from rich.table import Table
 
 from conformance import report as report_file
 from conformance.adapters.process import TIMEOUT
-from conformance.adapters.registry import PORT, BadOption
+from conformance.adapters.registry import ONE_SHOT, PORT, BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.examine import CaseVerdict
 from conformance.known_failures import KnownFailures
@@ -27,6 +27,9 @@ _SHOWN = 3
 def run(
     port: Annotated[
         str | None, typer.Option(help="Command that starts an adapter in any language.", metavar="COMMAND")
+    ] = None,
+    once: Annotated[
+        str | None, typer.Option(help="Or one that is started for every case anew.", metavar="COMMAND")
     ] = None,
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
     profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
@@ -48,7 +51,9 @@ def run(
     Interrupted, it leaves what it saw in the report.
     """
     wanted = _levels(levels)
-    name = impl if port is None else f"{PORT}{port}"
+    if port is not None and once is not None:
+        raise BadOption("--once: got --port with it, expected one of them")
+    name = f"{PORT}{port}" if port is not None else f"{ONE_SHOT}{once}" if once is not None else impl
     session = Session(
         name, profile, pattern=cases, report=report, root=fixtures_dir, known=known_failures, timeout=timeout
     )

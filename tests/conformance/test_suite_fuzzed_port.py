@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ def test_a_thousand_misbehaviours(tmp_path: Path) -> None:
     count = tmp_path / "count"
     count.write_text("0")
     words = [sys.executable, "-S", "-E", str(HERE / "fuzzed_port.py"), "7", str(count)]
-    port = ProcessAdapter(shlex.join(words), TIMEOUT)
+    port = ProcessAdapter(words, TIMEOUT)
     judge = Judge(FIXTURES, port, "f32")
     cases = [case_id for case_id in FIXTURES.case_ids if case_id.startswith(KINDS)]
     outcomes: dict[str, int] = {}

@@ -13,7 +13,7 @@ from suite_runs import HERE, run_suite
 from conformance.adapters.base import PortFault
 from conformance.adapters.lines import LineProcess
 from conformance.adapters.process import ProcessAdapter
-from conformance.adapters.registry import AdapterUnavailable, create
+from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.judge import Judge
 from reference.format import Fixtures
 
@@ -22,13 +22,17 @@ CASES = [case_id for case_id in FIXTURES.case_ids if case_id.startswith("module/
 TIMEOUT = 5.0
 
 
+def words(how: str) -> list[str]:
+    return [sys.executable, str(HERE / "saboteur.py"), how]
+
+
 def command(how: str) -> str:
-    return shlex.join([sys.executable, str(HERE / "saboteur.py"), how])
+    return shlex.join(words(how))
 
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest) -> Iterator[ProcessAdapter]:
-    adapter = ProcessAdapter(command(request.param), 1.5 if request.param in ("hang", "deaf") else TIMEOUT)
+    adapter = ProcessAdapter(words(request.param), 1.5 if request.param in ("hang", "deaf") else TIMEOUT)
     yield adapter
     adapter.close()
 
@@ -112,21 +116,20 @@ def test_a_port_that_says_no_good_hello_cannot_be_driven(how: str, said: str) ->
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("/no/such/program", "the port cannot be started: /no/such/program: No such file or directory"),
-        ("'", "cannot be split"),
-        ("", "the command is empty"),
-    ],
-)
-def test_a_command_that_is_none(words: str, said: str) -> None:
-    with pytest.raises(PortFault, match=said.replace("/", ".")):
-        ProcessAdapter(words)
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(PortFault, match=r"the port cannot be started: /no/such/program: No such file or directory"):
+        ProcessAdapter(["/no/such/program"])
+
+
+@pytest.mark.parametrize("kind", ["port", "once"])
+@pytest.mark.parametrize(("line", "said"), [("'", "cannot be split"), ("", "the command of the port is empty")])
+def test_a_command_that_is_none(kind: str, line: str, said: str) -> None:
+    with pytest.raises(BadOption, match=said):
+        create(f"{kind}:{line}")
 
 
 def test_a_port_that_does_not_stop_is_stopped() -> None:
-    port = ProcessAdapter(command("stays"))
+    port = ProcessAdapter(words("stays"))
     process = port._process
     assert isinstance(process, LineProcess)
     port.close()
@@ -134,7 +137,7 @@ def test_a_port_that_does_not_stop_is_stopped() -> None:
 
 
 def test_nothing_is_left_in_the_folder_of_a_run() -> None:
-    port = ProcessAdapter(command("honest"))
+    port = ProcessAdapter(words("honest"))
     Judge(FIXTURES, port, "f32").judge(CASES[0])
     assert [path.name for path in port._file("x").parent.iterdir()] == ["stderr.txt"]
     port.close()

@@ -1,0 +1,76 @@
+"""A port that is a command for one question: `COMMAND REQUEST.json OUT.safetensors`, exit 0, 1, or 77 to skip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from conformance.adapters.answer_file import read_answer
+from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
+from conformance.adapters.lines import last_words
+from reference.format import protocol, tensors
+from reference.format.models import Kind, Profile
+
+SKIPPED = 77
+
+
+class OneShotAdapter:
+    """Starts the command anew for every case; it has said nothing of itself, so it is asked everything."""
+
+    def __init__(self, command: Sequence[str], timeout: float) -> None:
+        self._command = tuple(command)
+        self._timeout = timeout
+
+    def hello(self) -> Hello:
+        """What is known: the command."""
+        return Hello(
+            name=Path(self._command[0]).name,
+            version="",
+            language="unknown",
+            family="other",
+            profiles=get_args(Profile),
+            kinds=get_args(Kind),
+            device="unknown",
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""
+        with tempfile.TemporaryDirectory(prefix="gemma4-port-") as folder:
+            inputs, out, asked = (Path(folder) / name for name in ("in.safetensors", "out.safetensors", "request.json"))
+            if request.inputs:
+                tensors.write(inputs, request.inputs)
+            line = protocol.Run(
+                seq=1,
+                case=request.case,
+                kind=request.kind,
+                profile=request.profile,
+                plan=request.plan,
+                params=dict(request.params),
+                inputs=str(inputs) if request.inputs else None,
+                want=list(request.want),
+                out=str(out),
+            )
+            model = {"model_dir": str(request.model_dir.resolve()) if request.model_dir else None}
+            asked.write_text(json.dumps(line.model_dump(mode="json") | model), encoding="utf-8")
+            self._call(asked, out)
+            return read_answer(out)
+
+    def _call(self, asked: Path, out: Path) -> None:
+        try:
+            done = subprocess.run(
+                [*self._command, str(asked), str(out)], capture_output=True, timeout=self._timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise PortFault(f"the port hangs: no end within {self._timeout:g} s") from None
+        except OSError as error:
+            raise PortFault(f"the port cannot be started: {self._command[0]}: {error.strerror}") from None
+        words = last_words(done.stderr) or last_words(done.stdout)
+        if done.returncode == SKIPPED:
+            raise Skip(words or "exit 77")
+        if done.returncode:
+            how = f"exit {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+            raise PortFault(f"the port died: {how}" + (f"; its last words: {words}" if words else ""))

@@ -1,0 +1,73 @@
+"""Ports that are started for every question."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+import pytest
+from suite_runs import HERE, run_command, run_suite
+
+from conformance.adapters.one_shot import OneShotAdapter
+from conformance.judge import Judge
+from reference.format import Fixtures
+
+FIXTURES = Fixtures()
+CASE = "module/rms-norm/large"
+
+
+def words(how: str) -> list[str]:
+    return [sys.executable, str(HERE / "once.py"), how]
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "said"),
+    [
+        ("honest", "pass", ""),
+        ("zero", "fail", ""),
+        ("fails", "error", "the port died: exit 1; its last words: no luck"),
+        ("killed", "error", "the port died: signal 9"),
+        ("hangs", "error", "the port hangs: no end within 2 s"),
+        ("writes nothing", "error", "the port said ok and wrote no file out.safetensors"),
+    ],
+)
+def test_every_end_of_the_command_is_told_for_what_it_is(how: str, outcome: str, said: str) -> None:
+    verdict = Judge(FIXTURES, OneShotAdapter(words(how), 2.0 if how == "hangs" else 20.0), "f32").judge(CASE)
+    assert (verdict.outcome, verdict.note) == (outcome, said)
+
+
+def test_exit_77_skips_with_the_last_words() -> None:
+    verdict = Judge(FIXTURES, OneShotAdapter(words("honest"), 20.0), "f32").judge("module/softcap/cap-30")
+    assert (verdict.outcome, verdict.note) == ("skip", "not yet")
+
+
+def test_a_model_s_case_names_the_checkpoint() -> None:
+    forward = next(case_id for case_id in FIXTURES.case_ids if case_id.endswith("/no-cache"))
+    show = [sys.executable, "-c", "import json, sys; sys.exit(json.load(open(sys.argv[1]))['model_dir'])"]
+    verdict = Judge(FIXTURES, OneShotAdapter(show, 20.0), "f32").judge(forward)
+    model = FIXTURES.case(forward).model
+    assert model is not None
+    assert verdict.note == f"the port died: exit 1; its last words: {FIXTURES.model_dir(model)}"
+
+
+def test_a_program_that_is_not_there_is_an_error() -> None:
+    verdict = Judge(FIXTURES, OneShotAdapter(["/no/such/program"], 1.0), "f32").judge(CASE)
+    assert verdict.note == "the port cannot be started: /no/such/program: No such file or directory"
+
+
+def test_a_run() -> None:
+    once = shlex.join(words("honest"))
+    done = run_command("run", "--once", once, "--cases", "module/rms-norm/*")
+    assert done.returncode == 0, done.stderr
+    wrong = run_command("run", "--once", shlex.join(words("zero")), "--cases", CASE)
+    assert wrong.returncode == 1
+    command = next(line for line in wrong.stdout.splitlines() if line.startswith("reproduce: "))
+    assert shlex.split(command)[3:5] == ["--impl", f"once:{shlex.join(words('zero'))}"]
+    again = run_suite(*shlex.split(command)[3:])
+    assert again.returncode == 1
+    assert "first divergence: y" in again.stdout
+
+
+def test_one_of_both_commands() -> None:
+    done = run_command("run", "--once", "a", "--port", "b")
+    assert (done.returncode, done.stderr) == (2, "--once: got --port with it, expected one of them\n")

@@ -13,6 +13,7 @@ from conformance import report as report_file
 from conformance.adapters.process import TIMEOUT
 from conformance.adapters.registry import ONE_SHOT, PORT, BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.cli.report import write_report_page
 from conformance.examine import CaseVerdict
 from conformance.known_failures import KnownFailures
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
@@ -36,7 +37,9 @@ def run(
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
     levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2.")] = "L0-L4",
     timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
-    report: Annotated[Path | None, typer.Option(help="Folder for report.jsonl and failed answers.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.jsonl, report.html and failed answers.")
+    ] = None,
     known_failures: Annotated[
         Path | None, typer.Option(help="Strict list of explained failures (default: the shipped one).", metavar="FILE")
     ] = None,
@@ -90,6 +93,10 @@ def run(
         )
         if failures and session.report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {session.report}")
+    if session.report is not None:
+        page = write_report_page(session.fixtures, session.report)
+        if not as_json:
+            out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     passed = any(tally.count("pass") for tally in tallies.values())
     if not passed and not failures:
         complain("every case was skipped: nothing was shown to conform")

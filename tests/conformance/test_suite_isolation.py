@@ -26,6 +26,7 @@ ALL_OF_REFERENCE = (
     "diagnosis/diagnose.py",
     "diagnosis/nearest.py",
     "diagnosis/telling.py",
+    "diagnosis/whole.py",
     "diagnosis/words.py",
     "cli/app.py",
     "cli/bugs.py",

@@ -83,7 +83,7 @@ def test_a_run_of_a_wrong_port_tells_what_is_wrong_and_keeps_a_report(tmp_path: 
     assert done.returncode == 1
     assert "first divergence: y" in done.stdout
     assert f"reproduce: pytest conformance/ --port {shlex.quote(saboteur('zero'))} --profile f32" in done.stdout
-    assert done.stdout.endswith("level: asked with all cases only\n")
+    assert f"\nlevel: asked with all cases only\nreport: {directory}/report.html\n" in done.stdout
     assert f"what is wrong, and where: gemma4-conformance diagnose {directory}" in done.stderr
     run, lines = report.read(directory)
     assert (run.implementation, "fail" in {line.outcome for line in lines.values()}) == ("saboteur", True)

@@ -1,0 +1,28 @@
+"""`gemma4-conformance report`: a report as one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conformance.cli.app import FixturesDir, app
+from reference.format import Fixtures
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="Folder of `run --report DIR` or `pytest ... --report DIR`.")],
+    fixtures_dir: FixturesDir = None,
+) -> None:
+    """Write report.html into a report's folder: level, diagnosis, heat maps of error over tolerance, failures."""
+    typer.echo(write_report_page(Fixtures(fixtures_dir), directory))
+
+
+def write_report_page(fixtures: Fixtures, directory: Path) -> Path:
+    """Diagnose a report and write its page; the page's path."""
+    from conformance.diagnosis.whole import report_as_text
+    from conformance.page.page import write_page
+
+    return write_page(fixtures, directory, report_as_text(fixtures, directory, None))

@@ -1,0 +1,24 @@
+"""The diagnosis of a whole report, tensors and prompts, as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.adapters.base import Adapter
+from conformance.diagnosis import reading, telling
+from conformance.diagnosis.diagnose import diagnose
+from reference.format import Fixtures
+from reference.mutants import MUTANTS
+
+
+def report_as_text(fixtures: Fixtures, path: Path, port: Adapter | None) -> str:
+    """What is wrong in a report, "" where nothing is; `port` is asked again where it is at hand.
+
+    FixtureError for a broken report or other fixtures.
+    """
+    run, verdicts = reading.of_report(fixtures, path)
+    wrong_prompts = reading.wrong_prompts(path)
+    diagnosis = diagnose(fixtures, run.profile, verdicts, MUTANTS, port)
+    told = [telling.as_text(diagnosis, run.impl, run.profile)] if diagnosis else []
+    told += [telling.prompts_as_text(wrong_prompts, run.impl, run.profile)] if wrong_prompts else []
+    return "\n\n".join(told)

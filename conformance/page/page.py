@@ -1,0 +1,77 @@
+"""The page: level, environment, first divergence with its diagnosis, heat maps, and every failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.page.heat_map import draw, heat_maps
+from conformance.page.positions import draw_positions
+from conformance.question import again
+from conformance.report import CaseLine, RunLine, read
+from conformance.session import Settled
+from reference.format import Fixtures
+from reference.format.files import write_atomic
+
+PAGE = "report.html"
+_LISTED = 200
+
+
+def write_page(fixtures: Fixtures, directory: Path, diagnosis: str) -> Path:
+    """Write `report.html` beside a report; `diagnosis` is what `diagnose` says of it, "" when nothing failed.
+
+    FixtureError when the report is missing or broken.
+    """
+    run, lines = read(directory)
+    path = directory / PAGE
+    write_atomic(path, render(fixtures, directory, run, list(lines.values()), diagnosis).encode())
+    return path
+
+
+def render(fixtures: Fixtures, directory: Path, run: RunLine, lines: Sequence[CaseLine], diagnosis: str) -> str:
+    """The page's HTML."""
+    failed = [line for line in lines if _outcome(line) == "fail"]
+    tallies = tally(lines)
+    maps = heat_maps(lines)
+    divergent = [line for line in failed if line.first_divergence]
+    first = min(divergent, key=lambda line: not line.case.startswith("forward/"), default=None)
+    environment = Environment(
+        loader=PackageLoader("conformance"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        badge=badge(tallies) or "none",
+        levels=[(level, LEVELS[level], tallies[level]) for level in LEVELS if level in tallies],
+        diagnosis=diagnosis,
+        positions=draw_positions(fixtures, directory, first) if first else "",
+        first=first,
+        maps=[(heat_map.model, draw(heat_map)) for heat_map in maps],
+        failed=failed[:_LISTED],
+        more=max(0, len(failed) - _LISTED),
+        again={line.case: again(run.impl, run.profile, line.case, None) for line in failed[:_LISTED]},
+        undecided=[line for line in lines if line.outcome in ("undecidable", "advice")],
+    )
+
+
+def tally(lines: Sequence[CaseLine]) -> Mapping[Level, Tally]:
+    """How the cases of each level ended."""
+    tallies: dict[Level, Tally] = {}
+    for line in lines:
+        tallies.setdefault(level_of(line.case), Tally()).add(Settled(outcome=_outcome(line)))
+    return tallies
+
+
+def _outcome(line: CaseLine) -> Literal["pass", "fail", "skip", "known"]:
+    if line.outcome in ("skip", "undecidable", "advice"):
+        return "skip"
+    if line.outcome == "pass":
+        return "pass" if line.expected is None else "fail"
+    return "fail" if line.expected is None else "known"

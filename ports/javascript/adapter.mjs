@@ -1,95 +1,48 @@
 // The adapter: answers the suite's questions, one JSON object a line, until it is told to stop.
 //
 //     node adapter.mjs [--mistake NAME]
+//     node adapter.mjs [--mistake NAME] REQUEST.json OUT.safetensors     one question; exit 0, 1, or 77 to skip
 
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
 
-import { loadModel } from "./decoder.mjs";
+import { reply } from "./commands.mjs";
 import { plant } from "./mistakes.mjs";
-import { MODULES } from "./modules.mjs";
-import { attentionCase, forwardCase, layerCase } from "./plans.mjs";
-import { read, write } from "./safetensors.mjs";
-import { PROFILES, tensor } from "./tensor.mjs";
 
-const HELLO = {
-  protocol: 1,
-  implementation: { name: "gemma4-javascript", version: "0.1.0", language: "JavaScript" },
-  family: "javascript",
-  device: "cpu",
-  profiles: Object.keys(PROFILES),
-  internal: "f64", // what sums are kept in
-  kinds: ["forward", "layer", "attention", ...Object.keys(MODULES)],
-};
+const SKIPPED = 77;
 
-let model = null; // of the last "load"
-
-const COMMANDS = {
-  hello: () => HELLO,
-
-  load({ model_dir }) {
-    model = null;
-    model = loadModel(model_dir);
-    return { ok: true };
-  },
-
-  run({ seq, kind, profile, plan, params, inputs, want, out }) {
-    if (!(profile in PROFILES)) return { seq, skipped: `no profile ${profile}` };
-    if (!HELLO.kinds.includes(kind)) return { seq, skipped: `no kind ${kind}` };
-    const tensors = inputs ? read(inputs) : {};
-    const wanted = new Set(want);
-    const start = performance.now();
-    const taps = answer(kind, plan, params, tensors, PROFILES[profile], wanted);
-    const ms = performance.now() - start;
-    const kept = Object.entries(taps).filter(([name]) => wanted.has(name));
-    write(out, Object.fromEntries(kept.map(([name, value]) => [name, stored(value, profile)])));
-    return { seq, ok: true, ms };
-  },
-
-  async prompt({ seq, template, enable_thinking, add_generation_prompt, preserve_thinking }, line) {
-    const { parse } = await import("./prompt/json.mjs"); // keeps the order of keys, which JSON.parse does not
-    const { Refused, TEMPLATES, render } = await import("./prompt/render.mjs");
-    if (!TEMPLATES.includes(template)) return { seq, skipped: `no template ${template}` };
-    const asked = parse(line);
-    const [messages, tools] = [asked.get("messages"), asked.get("tools")];
-    try {
-      const text = render({ messages, tools, template, enable_thinking, add_generation_prompt, preserve_thinking });
-      return { seq, text };
-    } catch (error) {
-      if (error instanceof Refused) return { seq, refused: inOneLine(error) };
-      throw error;
-    }
-  },
-};
-
-function answer(kind, plan, params, inputs, round, want) {
-  if (kind in MODULES) return MODULES[kind](params, inputs, round);
-  if (model === null) throw new Error(`no model is loaded for ${kind}`);
-  if (kind === "forward") return forwardCase(model, plan ?? { steps: null }, inputs, round, want);
-  return (kind === "layer" ? layerCase : attentionCase)(model, params, inputs, round);
-}
-
-/** Floats as the profile stores them; ids as they are. */
-function stored({ shape, data }, profile) {
-  return tensor(shape, profile === "f32" && data instanceof Float64Array ? Float32Array.from(data) : data);
-}
-
-const inOneLine = (error) => String(error.message).replace(/\s+/g, " ");
-
-async function reply(line) {
-  let asked = {};
-  try {
-    asked = JSON.parse(line);
-    if (!Object.hasOwn(COMMANDS, asked.cmd)) return { seq: asked.seq, skipped: `no command ${asked.cmd}` };
-    return await COMMANDS[asked.cmd](asked, line);
-  } catch (error) {
-    return { seq: asked.seq, error: inOneLine(error) };
+/** Gives the exit status. */
+async function answerLines() {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const answer = await reply(line);
+    if (answer === null) break;
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
   }
+  return 0;
 }
 
-const flag = process.argv.indexOf("--mistake");
-if (flag > 0) plant(process.argv[flag + 1]);
-for await (const line of createInterface({ input: process.stdin })) {
-  if (JSON.parse(line).cmd === "stop") break;
-  process.stdout.write(`${JSON.stringify(await reply(line))}\n`);
+/** Gives the exit status. Why a question was skipped, or what went wrong, is said on standard error. */
+async function answerOne(request, out) {
+  const asked = JSON.parse(readFileSync(request, "utf8"));
+  const loaded = asked.model_dir ? await reply(JSON.stringify({ cmd: "load", model_dir: asked.model_dir })) : {};
+  const answer = loaded.error ? loaded : await reply(JSON.stringify({ ...asked, cmd: "run", out }));
+  if (answer.ok) return 0;
+  console.error(answer.skipped ?? answer.error);
+  return answer.skipped ? SKIPPED : 1;
 }
-process.exit(0);
+
+async function main() {
+  const { values, positionals } = parseArgs({ options: { mistake: { type: "string" } }, allowPositionals: true });
+  if (values.mistake !== undefined) plant(values.mistake);
+  if (positionals.length === 2) return answerOne(...positionals);
+  if (positionals.length > 0) throw new Error(`got ${positionals.length} files, expected none, or a request and OUT`);
+  return answerLines();
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 2;
+}

@@ -31,7 +31,7 @@ export function softmax(scores, mask, round) {
   scores.forEach((score, i) => (peak = mask[i] ? Math.max(peak, score) : peak));
   let total = 0;
   scores.forEach((score, i) => (total += scores[i] = mask[i] ? Math.exp(score - peak) : 0));
-  scores.forEach((weight, i) => (scores[i] = total ? round(weight / total) : 0));
+  scores.forEach((weight, i) => (scores[i] = total === 0 ? 0 : round(weight / total)));
 }
 
 /**

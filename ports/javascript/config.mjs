@@ -45,7 +45,8 @@ function check(config) {
   if (!Array.isArray(layer_types) || layer_types.length !== num_hidden_layers) {
     throw new Error(`layer_types: got ${layer_types?.length} entries, expected num_hidden_layers ${num_hidden_layers}`);
   }
-  if (layer_types.at(-1) !== FULL) throw new Error(`layer_types: got ${layer_types.at(-1)} at the end, expected ${FULL}`);
+  const last = layer_types.at(-1);
+  if (last !== FULL) throw new Error(`layer_types: got ${last} at the end, expected ${FULL}`);
   const without = layer_types.findIndex((_, layer) => kvDonor(config, layer) === -1);
   if (without >= 0) throw new Error(`layer ${without}: no earlier layer of its type has keys and values to share`);
 }

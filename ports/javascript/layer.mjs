@@ -6,7 +6,7 @@ import { combineWeights, experts, routerLogits } from "./moe.mjs";
 import { rmsNorm } from "./norm.mjs";
 import { gate } from "./ple.mjs";
 import { selfAttention } from "./self_attention.mjs";
-import { add, linear, scale } from "./tensor.mjs";
+import { add, linear, scale as scaled } from "./tensor.mjs";
 
 /**
  * h [B, L, D] -> output [B, L, D], and the keys and values that were attended to.
@@ -21,7 +21,7 @@ export function decoderLayer(model, layer, h, layerInput, shared, pass) {
   h = add(h, feedForward(at, h), at.round);
   at.record("residual_2", h);
   if (layerInput !== null) h = add(h, perLayerBranch(at, h, layerInput), at.round);
-  if (!mistaken("layer-scalar-dropped")) h = scale(h, at.weight("layer_scalar").data[0], at.round);
+  if (!mistaken("layer-scalar-dropped")) h = scaled(h, at.weight("layer_scalar").data[0], at.round);
   at.record("output", h);
   return { output: h, attended };
 }
@@ -60,8 +60,8 @@ function feedForward(at, h) {
 
 /** [B, L, D] -> [B, L, D]; the router reads the stream itself. */
 function mixtureOfExperts(at, h) {
-  const router = { scale: at.weight("router.scale"), proj: at.weight("router.proj.weight"), eps: at.config.rms_norm_eps };
-  const logits = routerLogits(h, router, at.round); // [B, L, X]
+  const [scale, proj] = [at.weight("router.scale"), at.weight("router.proj.weight")]; // [D], [X, D]
+  const logits = routerLogits(h, { scale, proj, eps: at.config.rms_norm_eps }, at.round); // [B, L, X]
   at.record("router.proj", logits);
   const perExpertScale = at.weight("router.per_expert_scale");
   const combine = combineWeights(logits, perExpertScale, at.config.top_k_experts, at.round); // [B, L, X]

@@ -37,8 +37,7 @@ export function combineWeights(logits, perExpertScale, topK, round) {
  * The fused matrix holds the gate in its first F rows, and up in the other F.
  */
 export function experts(x, combine, gateUp, down, round) {
-  const [, both, width] = gateUp.shape;
-  const count = gateUp.shape[0];
+  const [count, both, width] = gateUp.shape; // X, 2F, D
   const y = zeros(x.shape); // [B, L, D]
   for (let row = 0; row < x.data.length / width; row++) {
     const token = tensor([width], x.data.subarray(row * width, (row + 1) * width)); // [D]
@@ -48,7 +47,8 @@ export function experts(x, combine, gateUp, down, round) {
       const gate = slice(entry(gateUp, e), 0, 0, both / 2); // [F, D]
       const up = slice(entry(gateUp, e), 0, both / 2, both); // [F, D]
       const made = linear(activation(token, gate, up, round), entry(down, e), round); // [D]
-      made.data.forEach((value, i) => (y.data[row * width + i] = round(y.data[row * width + i] + round(value * weight))));
+      const sum = y.data.subarray(row * width, (row + 1) * width); // [D]
+      made.data.forEach((value, i) => (sum[i] = round(sum[i] + round(value * weight))));
     }
   }
   return y;

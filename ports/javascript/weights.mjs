@@ -1,5 +1,5 @@
-// The weights of a checkpoint folder, in any layout in circulation, under their names in Gemma4ForCausalLM's state dict.
-// Every tensor that the configuration needs is looked up; all others are left alone.
+// The weights of a checkpoint folder, in any layout in circulation, under their names in Gemma4ForCausalLM's state
+// dict. Every tensor that the configuration needs is looked up; all others are left alone.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

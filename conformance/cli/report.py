@@ -14,15 +14,16 @@ from reference.format import Fixtures
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Folder of `run --report DIR` or `pytest ... --report DIR`.")],
+    compare: Annotated[Path | None, typer.Option(help="Folder of an earlier report.", metavar="OLD")] = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:
     """Write report.html into a report's folder: level, diagnosis, heat maps of error over tolerance, failures."""
-    typer.echo(write_report_page(Fixtures(fixtures_dir), directory))
+    typer.echo(write_report_page(Fixtures(fixtures_dir), directory, compare))
 
 
-def write_report_page(fixtures: Fixtures, directory: Path) -> Path:
-    """Diagnose a report and write its page; the page's path."""
+def write_report_page(fixtures: Fixtures, directory: Path, earlier: Path | None = None) -> Path:
+    """Diagnose a report and write its page, with what changed since an earlier one; the page's path."""
     from conformance.diagnosis.whole import report_as_text
     from conformance.page.page import write_page
 
-    return write_page(fixtures, directory, report_as_text(fixtures, directory, None))
+    return write_page(fixtures, directory, report_as_text(fixtures, directory, None), earlier)

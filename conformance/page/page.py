@@ -9,6 +9,7 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.page.changes import Change, changes
 from conformance.page.heat_map import draw, heat_maps
 from conformance.page.positions import draw_positions
 from conformance.question import again
@@ -21,18 +22,26 @@ PAGE = "report.html"
 _LISTED = 200
 
 
-def write_page(fixtures: Fixtures, directory: Path, diagnosis: str) -> Path:
+def write_page(fixtures: Fixtures, directory: Path, diagnosis: str, earlier: Path | None = None) -> Path:
     """Write `report.html` beside a report; `diagnosis` is what `diagnose` says of it, "" when nothing failed.
 
-    FixtureError when the report is missing or broken.
+    `earlier` is the folder of another report to compare with. FixtureError when a report is missing or broken.
     """
     run, lines = read(directory)
+    changed = None if earlier is None else changes(read(earlier)[1], lines)
     path = directory / PAGE
-    write_atomic(path, render(fixtures, directory, run, list(lines.values()), diagnosis).encode())
+    write_atomic(path, render(fixtures, directory, run, list(lines.values()), diagnosis, changed).encode())
     return path
 
 
-def render(fixtures: Fixtures, directory: Path, run: RunLine, lines: Sequence[CaseLine], diagnosis: str) -> str:
+def render(
+    fixtures: Fixtures,
+    directory: Path,
+    run: RunLine,
+    lines: Sequence[CaseLine],
+    diagnosis: str,
+    changed: Sequence[Change] | None = None,
+) -> str:
     """The page's HTML."""
     failed = [line for line in lines if _outcome(line) == "fail"]
     tallies = tally(lines)
@@ -57,6 +66,7 @@ def render(fixtures: Fixtures, directory: Path, run: RunLine, lines: Sequence[Ca
         failed=failed[:_LISTED],
         more=max(0, len(failed) - _LISTED),
         again={line.case: again(run.impl, run.profile, line.case, None) for line in failed[:_LISTED]},
+        changed=changed,
         undecided=[line for line in lines if line.outcome in ("undecidable", "advice")],
     )
 

@@ -15,6 +15,7 @@ from conformance.adapters.base import Array, Hello, Request
 from conformance.adapters.mutant import MutantAdapter
 from conformance.diagnosis.whole import report_as_text
 from conformance.judge import Judge
+from conformance.page.changes import changes
 from conformance.page.heat_map import draw, heat_maps
 from conformance.page.page import write_page
 from conformance.report import CaseLine, RunLine, TapLine
@@ -144,6 +145,38 @@ def test_the_command_writes_it_again(page: Path) -> None:
     done = run_command("report", str(page.parent))
     assert (done.returncode, done.stdout) == (0, f"{page}\n")
     assert page.read_bytes() == before
+
+
+def line(case: str, outcome: str) -> CaseLine:
+    return CaseLine(case=case, outcome=outcome)  # type: ignore[arg-type]
+
+
+def test_changes_are_what_ends_in_another_way_the_worse_first() -> None:
+    old = {name: line(name, outcome) for name, outcome in (("a", "fail"), ("b", "pass"), ("c", "pass"), ("d", "pass"))}
+    new = {name: line(name, outcome) for name, outcome in (("a", "pass"), ("b", "error"), ("c", "pass"), ("e", "fail"))}
+    found = [(change.case, change.before, change.now, change.worse) for change in changes(old, new)]
+    assert found == [
+        ("b", "pass", "error", True),
+        ("e", "-", "fail", True),
+        ("a", "fail", "pass", False),
+        ("d", "pass", "-", False),
+    ]
+    assert changes(old, old) == []
+
+
+def test_a_page_tells_what_changed(page: Path, tmp_path: Path) -> None:
+    other = tmp_path / "earlier"
+    report.start(other, RUN)
+    report.append(other, line(CASES[0], "pass"))
+    before = page.read_bytes()
+    done = run_command("report", str(page.parent), "--compare", str(other))
+    text = page.read_text(encoding="utf-8")
+    page.write_bytes(before)
+    assert done.returncode == 0
+    (table,) = re.findall(r'<table id="changes">(.*?)</table>', text, re.DOTALL)
+    assert f"<tr><td>{CASES[0]}</td><td>pass</td><td>fail</td></tr>" in table
+    assert table.count("<tr>") == 1 + len(CASES)
+    assert "Every case ends as it did" in write_page(FIXTURES, other, "", other).read_text(encoding="utf-8")
 
 
 def test_no_report_is_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,9 @@ from conformance.cli.app import (
     progress_bar,
 )
 from reference.format import FixtureError, Fixtures, default_root
+from reference.format.archive import write_archive
 from reference.format.documents import write_model
+from reference.format.files import sha256
 from reference.format.models import Profile
 
 
@@ -54,10 +57,18 @@ def list_cases(
 
 
 @app.command()
-def verify(fixtures_dir: FixturesDir = None, as_json: Json = False) -> None:
+def verify(
+    fixtures_dir: FixturesDir = None,
+    vendored: Annotated[
+        Path | None, typer.Option(help="A copy in a port's repository, which must be what is installed.", metavar="DIR")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check the fixtures: checksums, files too few or too many, JSON against its schema, tensors against their case."""
-    fixtures = Fixtures(fixtures_dir)
+    fixtures = Fixtures(vendored or fixtures_dir)
     faults = fixtures.verify()
+    if vendored is not None and (fault := fixtures.differs_from(Fixtures(fixtures_dir))):
+        faults.append(fault)
     files = fixtures.files()
     size = sum(path.stat().st_size for path in files)
     if as_json:
@@ -81,6 +92,10 @@ def export(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing: make all again and compare with what is stored.")
     ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="Make nothing: verify, and pack what is stored into a tar.gz for a release.", metavar="FILE"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make the fixtures again; a golden is accepted only when the oracle and transformers agree on it.
@@ -88,6 +103,14 @@ def export(
     Needs the extra `reference`. An interrupted run leaves the fixtures as they were.
     """
     root = fixtures_dir or default_root()
+    if archive is not None:
+        fixtures = Fixtures(root)
+        if faults := fixtures.verify():
+            raise faults[0]
+        release = version("gemma4-conformance")
+        write_archive(fixtures, archive, release)
+        typer.echo(f"{archive}: fixtures {release}, sha256 {sha256(archive.read_bytes())}")
+        raise typer.Exit(CONFORMS)
     with needs_reference("export"), progress_bar(quiet=as_json) as progress:
         from reference.export import check as checker
         from reference.export import exporter

@@ -205,6 +205,16 @@ class Fixtures:
                 faults.append(error)
         return faults
 
+    def differs_from(self, other: Fixtures) -> FixtureError | None:
+        """The first file that another folder of fixtures lists in another way; None when both list the same."""
+        mine, theirs = self._sums(), other._sums()
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                got, expected = (sums.get(name, "no such file") for sums in (mine, theirs))
+                cure = "vendor the fixtures of the version that is installed, or install theirs"
+                return FixtureError(self.root / name, got=got, expected=f"{expected} as in {other.root}", cure=cure)
+        return None
+
     def _digest_check(self, case: Case) -> None:
         if not isinstance(case.golden, TensorFile):
             return

@@ -80,3 +80,8 @@ def test_the_shipped_lists_are_well_formed_and_used() -> None:
         known = KnownFailures.of(file.stem)
         assert known.entries
         known.check_used([*IDS, *(f"{prompt_id}/thinking-unset" for prompt_id in Fixtures().prompts.ids)])
+
+
+@pytest.mark.parametrize("impl", ["port:./a/b c", "once:" + "x" * 5000])
+def test_a_command_has_no_shipped_list_however_long_it_is(impl: str) -> None:
+    assert KnownFailures.of(impl).entries == ()

@@ -206,8 +206,15 @@ class Fixtures:
         return faults
 
     def differs_from(self, other: Fixtures) -> FixtureError | None:
-        """The first file that another folder of fixtures lists in another way; None when both list the same."""
-        mine, theirs = self._sums(), other._sums()
+        """The first file that another folder of fixtures lists in another way; None when both list the same.
+
+        None as well where SHA256SUMS of this one cannot be read, which `verify` says; FixtureError where the other's.
+        """
+        theirs = other._sums()
+        try:
+            mine = self._sums()
+        except FixtureError:
+            return None
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):
                 got, expected = (sums.get(name, "no such file") for sums in (mine, theirs))
@@ -245,10 +252,7 @@ class Fixtures:
 
     def check_model(self, model_id: str) -> None:
         """FixtureError unless a model's checkpoint is the one that SHA256SUMS lists."""
-        try:
-            sums = self._sums()
-        except UnicodeDecodeError:
-            sums = {}  # it lists nothing
+        sums = self._sums()
         for path in checkpoint.parts(self.model_dir(model_id)):
             digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
             if digest != expected:
@@ -256,15 +260,19 @@ class Fixtures:
                 raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=RESTORE)
 
     def _sums(self) -> dict[str, str]:
-        """File name -> digest, as SHA256SUMS says; FixtureError when it is missing, UnicodeDecodeError for no text."""
-        lines = tensors.read_bytes(self.root / SUMS).decode().splitlines()
+        """File name -> digest, as SHA256SUMS says; FixtureError when it is missing or no text."""
+        path = self.root / SUMS
+        try:
+            lines = tensors.read_bytes(path).decode().splitlines()
+        except UnicodeDecodeError:
+            raise FixtureError(path, got="no UTF-8 text", expected="SHA-256 sums", cure=RESTORE) from None
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
     def _sum_faults(self) -> Iterator[FixtureError]:
         path = self.root / SUMS
         try:
             expected = self._sums()
-        except (FixtureError, UnicodeDecodeError):
+        except FixtureError:
             yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=RESTORE)
             return
         actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}

@@ -62,6 +62,19 @@ def test_a_copy_of_another_version_is_told_apart(unpacked: Path) -> None:
     assert f" as in {FIXTURES.root}; vendor the fixtures of the version that is installed" in done.stderr
 
 
+@pytest.mark.parametrize("data", [None, b"\xff\xfe"], ids=["missing", "no text"])
+def test_a_copy_whose_sums_cannot_be_read_is_one_line(unpacked: Path, data: bytes | None) -> None:
+    sums = unpacked / SUMS
+    before = sums.read_bytes()
+    sums.unlink()
+    if data is not None:
+        sums.write_bytes(data)
+    done = command("verify", "--vendored", str(unpacked))
+    sums.write_bytes(before)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{sums}: got no readable file, expected SHA-256 sums of all fixtures")
+
+
 def test_the_command_packs_what_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "fixtures.tar.gz"
     done = command("export", "--archive", str(path))

@@ -103,6 +103,13 @@ def test_unreadable_sums_are_a_fault(root: Path, data: bytes | None) -> None:
     assert found.startswith("SHA256SUMS: got no readable file, expected SHA-256 sums of all fixtures; ")
 
 
+def test_unreadable_sums_list_no_model(sharded: Path) -> None:
+    root = sharded.parents[1]
+    (root / "SHA256SUMS").write_bytes(b"\xff\xfe")
+    with pytest.raises(FixtureError, match="SHA256SUMS: got no UTF-8 text"):
+        Fixtures(root).check_model(sharded.name)
+
+
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
     """Fixtures with one model, in shards."""

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from conformance import report as report_file
-from conformance.adapters.registry import PORT, AdapterUnavailable, BadOption
+from conformance.adapters.base import PORT
+from conformance.adapters.registry import AdapterUnavailable, BadOption
 from conformance.session import Session
 from reference.format import FixtureError
 

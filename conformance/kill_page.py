@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from conformance.html import render_page
 from conformance.kill_matrix import Row
 from conformance.mutation_score import Score
 from reference.format import Fixtures
@@ -24,13 +23,6 @@ class Cell:
 
 def render(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("conformance"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sizes = Counter(group(case) for case in fixtures.case_ids)
     tables = [
         {
@@ -39,7 +31,7 @@ def render(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> 
         }
         for score in scores
     ]
-    return environment.get_template("kill_matrix.html.j2").render(groups=list(sizes), tables=tables)
+    return render_page("kill_matrix.html.j2", groups=list(sizes), tables=tables)
 
 
 def group(case_id: str) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from conformance.session import Settled
-
 Level = Literal["L0", "L1", "L2", "L3", "L4"]
 LEVELS: Mapping[Level, str] = {
     "L0": "smoke: products, long sums, exp and tanh",
@@ -39,8 +37,8 @@ class Tally:
 
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, settled: Settled) -> None:
-        self.counts[settled.outcome] = self.counts.get(settled.outcome, 0) + 1
+    def add(self, outcome: str) -> None:
+        self.counts[outcome] = self.count(outcome) + 1
 
     def count(self, outcome: str) -> int:
         return self.counts.get(outcome, 0)

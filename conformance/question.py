@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conformance.adapters.base import Array, Request
+from conformance.adapters.base import PORT, Array, Request
 from reference.format import Case, Fixtures, Plan, TapSpec
 
 _COLUMNS = ("L", "S")
@@ -81,8 +81,8 @@ def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
     """The command that puts a case, or its first tokens, to an implementation."""
     cut = f" --tokens {tokens}" if tokens else ""
     who = f"--impl {shlex.quote(impl)}"
-    if impl.startswith("port:"):
-        who = f"--port {shlex.quote(impl.removeprefix('port:'))}"
+    if impl.startswith(PORT):
+        who = f"--port {shlex.quote(impl.removeprefix(PORT))}"
     return f"pytest conformance/ {who} --profile {profile} --cases '{case}'{cut}"
 
 

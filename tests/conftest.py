@@ -1,9 +1,14 @@
-"""Hypothesis profiles: `ci` (the default) is quick and always the same, `night` is long and always new.
+"""Hypothesis profiles, `ci` (the default) quick and always the same, `night` long and always new; the real tokenizer.
 
 `pytest tests/laws --hypothesis-profile night` draws up to 1000 examples a test.
 """
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from conformance.fetch.cache import tokenizer_path
 
 # An example runs whole decoders: how long it takes says nothing, and tracing them to explain a failure takes minutes.
 _SLOW = (HealthCheck.too_slow,)
@@ -22,3 +27,11 @@ settings.register_profile(
     "night", max_examples=1000, deadline=None, phases=_PHASES, print_blob=True, suppress_health_check=_SLOW
 )
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file() -> Path:
+    """The published tokenizer.json, where it has been fetched."""
+    if not tokenizer_path().is_file():
+        pytest.skip("the real tokenizer is not in the cache: run gemma4-conformance fetch tokenizer")
+    return tokenizer_path()

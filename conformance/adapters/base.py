@@ -17,6 +17,8 @@ import numpy.typing as npt
 from reference.format import Plan
 
 Array = npt.NDArray[Any]
+PORT, ONE_SHOT = "port:", "once:"
+"""What stands before a command in the place of an implementation's name: asked by lines, or started for each case."""
 
 
 class Skip(Exception):
@@ -68,6 +70,15 @@ class PromptRequest:
     enable_thinking: bool | None = None
     add_generation_prompt: bool = True
     preserve_thinking: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """All but messages and template, by the names that chat templates give them."""
+        return {
+            "tools": self.tools,
+            "enable_thinking": self.enable_thinking,
+            "add_generation_prompt": self.add_generation_prompt,
+            "preserve_thinking": self.preserve_thinking,
+        }
 
 
 def checked_answer(answer: object) -> dict[str, Array]:

@@ -39,7 +39,7 @@ class LineProcess:
     def ask(self, line: str, timeout: float) -> str:
         """The line that comes back. PortFault when the process has died, hangs, or says what is no line of text."""
         if not self._lines.empty():
-            self._say_nothing_unasked()
+            raise self._fault_before_the_question()
         writer = threading.Thread(target=self._write, args=(line,), daemon=True)
         writer.start()  # a port that does not read must not hang us either
         try:
@@ -47,7 +47,7 @@ class LineProcess:
         except queue.Empty:
             raise PortFault(f"the port hangs: no answer within {timeout:g} s") from None
         if said is None:
-            raise PortFault(f"the port died: {self._how_it_died()}")
+            raise self._death()
         if len(said) > LONGEST_LINE:
             raise PortFault(f"the port said a line of more than {LONGEST_LINE} bytes")
         try:
@@ -89,19 +89,20 @@ class LineProcess:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
-    def _say_nothing_unasked(self) -> None:
+    def _fault_before_the_question(self) -> PortFault:
         said = self._lines.get()
-        if said is None:
-            raise PortFault(f"the port died: {self._how_it_died()}")
-        raise PortFault(f"the port said {said[:80]!r} before it was asked")
+        return self._death() if said is None else PortFault(f"the port said {said[:80]!r} before it was asked")
 
-    def _how_it_died(self) -> str:
+    def _death(self) -> PortFault:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
-        code = self._process.returncode
-        how = "it closed its output" if code is None else f"exit {code}" if code >= 0 else f"signal {-code}"
-        last = last_words(self._errors.read_bytes())
-        return f"{how}; its last words: {last}" if last else how
+        return death(self._process.returncode, last_words(self._errors.read_bytes()))
+
+
+def death(code: int | None, words: str) -> PortFault:
+    """The fault of a process that ended, or closed its output, before it had answered."""
+    how = "it closed its output" if code is None else f"exit {code}" if code >= 0 else f"signal {-code}"
+    return PortFault(f"the port died: {how}" + (f"; its last words: {words}" if words else ""))
 
 
 def last_words(said: bytes) -> str:

@@ -61,14 +61,7 @@ class MlxImplAdapter:
     def prompt(self, request: PromptRequest) -> str:
         """The prompt of a conversation."""
         try:
-            return prompt.render(
-                request.messages,
-                request.template,
-                tools=request.tools,
-                enable_thinking=request.enable_thinking,
-                add_generation_prompt=request.add_generation_prompt,
-                preserve_thinking=request.preserve_thinking,
-            )
+            return prompt.render(request.messages, request.template, **request.settings())
         except MlxImplError as error:
             raise Refused(str(error)) from None
 

@@ -51,7 +51,7 @@ class MlxLmPrompts:
 def _wrapper(tokenizer_json: Path) -> Any:
     """The tokenizer as mlx-lm loads it from a checkpoint's folder."""
     if not tokenizer_json.is_file():
-        raise Skip("the published tokenizer was not fetched: gemma4-conformance fetch tokenizer")
+        raise Skip(cache.NO_TOKENIZER)
     template = template_text("small@2026-07-09")
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder)

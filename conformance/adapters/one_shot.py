@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from conformance.adapters.answer_file import read_answer
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
-from conformance.adapters.lines import last_words
-from reference.format import protocol, tensors
+from conformance.adapters.exchange import put, read_answer
+from conformance.adapters.lines import death, last_words
 from reference.format.models import Kind, Profile
 
 SKIPPED = 77
@@ -41,19 +40,7 @@ class OneShotAdapter:
         """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""
         with tempfile.TemporaryDirectory(prefix="gemma4-port-") as folder:
             inputs, out, asked = (Path(folder) / name for name in ("in.safetensors", "out.safetensors", "request.json"))
-            if request.inputs:
-                tensors.write(inputs, request.inputs)
-            line = protocol.Run(
-                seq=1,
-                case=request.case,
-                kind=request.kind,
-                profile=request.profile,
-                plan=request.plan,
-                params=dict(request.params),
-                inputs=str(inputs) if request.inputs else None,
-                want=list(request.want),
-                out=str(out),
-            )
+            line = put(request, 1, inputs, out)
             model = {"model_dir": str(request.model_dir.resolve()) if request.model_dir else None}
             asked.write_text(json.dumps(line.model_dump(mode="json") | model), encoding="utf-8")
             self._call(asked, out)
@@ -72,5 +59,4 @@ class OneShotAdapter:
         if done.returncode == SKIPPED:
             raise Skip(words or "exit 77")
         if done.returncode:
-            how = f"exit {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-            raise PortFault(f"the port died: {how}" + (f"; its last words: {words}" if words else ""))
+            raise death(done.returncode, words)

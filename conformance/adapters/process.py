@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from conformance.adapters.answer_file import read_answer
 from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
+from conformance.adapters.exchange import put, read_answer
 from conformance.adapters.lines import LineProcess
-from reference.format import protocol, tensors
+from reference.format import protocol
 
 TIMEOUT = 60.0
 """Seconds that a port may take for one answer."""
@@ -58,23 +58,9 @@ class ProcessAdapter:
         if request.model_dir is not None:
             self._load(request.model_dir)
         self._seq += 1
-        inputs = self._file("in") if request.inputs else None
-        if inputs is not None:
-            tensors.write(inputs, request.inputs)
-        out = self._file("out")
-        run = protocol.Run(
-            seq=self._seq,
-            case=request.case,
-            kind=request.kind,
-            profile=request.profile,
-            plan=request.plan,
-            params=dict(request.params),
-            inputs=str(inputs) if inputs else None,
-            want=list(request.want),
-            out=str(out),
-        )
+        inputs, out = self._file("in"), self._file("out")
         try:
-            answer = self._ask(run, protocol.RunAnswer, self._seq)
+            answer = self._ask(put(request, self._seq, inputs, out), protocol.RunAnswer, self._seq)
             if answer.skipped is not None:
                 raise Skip(answer.skipped)
             if answer.error is not None:
@@ -82,8 +68,7 @@ class ProcessAdapter:
             return read_answer(out)
         finally:
             for path in (inputs, out):
-                if path is not None:
-                    path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def prompt(self, request: PromptRequest) -> str:
         """The prompt that the port wrote."""
@@ -91,11 +76,8 @@ class ProcessAdapter:
         command = protocol.PromptCommand(
             seq=self._seq,
             messages=[dict(message) for message in request.messages],
-            tools=None if request.tools is None else [dict(tool) for tool in request.tools],
             template=request.template,
-            enable_thinking=request.enable_thinking,
-            add_generation_prompt=request.add_generation_prompt,
-            preserve_thinking=request.preserve_thinking,
+            **request.settings(),
         )
         answer = self._ask(command, protocol.PromptAnswer, self._seq)
         if answer.skipped is not None:
@@ -125,12 +107,10 @@ class ProcessAdapter:
         self._folder.cleanup()
 
     def _say_hello(self) -> protocol.HelloAnswer:
-        self._process, self._loaded = LineProcess(self._command, Path(self._folder.name)), None
+        self._process = LineProcess(self._command, Path(self._folder.name))
         return self._ask(protocol.Hello(), protocol.HelloAnswer, None)
 
     def _load(self, model_dir: Path) -> None:
-        if self._process is None:
-            self._say_hello()
         if self._loaded == model_dir:
             return
         self._loaded = None
@@ -159,7 +139,7 @@ class ProcessAdapter:
                 raise PortFault(f"the port answered out of turn: got seq {got}, expected {seq}")
         except PortFault:
             self._process.kill()
-            self._process = None
+            self._process = self._loaded = None
             raise
         return parsed
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conformance.adapters.base import Adapter, Hello, PortFault
+from conformance.adapters.base import ONE_SHOT, PORT, Adapter, Hello, PortFault
 from conformance.adapters.one_shot import OneShotAdapter
 from conformance.adapters.process import TIMEOUT, ProcessAdapter
 
@@ -40,10 +40,6 @@ ADAPTERS: Mapping[str, _Entry] = {
 }
 
 
-PORT, ONE_SHOT = "port:", "once:"
-"""What stands before a command in the place of a name: one that is asked by lines, one that is started anew."""
-
-
 def create(name: str, timeout: float | None = None) -> Adapter:
     """The adapter with this name, of the class `package.module:Class`, or of a command (`port:...`, `once:...`).
 
@@ -70,13 +66,13 @@ def create(name: str, timeout: float | None = None) -> Adapter:
     except ImportError as error:
         raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
     except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
-        raise _broken(name, error) from None
+        raise broken(name, error) from None
     if not hasattr(module, entry.factory):
         raise BadOption(f"--impl: got {name!r}, expected a class of {entry.module}; it has none of that name")
     try:
         adapter: Adapter = getattr(module, entry.factory)()
     except Exception as error:  # as above
-        raise _broken(name, error) from None
+        raise broken(name, error) from None
     return adapter
 
 
@@ -85,7 +81,7 @@ def hello_of(adapter: Adapter, name: str) -> Hello:
     try:
         hello = adapter.hello()
     except Exception as error:  # as in create
-        raise _broken(name, error) from None
+        raise broken(name, error) from None
     if not isinstance(hello, Hello):
         raise AdapterUnavailable(f"--impl {name}: hello() gave {type(hello).__name__}, expected a Hello")
     return hello
@@ -102,5 +98,6 @@ def _words(command: str) -> list[str]:
     return words
 
 
-def _broken(name: str, error: Exception) -> AdapterUnavailable:
+def broken(name: str, error: Exception) -> AdapterUnavailable:
+    """Somebody's exception as one line."""
     return AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -16,14 +16,8 @@ class TransformersPrompts:
     def prompt(self, request: PromptRequest) -> str:
         """The prompt; where nothing is said of thinking, transformers leaves it off. Skip when a file is missing."""
         try:
-            return _chat(cache.tokenizer_path()).text(
-                request.messages,
-                template_text(request.template),
-                tools=request.tools,
-                enable_thinking=request.enable_thinking,
-                add_generation_prompt=request.add_generation_prompt,
-                preserve_thinking=request.preserve_thinking,
-            )
+            chat, template = _chat(cache.tokenizer_path()), template_text(request.template)
+            return chat.text(request.messages, template, **request.settings())
         except TemplateRaises as error:
             raise Refused(str(error)) from None
 
@@ -44,5 +38,5 @@ def template_text(name: str) -> str:
 @functools.lru_cache(maxsize=2)
 def _chat(tokenizer_json: Path) -> RealChat:
     if not tokenizer_json.is_file():
-        raise Skip("the published tokenizer was not fetched: gemma4-conformance fetch tokenizer")
+        raise Skip(cache.NO_TOKENIZER)
     return RealChat(tokenizer_json)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from conformance.adapters.registry import AdapterUnavailable
+from reference.format import FixtureError, Fixtures
+from reference.format.models import Profile
 
 CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
 
@@ -41,6 +43,13 @@ def complain(message: str) -> None:
 def stop(message: str, code: int) -> NoReturn:
     complain(message)
     sys.exit(code)
+
+
+def profiles_of(fixtures: Fixtures, where: str, case: str) -> list[Profile]:
+    """The profiles that a case is asked in alone, all when empty; FixtureError where there is no such case."""
+    if case not in fixtures.case_ids:
+        raise FixtureError(where, got=case, expected="the id of a case", cure="see `gemma4-conformance list`")
+    return fixtures.case(case).profiles
 
 
 @contextmanager

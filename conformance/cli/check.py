@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out
-from conformance.examine import CaseVerdict, Examiner
+from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
+from conformance.examine import CaseVerdict
 from conformance.failure import describe
-from conformance.question import Question
-from reference.format import FixtureError, Fixtures, tensors
+from reference.format import FixtureError, Fixtures
 from reference.format.models import Profile
 
 
@@ -26,13 +25,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Judge one answer that came back from a phone, say: its taps by name, as many as there are."""
+    from conformance.diagnosis.reading import of_dump
+
     fixtures = Fixtures(fixtures_dir)
-    if case not in fixtures.case_ids:
-        raise FixtureError("CASE", got=case, expected="the id of a case", cure="see `gemma4-conformance list`")
-    asked = fixtures.case(case).profiles
+    asked = profiles_of(fixtures, "CASE", case)
     if asked and profile not in asked:
         raise FixtureError("--profile", got=profile, expected=" or ".join(asked), cure=f"{case} is asked there alone")
-    verdict = Examiner(fixtures, profile).examine(Question.of(fixtures, case), tensors.read(dump))
+    verdict = of_dump(fixtures, profile, case, dump)
     again = f"gemma4-conformance check {case} {shlex.quote(str(dump))} --profile {profile}"
     if as_json:
         typer.echo(json.dumps(_as_json(verdict), indent=1))

@@ -10,9 +10,9 @@ import typer
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out
+from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
 from conformance.report import CaseLine
-from reference.format import FixtureError, Fixtures
+from reference.format import Fixtures
 from reference.format.models import Profile
 
 
@@ -39,9 +39,7 @@ def diagnose(
     if path.suffix == ".safetensors":
         if case is None:
             raise BadOption("diagnose: got a dump without --case, expected the id of the case that it answers")
-        if case not in fixtures.case_ids:
-            raise FixtureError("--case", got=case, expected="the id of a case", cure="see `gemma4-conformance list`")
-        asked = fixtures.case(case).profiles
+        asked = profiles_of(fixtures, "--case", case)
         if asked and profile not in asked:
             raise BadOption(f"diagnose: got --profile {profile}, expected {' or '.join(asked)}: {case} is asked there")
         verdicts = [reading.of_dump(fixtures, profile, case, path)]
@@ -56,9 +54,8 @@ def diagnose(
         prompts = [{"question": line.case, "fault": line.note} for line in wrong_prompts]
         typer.echo(json.dumps(tensors | {"wrong_prompts": prompts}, indent=1))
     else:
-        told = [telling.as_text(diagnosis, impl, profile)] if diagnosis else []
-        told += [telling.prompts_as_text(wrong_prompts, impl, profile)] if wrong_prompts else []
-        out.print("\n\n".join(told) or "nothing failed", markup=False, highlight=False, soft_wrap=True)
+        told = telling.everything_as_text(diagnosis, wrong_prompts, impl, profile)
+        out.print(told or "nothing failed", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if diagnosis or wrong_prompts else CONFORMS)
 
 

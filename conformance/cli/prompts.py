@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from conformance.adapters.base import PromptAdapter, PromptRequest, Refused, Skip
-from conformance.adapters.registry import AdapterUnavailable, BadOption, create
+from conformance.adapters.registry import AdapterUnavailable, BadOption, broken, create
 from conformance.cli.app import (
     BAD_INPUT,
     CONFORMS,
@@ -85,7 +85,7 @@ def prompt(
     except Skip as error:
         raise AdapterUnavailable(f"--impl {impl}: {error}") from None
     except Exception as error:  # somebody's code: whatever it raises, the command ends with one line
-        raise AdapterUnavailable(f"--impl {impl}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise broken(impl, error) from None
     if ids is None:
         complain("ids are null: no tokenizer was fetched (gemma4-conformance fetch tokenizer) or named (--tokenizer)")
     typer.echo(json.dumps({"text": text, "ids": ids}, ensure_ascii=False))
@@ -137,7 +137,7 @@ def export_prompts(
     if not template and new_facts != facts:
         changed.append("prompts/facts.json: other facts")
     added = [name for name in templates if name not in facts.templates]
-    for line in changed if not added else _steps(made, added):
+    for line in changed if not added else _steps(made, added, list(templates)):
         typer.echo(line)
     if not check:
         for prompt_id, value in made.items():
@@ -209,21 +209,15 @@ def _changes(fixtures: Fixtures, prompt_id: str, value: Conversation | Texts) ->
     return goldens.changes(fixtures.prompts.conversation(prompt_id), value)
 
 
-def _steps(made: dict[str, Conversation | Texts], added: list[str]) -> list[str]:
+def _steps(made: dict[str, Conversation | Texts], added: list[str], templates: list[str]) -> list[str]:
     """What each added template changed against the one before it in its size class."""
     from reference.chat import goldens
 
     lines = []
     for name in added:
-        earlier = [other for other in _templates_of(made) if other.split("@")[0] == name.split("@")[0] and other < name]
+        earlier = [other for other in templates if other.split("@")[0] == name.split("@")[0] and other < name]
         lines.append(f"{name} against {max(earlier, default='nothing')}:")
         for value in made.values():
             if isinstance(value, Conversation) and earlier:
                 lines += [f"  {line}" for line in goldens.steps(value, name, max(earlier))]
     return lines
-
-
-def _templates_of(made: dict[str, Conversation | Texts]) -> set[str]:
-    return {
-        template for value in made.values() if isinstance(value, Conversation) for template, _, _ in value.settings()
-    }

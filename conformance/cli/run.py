@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from conformance import report as report_file
+from conformance.adapters.base import ONE_SHOT, PORT
 from conformance.adapters.process import TIMEOUT
-from conformance.adapters.registry import ONE_SHOT, PORT, BadOption
+from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.cli.report import write_report_page
 from conformance.examine import CaseVerdict
@@ -74,7 +75,7 @@ def run(
             if session.report is not None:
                 report_file.append(session.report, session.line(case_id, verdict))
             settled = session.settled(case_id, verdict)
-            tallies.setdefault(level_of(case_id), Tally()).add(settled)
+            tallies.setdefault(level_of(case_id), Tally()).add(settled.outcome)
             if settled.outcome == "fail":
                 failures.append(settled.text)
             if verdict.outcome in ("fail", "error"):

@@ -48,6 +48,13 @@ def prompts_as_text(wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
     return "\n".join([*lines, f"reproduce: {again(impl, profile, first.case, None)}"])
 
 
+def everything_as_text(diagnosis: Diagnosis | None, wrong_prompts: Sequence[CaseLine], impl: str, profile: str) -> str:
+    """What is wrong with tensors and prompts; "" where nothing is."""
+    told = [as_text(diagnosis, impl, profile)] if diagnosis else []
+    told += [prompts_as_text(wrong_prompts, impl, profile)] if wrong_prompts else []
+    return "\n\n".join(told)
+
+
 def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
     """The same for machines."""
     first, mutant = diagnosis.shown_by.first_divergence, diagnosis.naming.mutant

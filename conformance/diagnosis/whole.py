@@ -19,6 +19,4 @@ def report_as_text(fixtures: Fixtures, path: Path, port: Adapter | None) -> str:
     run, verdicts = reading.of_report(fixtures, path)
     wrong_prompts = reading.wrong_prompts(path)
     diagnosis = diagnose(fixtures, run.profile, verdicts, MUTANTS, port)
-    told = [telling.as_text(diagnosis, run.impl, run.profile)] if diagnosis else []
-    told += [telling.prompts_as_text(wrong_prompts, run.impl, run.profile)] if wrong_prompts else []
-    return "\n\n".join(told)
+    return telling.everything_as_text(diagnosis, wrong_prompts, run.impl, run.profile)

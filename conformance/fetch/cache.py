@@ -7,8 +7,10 @@ from pathlib import Path
 
 import platformdirs
 
-from conformance.fetch.published import TEMPLATES, TOKENIZER, VECTORS, Published
+from conformance.fetch.published import Published
 from reference.format.files import sha256
+
+NO_TOKENIZER = "the published tokenizer was not fetched: gemma4-conformance fetch tokenizer"
 
 
 def root() -> Path:
@@ -51,19 +53,3 @@ def read_verified(path: Path, published: Published) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return data if sha256(data) == published.sha256 else None
-
-
-def tokenizer() -> Path | None:
-    """The tokenizer.json of the -it models, or None where it was not fetched or is damaged."""
-    return verified(tokenizer_path(), TOKENIZER)
-
-
-def template(name: str) -> Path | None:
-    """The template with this name, or None where it was not fetched or is damaged; KeyError for an unknown name."""
-    return verified(template_path(name), TEMPLATES[name])
-
-
-def vectors() -> tuple[Path, Path] | None:
-    """llama.cpp's texts and their ids, or None where they were not fetched or are damaged."""
-    texts, ids = (verified(vectors_dir() / name, published) for name, published in sorted(VECTORS.items()))
-    return (texts, ids) if texts and ids else None

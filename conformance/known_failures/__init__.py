@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
+from conformance.adapters.base import ONE_SHOT, PORT
 from reference.format import FixtureError
 from reference.format.files import write_atomic
 from reference.format.models import Profile
@@ -56,7 +57,7 @@ class KnownFailures:
     @classmethod
     def of(cls, impl: str) -> KnownFailures:
         """The list that is shipped for an implementation; none for a command, which is nobody's name."""
-        if impl.startswith(("port:", "once:")):
+        if impl.startswith((PORT, ONE_SHOT)):
             return cls(path=Path("known_failures.txt"), entries=())
         return cls.read(Path(__file__).parent / f"{impl.replace(':', '.')}.txt")
 

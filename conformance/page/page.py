@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from conformance.html import render_page
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
 from conformance.page.changes import Change, changes
 from conformance.page.heat_map import draw, heat_maps
 from conformance.page.positions import draw_positions
 from conformance.question import again
 from conformance.report import CaseLine, RunLine, read
-from conformance.session import Settled
 from reference.format import Fixtures
 from reference.format.files import write_atomic
 
@@ -48,14 +46,8 @@ def render(
     maps = heat_maps(lines)
     divergent = [line for line in failed if line.first_divergence]
     first = min(divergent, key=lambda line: not line.case.startswith("forward/"), default=None)
-    environment = Environment(
-        loader=PackageLoader("conformance"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         run=run,
         badge=badge(tallies) or "none",
         levels=[(level, LEVELS[level], tallies[level]) for level in LEVELS if level in tallies],
@@ -75,7 +67,7 @@ def tally(lines: Sequence[CaseLine]) -> Mapping[Level, Tally]:
     """How the cases of each level ended."""
     tallies: dict[Level, Tally] = {}
     for line in lines:
-        tallies.setdefault(level_of(line.case), Tally()).add(Settled(outcome=_outcome(line)))
+        tallies.setdefault(level_of(line.case), Tally()).add(_outcome(line))
     return tallies
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from conformance.adapters.base import Adapter, PortFault, PromptAdapter, PromptRequest, Refused, Skip
+from conformance.fetch.cache import NO_TOKENIZER
 from conformance.prompts.hints import hint
 from reference.format.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts
 
@@ -119,7 +120,7 @@ class PromptJudge:
 
     def _text_faults(self, adapter: PromptAdapter, texts: Texts) -> Iterator[str]:
         if self._tokenizer is None:
-            raise Skip("the published tokenizer was not fetched: gemma4-conformance fetch tokenizer")
+            raise Skip(NO_TOKENIZER)
         for item in texts.items:
             fault = self._ids_fault(adapter, item)
             yield f"of the text {_shown(item.text)}: {fault}" if fault else ""

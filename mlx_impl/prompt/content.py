@@ -82,9 +82,9 @@ def text_of(part: object, where: str) -> str | None:
     return text
 
 
-def media_token(part: object, template: Template, where: str) -> str:
+def media_token(part: Mapping[str, Any], template: Template, where: str) -> str:
     """The placeholder of an image, audio or video part."""
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind = part.get("type")
     if template.since(TURN_CLOSING) and isinstance(kind, str):
         kind = _ALIASES.get(kind, kind)
     if not isinstance(kind, str) or kind not in _MEDIA:

@@ -97,9 +97,7 @@ def steps(conversation: Conversation, template: str, previous: str) -> list[str]
 def _outcomes(conversation: Conversation) -> dict[Setting, str]:
     return {
         setting: render.prompt.text if render.prompt else f"error {render.error}"
-        for render in conversation.renders
-        for when in render.when
-        for setting in when.each()
+        for setting, render in conversation.by_setting.items()
     }
 
 

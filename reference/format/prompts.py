@@ -83,14 +83,15 @@ class Conversation(Document):
 
     def render(self, template: str, enable_thinking: bool | None, add_generation_prompt: bool) -> Render:
         """What is expected under these settings; KeyError where nothing is recorded."""
-        return self._by_setting[template, enable_thinking, add_generation_prompt]
+        return self.by_setting[template, enable_thinking, add_generation_prompt]
 
     def settings(self) -> list[Setting]:
         """Every setting that a prompt is recorded for, sorted."""
-        return sorted(self._by_setting, key=lambda setting: (setting[0], str(setting[1]), setting[2]))
+        return sorted(self.by_setting, key=lambda setting: (setting[0], str(setting[1]), setting[2]))
 
     @functools.cached_property
-    def _by_setting(self) -> dict[Setting, Render]:
+    def by_setting(self) -> dict[Setting, Render]:
+        """What is expected under every setting, in the order of the file."""
         return {setting: render for render in self.renders for when in render.when for setting in when.each()}
 
 

@@ -5,7 +5,7 @@ Readers ignore keys that they do not know, so that a later version may add some.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,20 @@ class Line(BaseModel):
     """One line; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Outcome(Line):
+    """An answer that says how it went by the one of several keys that it has."""
+
+    ways: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(getattr(self, way) is not None for way in self.ways) != 1:
+            *names, last = ['"ok": true' if way == "ok" else f'"{way}"' for way in self.ways]
+            several = f"one of {', '.join(names)} and {last}" if len(names) > 1 else f"{names[0]} or {last}"
+            raise ValueError(f"expected {several}")
+        return self
 
 
 class Hello(Line):
@@ -57,17 +71,13 @@ class Load(Line):
     model_dir: str
 
 
-class LoadAnswer(Line):
+class LoadAnswer(Outcome):
     """Whether it is loaded."""
+
+    ways = ("ok", "error")
 
     ok: Literal[True] | None = None
     error: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> LoadAnswer:
-        if (self.ok is None) == (self.error is None):
-            raise ValueError('expected "ok": true or "error"')
-        return self
 
 
 class Run(Line):
@@ -85,20 +95,16 @@ class Run(Line):
     out: str = Field(description="The safetensors file to write before answering.")
 
 
-class RunAnswer(Line):
+class RunAnswer(Outcome):
     """What became of a case."""
+
+    ways = ("ok", "skipped", "error")
 
     seq: int
     ok: Literal[True] | None = None
     ms: float | None = Field(default=None, description="The port's own computing time.")
     skipped: str | None = Field(default=None, description="Why it cannot be asked this.")
     error: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_three(self) -> RunAnswer:
-        if [self.ok, self.skipped, self.error].count(None) != 2:
-            raise ValueError('expected one of "ok": true, "skipped" and "error"')
-        return self
 
 
 class PromptCommand(Line):
@@ -114,20 +120,16 @@ class PromptCommand(Line):
     preserve_thinking: bool = False
 
 
-class PromptAnswer(Line):
+class PromptAnswer(Outcome):
     """The prompt, or why there is none."""
+
+    ways = ("text", "refused", "skipped", "error")
 
     seq: int
     text: str | None = None
     refused: str | None = Field(default=None, description="The conversation cannot be written.")
     skipped: str | None = None
     error: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_four(self) -> PromptAnswer:
-        if [self.text, self.refused, self.skipped, self.error].count(None) != 3:
-            raise ValueError('expected one of "text", "refused", "skipped" and "error"')
-        return self
 
 
 class Tokenize(Line):
@@ -139,19 +141,15 @@ class Tokenize(Line):
     tokenizer: str = Field(description="The published tokenizer.json.")
 
 
-class TokenizeAnswer(Line):
+class TokenizeAnswer(Outcome):
     """The ids of a text."""
+
+    ways = ("ids", "skipped", "error")
 
     seq: int
     ids: list[Annotated[int, Field(strict=True)]] | None = None
     skipped: str | None = None
     error: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_three(self) -> TokenizeAnswer:
-        if [self.ids, self.skipped, self.error].count(None) != 2:
-            raise ValueError('expected one of "ids", "skipped" and "error"')
-        return self
 
 
 class Stop(Line):

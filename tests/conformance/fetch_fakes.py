@@ -19,7 +19,7 @@ from typing import Any
 import gguf
 import pytest
 
-from conformance.fetch import derive, published, tokenizer
+from conformance.fetch import cache, derive, published, tokenizer
 from conformance.fetch.llama_cpp import Sources
 from conformance.fetch.published import Package, Published
 from reference.format.files import sha256
@@ -201,3 +201,19 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> Non
     for module in known:
         if hasattr(module, name):
             monkeypatch.setattr(module, name, value)
+
+
+def kept(name: str) -> Path | None:
+    """Where a template lies in the cache, if it is the published one."""
+    return cache.verified(cache.template_path(name), published.TEMPLATES[name])
+
+
+def kept_tokenizer() -> Path | None:
+    """Where the tokenizer lies in the cache, if it is the published one."""
+    return cache.verified(cache.tokenizer_path(), published.TOKENIZER)
+
+
+def kept_vectors() -> tuple[Path, ...] | None:
+    """Where llama.cpp's texts and ids lie in the cache, if they are the published ones."""
+    found = [cache.verified(cache.vectors_dir() / name, facts) for name, facts in sorted(published.VECTORS.items())]
+    return tuple(path for path in found if path) if all(found) else None

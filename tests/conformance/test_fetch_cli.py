@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fetch_fakes import TEMPLATES, VECTORS, Server, publish, serving, sources
+from fetch_fakes import TEMPLATES, VECTORS, Server, serving, sources
 from suite_runs import one_line, run
 
 from conformance import cli
@@ -18,15 +18,7 @@ from conformance.fetch import cache, download, published, tokenizer
 Call = Callable[..., tuple[int, str, str]]
 SDIST, WHEEL = published.LLAMA_CPP.file, published.TRL.file
 
-
-@pytest.fixture(autouse=True)
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """An index that holds the small packages, and an empty cache."""
-    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serving() as running:
-        publish(monkeypatch, running)
-        yield running
+pytestmark = pytest.mark.usefixtures("server")
 
 
 @pytest.fixture

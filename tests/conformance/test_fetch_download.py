@@ -13,12 +13,7 @@ from conformance.fetch.errors import FetchError
 
 DATA = bytes(range(100)) * 3
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test touches the user's cache."""
-    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

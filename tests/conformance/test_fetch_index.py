@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fetch_fakes import Server, facts, serving
@@ -18,13 +17,7 @@ DATA = bytes(range(100)) * 3
 PACKAGE = Package(project="some-project", file="some_project-1.tar.gz", published=facts(DATA))
 _NO_HASHES = b'{"files": [{"filename": "x", "url": "x", "hashes": null}]}'
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test touches the user's cache."""
-    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

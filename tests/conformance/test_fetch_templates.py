@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fetch_fakes import TEMPLATES, Server, facts, publish, serving
+from fetch_fakes import TEMPLATES, Server, facts, kept
 
 from conformance.fetch import cache, derive, published, templates, tokenizer
 from conformance.fetch.errors import FetchError
@@ -21,20 +20,7 @@ LARGE = [name for name in TEMPLATES if name.startswith("large")]
 MADE = LARGE[2:]
 SDIST, WHEEL = published.LLAMA_CPP.file, published.TRL.file
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test touches the user's cache."""
-    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """An index that holds the small packages."""
-    with serving() as running:
-        publish(monkeypatch, running)
-        yield running
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def from_index(*names: str) -> list[Fetched]:
@@ -57,7 +43,7 @@ def test_all_ten(server: Server) -> None:
     fetched = from_index(*TEMPLATES)
     assert [f.name for f in fetched] == list(TEMPLATES)
     assert stored() == TEMPLATES
-    assert [cache.template(f.name) for f in fetched] == [f.path for f in fetched]
+    assert [kept(f.name) for f in fetched] == [f.path for f in fetched]
     assert downloaded(server) == [WHEEL, SDIST]
     sources = {f.name: f.source for f in fetched}
     assert {sources[name] for name in SMALL} == {WHEEL}
@@ -107,7 +93,7 @@ def test_a_damaged_template_is_noticed_and_replaced() -> None:
     name = "small@2026-04-10"  # the made ones need it too
     cache.template_path(name).write_bytes(TEMPLATES[name].encode().upper())
     cache.template_path(MADE[0]).unlink()
-    assert cache.template(name) is None
+    assert kept(name) is None
     fetched = from_index(MADE[0], name)
     assert [(f.name, f.damaged) for f in fetched] == [(MADE[0], False), (name, True)]
     assert stored() == TEMPLATES

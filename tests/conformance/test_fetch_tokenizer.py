@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import tokenizers
-from fetch_fakes import Server, everywhere, facts, publish, serving, sources
+from fetch_fakes import Server, everywhere, facts, kept, kept_tokenizer, kept_vectors, sources
 from tokenizers import Tokenizer
 
 from conformance.fetch import cache, published, tokenizer
@@ -23,20 +22,7 @@ from reference.format.files import sha256
 REAL_ROOT = cache.root()
 VECTORS = ["ggml-vocab-gemma-4.gguf.inp", "ggml-vocab-gemma-4.gguf.out"]
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test touches the user's cache."""
-    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """An index that holds the small packages."""
-    with serving() as running:
-        publish(monkeypatch, running)
-        yield running
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def from_index() -> list[Fetched]:
@@ -83,9 +69,9 @@ def test_the_index_gives_the_tokenizer_vectors_and_two_templates() -> None:
     assert [f.name for f in fetched] == names
     assert [f.source for f in fetched] == [f"made from {published.LLAMA_CPP.file}", *[published.LLAMA_CPP.file] * 4]
     assert [sha256(f.path.read_bytes()) for f in fetched] == [f.published.sha256 for f in fetched]
-    assert fetched[0].path == cache.tokenizer_path() == cache.tokenizer()
-    assert cache.vectors() == (fetched[1].path, fetched[2].path) == tuple(cache.vectors_dir() / n for n in VECTORS)
-    assert [f.path for f in fetched[3:]] == [cache.template(f.name) for f in fetched[3:]]
+    assert fetched[0].path == cache.tokenizer_path() == kept_tokenizer()
+    assert kept_vectors() == (fetched[1].path, fetched[2].path) == tuple(cache.vectors_dir() / n for n in VECTORS)
+    assert [f.path for f in fetched[3:]] == [kept(f.name) for f in fetched[3:]]
     assert written() == {f.path.relative_to(cache.root()).as_posix() for f in fetched}
 
 
@@ -100,7 +86,7 @@ def test_a_second_call_needs_no_index(server: Server) -> None:
 def test_a_damaged_tokenizer_is_noticed_and_replaced() -> None:
     good = from_index()[0].path.read_bytes()
     cache.tokenizer_path().write_bytes(good[:-1] + b"!")
-    assert cache.tokenizer() is None
+    assert kept_tokenizer() is None
     fetched = from_index()
     assert cache.tokenizer_path().read_bytes() == good
     assert [(f.name, f.damaged) for f in fetched if f.source != THERE] == [("tokenizer.json", True)]
@@ -110,10 +96,10 @@ def test_a_damaged_tokenizer_is_noticed_and_replaced() -> None:
 def test_missing_vectors_are_brought_without_making_the_tokenizer_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from_index()
     (cache.vectors_dir() / VECTORS[1]).unlink()
-    assert cache.vectors() is None
+    assert kept_vectors() is None
     monkeypatch.setattr(tokenizer, "build", None)
     assert [f.name for f in from_index() if f.source != THERE] == [VECTORS[1]]
-    assert cache.vectors() is not None
+    assert kept_vectors() is not None
 
 
 @pytest.mark.usefixtures("server")
@@ -152,7 +138,7 @@ def test_the_hub(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     for source in ("google/gemma-4-E2B-it", THERE):
         (fetched,) = tokenizer.tokenizer_from_hub()
-        assert (fetched.source, fetched.path) == (source, cache.tokenizer())
+        assert (fetched.source, fetched.path) == (source, kept_tokenizer())
     assert asked == [("google/gemma-4-E2B-it", "tokenizer.json")]
     assert server.requests == []
 
@@ -187,7 +173,7 @@ def test_a_path(server: Server, tmp_path: Path, folder: bool) -> None:
     file.write_bytes(tokenizer.build(sources()))
     for source in (str(file), THERE):
         (fetched,) = tokenizer.tokenizer_from_path(tmp_path if folder else file)
-        assert (fetched.source, fetched.path) == (source, cache.tokenizer())
+        assert (fetched.source, fetched.path) == (source, kept_tokenizer())
     assert cache.tokenizer_path().read_bytes() == file.read_bytes()
     assert server.requests == []
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from conformance.fetch.cache import tokenizer_path
 from mlx_impl.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -22,8 +21,6 @@ def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def real_tokenizer() -> Tokenizer:
+def real_tokenizer(tokenizer_file: Path) -> Tokenizer:
     """The tokenizer of google/gemma-4-*-it, where it has been fetched."""
-    if not tokenizer_path().is_file():
-        pytest.skip("the real tokenizer is not in the cache: run gemma4-conformance fetch tokenizer")
-    return Tokenizer.load(tokenizer_path())
+    return Tokenizer.load(tokenizer_file)

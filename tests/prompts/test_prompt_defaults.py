@@ -13,7 +13,7 @@ QUESTION = [{"role": "user", "content": " What is the capital of France? "}]
 
 @pytest.mark.parametrize(("impl", "thinking"), [("transformers", False), ("mlx_lm", True), ("mlx_impl", False)])
 @pytest.mark.parametrize("template", ["small@2026-07-09", "large@2026-07-09"])
-@pytest.mark.usefixtures("real_tokenizer", "real_templates")
+@pytest.mark.usefixtures("tokenizer_file", "real_templates")
 def test_the_default_of(impl: str, thinking: bool, template: str) -> None:
     pytest.importorskip({"mlx_impl": "mlx"}.get(impl, impl))
     adapter = create(impl)

@@ -35,11 +35,11 @@ def test_a_hundred_turns_take_less_than_two_milliseconds() -> None:
     assert min(times) < LIMIT_MS, f"fastest of 50: {min(times):.2f} ms"
 
 
-def test_jinja_takes_twenty_times_as_long(real_tokenizer: Path, real_templates: dict[str, str]) -> None:
+def test_jinja_takes_twenty_times_as_long(tokenizer_file: Path, real_templates: dict[str, str]) -> None:
     pytest.importorskip("transformers")
     from reference.chat.real import RealChat
 
-    chat, template = RealChat(real_tokenizer), real_templates["large@2026-07-09"]
+    chat, template = RealChat(tokenizer_file), real_templates["large@2026-07-09"]
     assert chat.text(CONVERSATION, template) == render(CONVERSATION, "large")
     pairs = [
         (milliseconds(lambda: chat.text(CONVERSATION, template)), milliseconds(lambda: render(CONVERSATION, "large")))

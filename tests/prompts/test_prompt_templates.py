@@ -30,8 +30,8 @@ many = settings(
 
 
 @pytest.fixture(scope="module")
-def chat(real_tokenizer: Path) -> RealChat:
-    return RealChat(real_tokenizer)
+def chat(tokenizer_file: Path) -> RealChat:
+    return RealChat(tokenizer_file)
 
 
 @many

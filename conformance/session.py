@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from conformance.examine import CaseVerdict
 from conformance.failure import describe
 from conformance.fetch.cache import tokenizer_path
 from conformance.judge import Judge
-from conformance.known_failures import KnownFailures
+from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.probe import require_exact_products
 from conformance.prompts.judge import PromptJudge, PromptVerdict
 from conformance.question import again
@@ -28,7 +27,7 @@ from reference.format.prompts import is_on_prompts
 class Settled:
     """What a verdict means in the light of the known failures; `text` is what to tell the user."""
 
-    outcome: Literal["pass", "fail", "skip", "known"]
+    outcome: Counted
     text: str = ""
 
 
@@ -89,22 +88,22 @@ class Session:
 
     def settled(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> Settled:
         """What the run makes of a verdict: a known failure that passes fails it, and one that fails does not."""
-        expected = self.known.reason(self.profile, case_id)
-        if verdict.outcome in ("skip", "undecidable", "advice"):
-            return Settled(outcome="skip", text=verdict.note)
-        if verdict.outcome == "pass":
-            if expected is None:
-                return Settled(outcome="pass")
-            listed = f"{case_id} passes, but {self.known.path.name} lists it: delete the line"
-            return Settled(outcome="fail", text=listed)
-        if expected is not None and self.known.explains(self.profile, case_id, verdict.outcome):
-            return Settled(outcome="known", text=expected)
-        return Settled(outcome="fail", text=describe(verdict, self.reproduce(case_id)))
+        expected = self.known.expected(self.profile, case_id, verdict.outcome)
+        outcome = counted(verdict.outcome, expected)
+        if outcome == "skip":
+            return Settled(outcome=outcome, text=verdict.note)
+        if outcome == "known":
+            return Settled(outcome=outcome, text=expected or "")
+        if verdict.outcome != "pass":
+            return Settled(outcome=outcome, text=describe(verdict, self.reproduce(case_id)))
+        listed = f"{case_id} passes, but {self.known.path.name} lists it: delete the line"
+        return Settled(outcome=outcome, text=listed if expected else "")
 
     def line(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> report_file.CaseLine:
         """The verdict as a line of the report, which must be wanted."""
         assert self.report is not None
-        return report_file.case_line(self.report, verdict, self.known.reason(self.profile, case_id))
+        expected = self.known.expected(self.profile, case_id, verdict.outcome)
+        return report_file.case_line(self.report, verdict, expected)
 
     def start_report(self) -> None:
         """Begin the report, if one is wanted."""

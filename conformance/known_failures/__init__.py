@@ -6,12 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from conformance.adapters.base import ONE_SHOT, PORT
 from reference.format import FixtureError
 from reference.format.files import write_atomic
 from reference.format.models import Profile
+
+Counted = Literal["pass", "fail", "skip", "known"]
+
+
+def counted(outcome: str, expected: str | None) -> Counted:
+    """What a verdict counts as, where `expected` is why the list says that it fails: a listed pass is a failure."""
+    if outcome in ("skip", "undecidable", "advice"):
+        return "skip"
+    if outcome == "pass":
+        return "pass" if expected is None else "fail"
+    return "fail" if expected is None else "known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +94,11 @@ class KnownFailures:
         """Whether this outcome is what is listed: a wrong answer, or with `stops` none."""
         entry = self._entry(profile, case_id)
         return entry is not None and outcome == ("error" if entry.stops else "fail")
+
+    def expected(self, profile: str, case_id: str, outcome: str) -> str | None:
+        """The reason, but for a case that fails in another way than is listed."""
+        another = outcome in ("fail", "error") and not self.explains(profile, case_id, outcome)
+        return None if another else self.reason(profile, case_id)
 
     def _entry(self, profile: str, case_id: str) -> KnownFailure | None:
         for entry in self.entries:

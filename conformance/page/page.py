@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from conformance.html import render_page
+from conformance.known_failures import counted
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
 from conformance.page.changes import Change, changes
 from conformance.page.heat_map import draw, heat_maps
@@ -41,7 +41,7 @@ def render(
     changed: Sequence[Change] | None = None,
 ) -> str:
     """The page's HTML."""
-    failed = [line for line in lines if _outcome(line) == "fail"]
+    failed = [line for line in lines if counted(line.outcome, line.expected) == "fail"]
     tallies = tally(lines)
     maps = heat_maps(lines)
     divergent = [line for line in failed if line.first_divergence]
@@ -67,13 +67,5 @@ def tally(lines: Sequence[CaseLine]) -> Mapping[Level, Tally]:
     """How the cases of each level ended."""
     tallies: dict[Level, Tally] = {}
     for line in lines:
-        tallies.setdefault(level_of(line.case), Tally()).add(_outcome(line))
+        tallies.setdefault(level_of(line.case), Tally()).add(counted(line.outcome, line.expected))
     return tallies
-
-
-def _outcome(line: CaseLine) -> Literal["pass", "fail", "skip", "known"]:
-    if line.outcome in ("skip", "undecidable", "advice"):
-        return "skip"
-    if line.outcome == "pass":
-        return "pass" if line.expected is None else "fail"
-    return "fail" if line.expected is None else "known"

@@ -39,6 +39,8 @@ def test_a_wrong_answer_and_none_at_all_are_listed_apart(tmp_path: Path) -> None
     assert explained == {(tokens, "fail"), (padded, "error")}
     assert known.reason("f32", padded) == "refused"
     assert not known.explains("bf16", tokens, "fail")
+    expected = {outcome: known.expected("f32", padded, outcome) for outcome in ("pass", "skip", "error", "fail")}
+    assert expected == {"pass": "refused", "skip": "refused", "error": "refused", "fail": None}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,18 @@ def test_failures_are_written_as_a_list_that_the_next_run_keeps_to(how: str, tmp
     assert "passes, but known.txt lists it: delete the line" in other.stdout
 
 
+def test_a_listed_case_that_fails_in_another_way_is_told_everywhere(tmp_path: Path) -> None:
+    known, directory = tmp_path / "known.txt", tmp_path / "report"
+    known.write_text("f32 module/rms-norm/large  # answers wrongly\n", encoding="utf-8")
+    options = ("--cases", "module/rms-norm/large", "--known-failures", str(known), "--report", str(directory))
+    done = run_command("run", "--port", saboteur("crash"), *options, "--json")
+    assert (done.returncode, json.loads(done.stdout)["levels"]) == (1, {"L1": {"fail": 1}})
+    page = (directory / "report.html").read_text(encoding="utf-8")
+    assert "<summary>module/rms-norm/large</summary>" in page
+    told = run_command("diagnose", str(directory))
+    assert (told.returncode, "module/rms-norm/large" in told.stdout) == (1, True)
+
+
 @pytest.mark.parametrize("how", ["skips", "crash", "hang"])
 def test_no_saboteur_is_green(how: str) -> None:
     done = run_command("run", "--port", saboteur(how), "--cases", "module/rms-norm/large", "--timeout", "1")

@@ -11,7 +11,7 @@ from typing import get_args
 
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
 from conformance.adapters.exchange import put, read_answer
-from conformance.adapters.lines import death, last_words
+from conformance.adapters.lines import death, kill_group, last_words
 from reference.format.models import Kind, Profile
 
 SKIPPED = 77
@@ -47,16 +47,21 @@ class OneShotAdapter:
             return read_answer(out)
 
     def _call(self, asked: Path, out: Path) -> None:
+        command = [*self._command, str(asked), str(out)]
         try:
-            done = subprocess.run(
-                [*self._command, str(asked), str(out)], capture_output=True, timeout=self._timeout, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise PortFault(f"the port hangs: no end within {self._timeout:g} s") from None
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         except OSError as error:
             raise PortFault(f"the port cannot be started: {self._command[0]}: {error.strerror}") from None
-        words = last_words(done.stderr) or last_words(done.stdout)
-        if done.returncode == SKIPPED:
+        with process:
+            try:
+                said, errors = process.communicate(timeout=self._timeout)
+            except subprocess.TimeoutExpired:
+                raise PortFault(f"the port hangs: no end within {self._timeout:g} s") from None
+            finally:
+                if process.returncode is None:  # it hangs, or the user breaks off
+                    kill_group(process)
+        words = last_words(errors) or last_words(said)
+        if process.returncode == SKIPPED:
             raise Skip(words or "exit 77")
-        if done.returncode:
-            raise death(done.returncode, words)
+        if process.returncode:
+            raise death(process.returncode, words)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from suite_runs import HERE, run_command, run_suite
@@ -34,6 +36,14 @@ def words(how: str) -> list[str]:
 def test_every_end_of_the_command_is_told_for_what_it_is(how: str, outcome: str, said: str) -> None:
     verdict = Judge(FIXTURES, OneShotAdapter(words(how), 2.0 if how == "hangs" else 20.0), "f32").judge(CASE)
     assert (verdict.outcome, verdict.note) == (outcome, said)
+
+
+def test_what_a_hanging_command_started_ends_with_it(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    hangs = ["sh", "-c", f"(sleep 1.5; touch {shlex.quote(str(left))}) & wait"]
+    assert Judge(FIXTURES, OneShotAdapter(hangs, 0.5), "f32").judge(CASE).note == "the port hangs: no end within 0.5 s"
+    time.sleep(2)
+    assert not left.exists()
 
 
 def test_exit_77_skips_with_the_last_words() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from conformance.adapters.base import Array
 from conformance.compare import TapVerdict, compare
+from conformance.lookalike import advice
 from conformance.question import Question
 from conformance.routing import Comparable, comparable_rows
 from conformance.tolerance import Tolerance, tolerance
@@ -71,8 +72,9 @@ class Examiner:
             return verdict("fail", f"{taps[-1].name} is required and absent")
         if case.kind == "forward" and question.whole:  # the floors of these figures are of whole texts
             taps += self._whole_model(case, question.inputs["ids"], golden, answer, comparable.rows["logits"] & pads)
-        if any(tap.status == "fail" for tap in taps):
-            return verdict("fail")
+        failing = next((tap.name for tap in taps if tap.status == "fail"), None)
+        if failing is not None:
+            return verdict("fail", advice(self.fixtures, case, failing, answer))
         if any(tap.status == "advice" for tap in taps):
             return verdict("advice", f"advice: {case.advice}")
         if comparable.first_undecidable is not None:

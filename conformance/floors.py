@@ -98,7 +98,7 @@ def _drafts(seed: int, profile: str) -> Iterator[Draft]:
     for draft in all_drafts(seed):
         if draft.model in LAYOUTS:  # the same weights and plan as the model's own golden
             continue
-        if draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
+        if draft.exact or draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
             continue
         if seed and draft.kind == "forward" and draft.model:
             _, _, length, plan = draft.id.split("/")

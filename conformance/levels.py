@@ -9,7 +9,7 @@ from typing import Literal
 
 Level = Literal["L0", "L1", "L2", "L3", "L4"]
 LEVELS: Mapping[Level, str] = {
-    "L0": "smoke: products, long sums, exp and tanh",
+    "L0": "smoke: files, weights by rule, products, sums, exp and tanh",
     "L1": "modules and single layers",
     "L2": "whole forward passes without a cache",
     "L3": "cache: one shot, chunks, token by token, batches",
@@ -17,6 +17,8 @@ LEVELS: Mapping[Level, str] = {
 }
 _GLOBS: tuple[tuple[str, Level], ...] = (
     ("prompt/*", "L4"),
+    ("module/echo/*", "L0"),
+    ("module/weights/*", "L0"),
     ("module/linear/*", "L0"),
     ("module/long-sum/*", "L0"),
     ("module/exp-tanh/*", "L0"),

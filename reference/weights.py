@@ -62,10 +62,14 @@ def q(name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
     return (hash_words(name, start, stop) >> np.uint64(56)).astype(np.uint8).view(np.int8)
 
 
+def matrix_exponent(fan_in: int) -> int:
+    """k of a matrix's weights q * 2^-k."""
+    return round(math.log2(73.9 * math.sqrt(fan_in)))
+
+
 def matrix(name: str, shape: tuple[int, ...], fan_in: int) -> Float64:
     """A weight matrix of standard deviation near 1/sqrt(fan_in), exact in bfloat16."""
-    exponent = round(math.log2(73.9 * math.sqrt(fan_in)))
-    return (q(name, 0, math.prod(shape)).astype(np.float64) * 2.0**-exponent).reshape(shape)
+    return (q(name, 0, math.prod(shape)).astype(np.float64) * 2.0 ** -matrix_exponent(fan_in)).reshape(shape)
 
 
 def norm(name: str, width: int, base: float) -> Float64:

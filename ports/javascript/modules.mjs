@@ -9,9 +9,21 @@ import { combineWeights, experts, routerLogits } from "./moe.mjs";
 import { rmsNorm } from "./norm.mjs";
 import { perLayerInputs } from "./ple.mjs";
 import { inverseFrequencies, rotate } from "./rope.mjs";
+import { q, weightsOf } from "./rule.mjs";
 import { linear, map, ones, reshape, swapMiddle, tensor } from "./tensor.mjs";
 
 export const MODULES = {
+  echo(_, tensors) {
+    const [rows, length] = tensors.ids.shape;
+    const sumOf = (_, row) => tensors.ids.data.subarray(row * length, (row + 1) * length).reduce((a, b) => a + b);
+    return { ...tensors, sum: tensor([rows], new Int32Array(rows).map(sumOf)) }; // [B, L] -> [B]
+  },
+
+  weights(params) {
+    const hashed = q(params.name, params.first, params.count);
+    return { q: tensor([params.count], hashed), y: tensor([params.count], weightsOf(hashed, params)) };
+  },
+
   linear: (_, { x, weight }, round) => ({ y: linear(x, weight, round) }),
 
   rms_norm: ({ eps }, { x, weight }, round) => ({ y: rmsNorm(x, weight, eps, round) }),

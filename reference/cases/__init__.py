@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from reference.cases import forward, layer, modules
+from reference.cases import forward, layer, modules, smoke
 from reference.cases.draft import Draft
 
 __all__ = ["Draft", "all_drafts"]
@@ -13,4 +13,4 @@ __all__ = ["Draft", "all_drafts"]
 
 def all_drafts(seed: int = 0) -> Iterator[Draft]:
     """Every case; seed 0 is what the fixtures hold, any other draws other inputs for measuring floors."""
-    return itertools.chain(modules.drafts(seed), layer.drafts(seed), forward.drafts(seed))
+    return itertools.chain(smoke.drafts(), modules.drafts(seed), layer.drafts(seed), forward.drafts(seed))

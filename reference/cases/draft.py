@@ -12,6 +12,16 @@ from reference.taps import Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lookalike:
+    """What a port that makes a known slip answers at a tap, and the sentence to tell it."""
+
+    tap: str
+    slip: str
+    answer: Array
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """Inputs and description of a case; `taps` in execution order, `pointer` where another case owns the golden."""
 
@@ -24,6 +34,9 @@ class Draft:
     """Profiles that are asked; all when empty."""
     exact_in: str | None = None
     """The one profile in whose arithmetic the golden is computed, to be met to the bit."""
+    exact: bool = False
+    """Whether every profile is to meet the golden to the bit."""
+    lookalikes: list[Lookalike] = field(default_factory=list)
     advice: str | None = None
     """What to tell a port whose answer is not finite, which does not fail it."""
     inputs: Mapping[str, Array] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import torch
 from reference import loading
 from reference.cases import Draft
 from reference.config import TextConfig
+from reference.export import scalar_rule
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.format import checkpoint
 from reference.format.tensors import Array
@@ -41,10 +42,10 @@ def by_oracle(draft: Draft) -> Taps:
 
 
 def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
-    """transformers' taps in float64 (or the exact profile), its float32 islands lifted or left."""
+    """transformers' taps in float64 (or the exact profile), its float32 islands lifted or left; see `second`."""
     x = draft.inputs
-    if draft.kind in _OTHER_MODULES:
-        return _OTHER_MODULES[draft.kind](draft)
+    if draft.kind in _OTHERS:
+        return _OTHERS[draft.kind][1](draft)
     if draft.model is None:
         dtype = _DTYPES[draft.exact_in or "f64"]
         return modules.answer(draft.kind, draft.params, x, dtype=dtype, lifted=lifted and draft.exact_in is None)
@@ -58,6 +59,11 @@ def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
             draft.params["layer"], x["hidden"], positions=x["positions"], ple=x.get("ple"), shared_kv=shared
         )
     return model.run_attention(draft.params["layer"], x["x"], positions=x["positions"], shared_kv=shared)
+
+
+def second(kind: str) -> str:
+    """Who makes the second derivation of the cases of a kind."""
+    return _OTHERS[kind][0] if kind in _OTHERS else "transformers float64"
 
 
 @contextmanager
@@ -113,5 +119,26 @@ def _ple_index(draft: Draft) -> Taps:
     return {"offset": np.frombuffer(str(int(offset)).encode(), np.uint8)}
 
 
+def _echo(draft: Draft) -> Taps:
+    """Nothing is computed but a sum."""
+    x = {name: torch.tensor(value) for name, value in draft.inputs.items()}
+    return {name: value.numpy() for name, value in x.items()} | {"sum": x["ids"].sum(1).numpy()}
+
+
+def _weights(draft: Draft) -> Taps:
+    """The rule is ours: it is followed twice, the second time in whole numbers and fractions."""
+    p = draft.params
+    elements = range(p["first"], p["first"] + p["count"])
+    hashed = [scalar_rule.q(p["name"], i) for i in elements]
+    y = [scalar_rule.weight(p["formula"], p["name"], i, fan_in=p.get("fan_in"), base=p.get("base")) for i in elements]
+    return {"q": np.array(hashed, np.int32), "y": np.array([float(value) for value in y])}
+
+
 _DTYPES: Mapping[str, DType] = {"f64": "float64", "bf16": "bfloat16", "f16": "float16"}
-_OTHER_MODULES: Mapping[str, Callable[[Draft], Taps]] = {"softcap": _softcap, "ple_index": _ple_index}
+_OTHERS: Mapping[str, tuple[str, Callable[[Draft], Taps]]] = {
+    "softcap": ("torch float64", _softcap),
+    "ple_index": ("numpy.ravel_multi_index", _ple_index),
+    "echo": ("torch", _echo),
+    "weights": ("Python's integers and fractions", _weights),
+}
+"""Kinds that transformers does not compute: who derives them in its place, and how."""

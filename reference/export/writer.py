@@ -13,13 +13,13 @@ from reference import __version__
 from reference.cases import Draft
 from reference.cases.hunts import hunted_by, reported
 from reference.export.agreement import agreement_limit, worst
-from reference.export.derive import Taps, by_oracle, by_transformers
+from reference.export.derive import Taps, by_oracle, by_transformers, second
 from reference.export.errors import ExportError
 from reference.format import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, tensors
 from reference.format.documents import write_model
 from reference.format.files import sha256, write_atomic
 from reference.format.layout import select_rows, spread_mask
-from reference.format.models import TapClass
+from reference.format.models import Lookalike, Lookalikes, TapClass
 from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.taps import Tap
 
@@ -117,18 +117,25 @@ class Writer:
             plan=draft.plan,
             golden=golden,
             golden_f32=golden_f32,
+            lookalikes=self._lookalikes(draft) if draft.lookalikes else None,
             mask="valid" if "valid" in draft.inputs else None,
             taps=specs,
             provenance=Provenance(
                 generator=f"gemma4-conformance {__version__}",
                 versions=library_versions(),
                 command=COMMAND,
-                derivations=["oracle", "transformers float64"],
+                derivations=["oracle", second(draft.kind)],
                 agreement=_two_digits(figure),
                 agreement_unlifted=None if unlifted is None else _two_digits(unlifted),
             ),
         )
         write_model(self._directory(draft) / "case.json", case)
+
+    def _lookalikes(self, draft: Draft) -> Lookalikes:
+        named = {f"{like.tap}.{like.slip}": like for like in draft.lookalikes}
+        stored = self._tensors(draft, "lookalikes.safetensors", {name: like.answer for name, like in named.items()})
+        known = [Lookalike(tap=like.tap, tensor=name, advice=like.advice) for name, like in named.items()]
+        return Lookalikes(file=stored.file, sha256=stored.sha256, known=known)
 
     def _tensors(self, draft: Draft, file: str, values: Mapping[str, Array]) -> TensorFile:
         data = tensors.encode(values)
@@ -156,7 +163,7 @@ def _spec(tap: Tap, stored: Array, draft: Draft) -> TapSpec:
 
 
 def _class(tap: Tap, stored: Array, draft: Draft) -> TapClass:
-    if stored.dtype.kind in "iu" or draft.exact_in:
+    if stored.dtype.kind in "iu" or draft.exact or draft.exact_in:
         return "exact"
     if draft.advice is not None:
         return "advice"

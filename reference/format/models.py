@@ -33,6 +33,8 @@ Kind = Literal[
     "softcap",
     "long_sum",
     "exp_tanh",
+    "echo",
+    "weights",
 ]
 
 
@@ -86,6 +88,20 @@ class TapSpec(Strict):
         return self
 
 
+class Lookalike(Strict):
+    """What a port that makes a known slip answers in the place of a tap."""
+
+    tap: str
+    tensor: str = Field(description="Its name in the file of lookalikes.")
+    advice: str = Field(description="The sentence to tell such a port.")
+
+
+class Lookalikes(TensorFile):
+    """Wrong answers that are known, to be told from others: no port is asked for them."""
+
+    known: list[Lookalike]
+
+
 class GoldenPointer(Strict):
     """A golden stored with another case: rows [start, stop) of its L axis.
 
@@ -132,6 +148,7 @@ class Case(Document):
     golden_f32: TensorFile | None = Field(
         default=None, description="Module goldens rounded to F32, for porters who judge themselves."
     )
+    lookalikes: Lookalikes | None = None
     mask: str | None = Field(
         default=None, description="U8 input B L: rows with 0 (pads) are masked out of every tap that has axes B and L."
     )

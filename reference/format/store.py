@@ -70,6 +70,10 @@ class Fixtures:
         """The input tensors of a case."""
         return {} if case.inputs is None else self._tensor_file(case, case.inputs)
 
+    def lookalikes(self, case: Case) -> dict[str, Array]:
+        """The known wrong answers to a case, by the names in `case.lookalikes`."""
+        return {} if case.lookalikes is None else self._tensor_file(case, case.lookalikes)
+
     def owner(self, case: Case) -> Case:
         """The case that stores this case's golden: itself, or the one pointed to; FixtureError when that has none."""
         if not isinstance(case.golden, GoldenPointer):
@@ -189,6 +193,7 @@ class Fixtures:
             try:
                 case = self.case(case_id)
                 self.inputs(case)
+                self.lookalikes(case)
                 self._digest_check(case)
                 if isinstance(case.golden, GoldenPointer):
                     self.golden(case)

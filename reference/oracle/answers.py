@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from reference import weights
 from reference.config import Rope, TextConfig
 from reference.oracle import attention, embedding, logits, mlp, moe, norm, plans, ple, rope
 from reference.oracle.arithmetic import Arithmetic, Array
@@ -162,6 +163,26 @@ def _exp_tanh(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
     return {"exp": np.exp(x["x"]), "tanh": np.tanh(x["x"])}
 
 
+def _echo(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+    return {**x, "sum": x["ids"].sum(1, dtype=np.int32)}
+
+
+def _weights(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+    name, first, count = params["name"], params["first"], params["count"]
+    hashed = weights.q(name, first, first + count)
+    return {"q": hashed.astype(np.int32), "y": ar.cast(_FORMULAS[params["formula"]](params))}
+
+
+_FORMULAS: Mapping[str, Callable[[Params], Array]] = {
+    "matrix": lambda p: (
+        weights.q(p["name"], p["first"], p["first"] + p["count"]) * 2.0 ** -weights.matrix_exponent(p["fan_in"])
+    ),
+    "norm": lambda p: weights.norm(p["name"], p["count"], p["base"]),
+    "signed-norm": lambda p: weights.signed_norm(p["name"], p["count"], p["base"]),
+    "per-expert-scale": lambda p: weights.per_expert_scale(p["name"], p["count"]),
+}
+"""Only matrices are so large that their first element is not the first that is asked for."""
+
 _MODULES: Mapping[str, Callable[[Params, Inputs, Arithmetic], Taps]] = {
     "linear": _linear,
     "rms_norm": _rms_norm,
@@ -179,6 +200,8 @@ _MODULES: Mapping[str, Callable[[Params, Inputs, Arithmetic], Taps]] = {
     "softcap": _softcap,
     "long_sum": _long_sum,
     "exp_tanh": _exp_tanh,
+    "echo": _echo,
+    "weights": _weights,
 }
 
 MODULE_KINDS = tuple(_MODULES)

@@ -149,7 +149,7 @@ def test_float_inputs_are_f32_and_held_by_bf16() -> None:
                 if not np.array_equal(weights.bf16(x), x):
                     exceptions.add(draft.id)
             else:
-                assert x.dtype == (np.uint8 if name == "valid" else np.int32), (draft.id, name)
+                assert x.dtype == (np.uint8 if name in ("valid", "mask") else np.int32), (draft.id, name)
     assert exceptions == FULL_PRECISION
 
 
@@ -201,7 +201,10 @@ def test_other_seeds_ask_the_same_with_other_inputs() -> None:
             assert (x.shape, x.dtype) == (other.inputs[name].shape, other.inputs[name].dtype), (case_id, name)
             if "-l1/" not in case_id:  # one token of few may well be the same
                 still = (
-                    name in NO_DRAW or (name == "x" and case_id.startswith(NO_DRAW_OF_X)) or draft.advice is not None
+                    name in NO_DRAW
+                    or (name == "x" and case_id.startswith(NO_DRAW_OF_X))
+                    or draft.exact
+                    or draft.advice is not None
                 )
                 assert np.array_equal(x, other.inputs[name]) == still, (case_id, name)
 

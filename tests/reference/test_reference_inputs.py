@@ -1,9 +1,9 @@
 """Inputs by rule: reproducible from names alone, with the exactness and the ranges that they promise."""
 
 import numpy as np
-import scalar_rule
 
 from reference import inputs
+from reference.export import scalar_rule
 
 
 def test_values_are_scaled_powers_of_two() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reference import weights
-from reference.cases import Draft, modules
+from reference.cases import Draft, modules, smoke
 from reference.config import Rope
 from reference.oracle import answers, attention, embedding, kv_cache, logits, mlp, moe, norm, ple, rope
 from reference.oracle.arithmetic import BF16, BF16_EVERY_OP, F16, F32, F64, PROFILES, Arithmetic
@@ -325,7 +325,7 @@ def test_linear_multiplies_by_the_transpose_whatever_the_leading_axes() -> None:
 
 
 def module_drafts() -> Iterator[Draft]:
-    return (draft for draft in modules.drafts() if draft.exact_in is None)
+    return (draft for draft in (*smoke.drafts(), *modules.drafts()) if draft.exact_in is None)
 
 
 @pytest.mark.parametrize("ar", PROFILES.values(), ids=PROFILES.keys())
@@ -338,7 +338,8 @@ def test_answers_to_module_cases_have_the_profiles_dtype(ar: Arithmetic) -> None
         with np.errstate(over=quiet, invalid=quiet):
             taps = answers.module(draft.kind, draft.params, draft.inputs, ar)
         own = {"inv_freq": np.dtype(np.float64 if ar is F64 else np.float32), "donors": np.dtype(np.int32)}
-        own["offset"] = np.dtype(np.uint8)
+        own |= {"offset": np.dtype(np.uint8), "mask": np.dtype(np.uint8)}
+        own |= {name: np.dtype(np.int32) for name in ("ids", "sum", "q")}
         assert list(taps) == [tap.name for tap in draft.taps], draft.id
         for name, value in taps.items():
             assert value.dtype == own.get(name, ar.dtype), (draft.id, name)

@@ -6,9 +6,10 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-import scalar_rule
+import scalar_elements
 
 from reference import weights
+from reference.export import scalar_rule
 from reference.models import MODELS, Model
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -104,7 +105,7 @@ def test_every_tensor_follows_the_rule(model: Model) -> None:
         assert np.array_equal(tensor, tensor.astype(ml_dtypes.bfloat16).astype(np.float64)), name
         flat, step = tensor.reshape(-1), max(1, tensor.size // 5)
         for index in {*range(0, tensor.size, step), tensor.size - 1}:
-            expected = scalar_rule.element(model.id, name, index, shape, model.text_config)
+            expected = scalar_elements.element(model.id, name, index, shape, model.text_config)
             assert Fraction(flat[index]) == expected, (name, index)
 
 

@@ -1,0 +1,9 @@
+"""Files read and written as they are, and the weights by rule: what a port needs before it computes."""
+
+from collections.abc import Callable
+
+CASES = ("module/echo/*", "module/weights/*")
+
+
+def test_smoke(case_id: str, conforms: Callable[[str], None]) -> None:
+    conforms(case_id)

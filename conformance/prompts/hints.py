@@ -51,7 +51,7 @@ def _named(other: Setting, setting: Setting) -> str:
     if other[0] != setting[0]:
         size = "" if other[0].split("@")[0] == setting[0].split("@")[0] else ", the other size class"
         differs.append(f"the template {other[0]}{size}")
-    if bool(other[1]) != bool(setting[1]):
+    if other[1] != setting[1]:
         differs.append(f"thinking {'on' if other[1] else 'off'}, where {'on' if setting[1] else 'off'} was asked for")
     if other[2] != setting[2]:
         differs.append(f"{'a' if other[2] else 'no'} generation prompt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,10 @@ class LogitsAlone(MutantAdapter):
         return super().hello()
 
 
-def reported(directory: Path, adapter: MutantAdapter) -> Path:
+def reported(directory: Path, adapter: MutantAdapter, cases: Sequence[str] = CASES) -> Path:
     report.start(directory, RUN)
     judge = Judge(FIXTURES, adapter, "f32")
-    for case_id in CASES:
+    for case_id in cases:
         report.append(directory, report.case_line(directory, judge.judge(case_id), None))
     return directory
 
@@ -117,12 +118,17 @@ def test_logits_alone_give_a_verdict_and_a_diagnosis(tmp_path: Path) -> None:
 def test_a_map_is_grey_where_nothing_was_offered_and_red_where_there_is_no_ratio() -> None:
     taps = [TapLine(name="model.layers.0.output", status="pass", ratio=0.1)]
     taps.append(TapLine(name="model.layers.2.output", status="fail", ratio=None, fault="not finite"))
+    taps.append(TapLine(name="model.layers.3.output", status="undecidable", ratio=None))
     (heat_map,) = heat_maps([CaseLine(case="forward/m/x/no-cache", outcome="fail", taps=taps)])
-    assert (heat_map.layers, heat_map.taps) == (3, ("output",))
+    assert (heat_map.layers, heat_map.taps) == (4, ("output",))
     svg = draw(heat_map)
     colours = re.findall(r'<g id="cell m output (\d)">.*?fill: (#\w+)', svg, re.DOTALL)
-    assert [layer for layer, _ in colours] == ["0", "1", "2"]
-    assert len({colour for _, colour in colours}) == 3
+    assert [layer for layer, _ in colours] == ["0", "1", "2", "3"]
+    green, grey, red, lightest = (tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for _, colour in colours)
+    assert green[1] > green[0]
+    assert len(set(grey)) == 1
+    assert red[0] > 2 * red[1]
+    assert lightest[1] > lightest[0]
     assert draw(heat_map) == svg
 
 
@@ -152,16 +158,40 @@ def line(case: str, outcome: str) -> CaseLine:
 
 
 def test_changes_are_what_ends_in_another_way_the_worse_first() -> None:
-    old = {name: line(name, outcome) for name, outcome in (("a", "fail"), ("b", "pass"), ("c", "pass"), ("d", "pass"))}
-    new = {name: line(name, outcome) for name, outcome in (("a", "pass"), ("b", "error"), ("c", "pass"), ("e", "fail"))}
+    old = {
+        name: line(name, outcome)
+        for name, outcome in zip("abcdf", ("fail", "pass", "pass", "pass", "fail"), strict=True)
+    }
+    new = {
+        name: line(name, outcome)
+        for name, outcome in zip("abcef", ("pass", "error", "pass", "fail", "error"), strict=True)
+    }
     found = [(change.case, change.before, change.now, change.worse) for change in changes(old, new)]
     assert found == [
         ("b", "pass", "error", True),
         ("e", "-", "fail", True),
         ("a", "fail", "pass", False),
         ("d", "pass", "-", False),
+        ("f", "fail", "error", False),
     ]
     assert changes(old, old) == []
+
+
+def test_positions_are_shown_of_a_whole_pass_rather_than_of_a_layer(tmp_path: Path) -> None:
+    layer, whole = "layer/e2b-mini/full-own", CASES[0]
+    directory = reported(tmp_path, MutantAdapter(MUTANTS[MISTAKE], "split"), [layer, whole])
+    text = write_page(FIXTURES, directory, "told").read_text(encoding="utf-8")
+    assert f"self_attn.q_rope in {whole}, by position:" in text
+
+
+def test_a_long_list_of_failures_ends_and_advice_is_shown(tmp_path: Path) -> None:
+    report.start(tmp_path, RUN)
+    for number in range(252):
+        report.append(tmp_path, line(f"module/none/{number}", "fail"))
+    report.append(tmp_path, CaseLine(case="module/none/low", outcome="advice", note="keep the product in float32"))
+    text = write_page(FIXTURES, tmp_path, "").read_text(encoding="utf-8")
+    assert "... and 52 more" in text
+    assert "keep the product in float32" in text
 
 
 def test_a_page_tells_what_changed(page: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conformance.adapters.base import PromptRequest, Refused, Skip
+from conformance.prompts.hints import hint
 from conformance.prompts.judge import PromptJudge, PromptVerdict
 from mlx_impl import MlxImplError, prompt
 from reference.format import Fixtures
@@ -113,6 +115,12 @@ def test_an_old_template_is_named() -> None:
 def test_escaped_html_is_named() -> None:
     verdict = judged(Port(lambda r: right(r).replace("<div", "&lt;div")), "prompt/chat/user-markup/thinking-off")
     assert verdict.note.endswith("looks like: HTML was escaped")
+
+
+def test_entities_that_were_asked_for_are_not_taken_for_escaped_html() -> None:
+    prompt = SimpleNamespace(text="<bos>&lt;br&gt; is a tag")
+    conversation: Any = SimpleNamespace(render=lambda *_: SimpleNamespace(prompt=prompt), settings=list)
+    assert hint(conversation, ("small@2026-07-09", None, True), "<bos>&lt;br&gt; is no tag") == ""
 
 
 def test_an_unknown_mistake_is_given_no_name() -> None:

@@ -92,3 +92,17 @@ def test_a_damaged_folder_is_not_packed(unpacked: Path, tmp_path: Path) -> None:
     readme.write_bytes(before)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "x.tar.gz").exists()
+
+
+def test_an_archive_that_cannot_be_written_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"older")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_archive(FIXTURES, tmp_path / "a.tar.gz", "1.2.3")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.tar.gz", b"older")]

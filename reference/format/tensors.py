@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +60,8 @@ def decode(data: bytes, path: Path | str) -> dict[str, Array]:
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # theirs to annotate
     except safetensors.SafetensorError as error:
-        raise FixtureError(
-            path,
-            got=f"{len(data)} bytes that safetensors cannot read ({error})",
-            expected="a complete safetensors file",
-            cure="restore the file (git checkout, or download it again)",
-        ) from None
-    arrays = {}
-    for name, entry in entries:
-        if entry["dtype"] not in DTYPES:
-            raise FixtureError(
-                path,
-                got=f"dtype {entry['dtype']} in tensor {name}",
-                expected=f"one of {', '.join(DTYPES)}",
-                cure="write the tensor in one of these dtypes",
-            )
-        arrays[name] = np.frombuffer(entry["data"], DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
+        raise _unreadable(path, len(data), error) from None
+    return {name: _array(path, name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -82,14 +69,62 @@ def read(path: Path) -> dict[str, Array]:
     return decode(read_bytes(path), path)
 
 
+def read_lazily(path: Path) -> dict[str, Callable[[], Array]]:
+    """Name -> function that reads this one tensor, for files that memory should not hold.
+
+    FixtureError when the file is missing or broken, and from the function when the dtype has no place in the format.
+    """
+    try:
+        with path.open("rb") as file, safetensors.safe_open(path, "numpy"):  # which says whether it is sound
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+    except safetensors.SafetensorError as error:
+        raise _unreadable(path, path.stat().st_size, error) from None
+    except OSError as error:
+        raise _unopened(path, error) from None
+    header.pop("__metadata__", None)
+    return {name: functools.partial(_read_one, path, start, name, entry) for name, entry in header.items()}
+
+
+def _read_one(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> Array:
+    begin, end = entry["data_offsets"]
+    with path.open("rb") as file:
+        file.seek(start + begin)
+        return _array(path, name, entry["dtype"], entry["shape"], file.read(end - begin))
+
+
+def _array(path: Path | str, name: str, dtype: str, shape: list[int], data: bytes | bytearray) -> Array:
+    if dtype not in DTYPES:
+        raise FixtureError(
+            path,
+            got=f"dtype {dtype} in tensor {name}",
+            expected=f"one of {', '.join(DTYPES)}",
+            cure="write the tensor in one of these dtypes",
+        )
+    return np.frombuffer(data, DTYPES[dtype]).reshape(shape)
+
+
+def _unreadable(path: Path | str, size: int, error: Exception) -> FixtureError:
+    return FixtureError(
+        path,
+        got=f"{size} bytes that safetensors cannot read ({error})",
+        expected="a complete safetensors file",
+        cure="restore the file (git checkout, or download it again)",
+    )
+
+
+def _unopened(path: Path, error: OSError) -> FixtureError:
+    return FixtureError(
+        path,
+        got=error.strerror or type(error).__name__,
+        expected="a readable file",
+        cure="restore it (git checkout fixtures/), or regenerate with `gemma4-conformance export`",
+    )
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file; FixtureError when it cannot be opened."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FixtureError(
-            path,
-            got=error.strerror or type(error).__name__,
-            expected="a readable file",
-            cure="restore it (git checkout fixtures/), or regenerate with `gemma4-conformance export`",
-        ) from None
+        raise _unopened(path, error) from None

@@ -1,0 +1,39 @@
+"""Answers that were computed where no adapter can run, a phone say: one file, its tensors named `<case id>/<tap>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from conformance.adapters.base import Array, Hello, Request, Skip
+from reference.format import tensors
+from reference.format.models import Kind, Profile
+
+
+class DumpAdapter:
+    """Reads the answer to a case when it is asked, and no more: the file may be larger than memory."""
+
+    def __init__(self, path: Path) -> None:
+        """FixtureError when the file is missing or broken."""
+        self._name = path.name
+        self._stored = tensors.read_lazily(path)
+
+    def hello(self) -> Hello:
+        """What is known: the file."""
+        return Hello(
+            name=self._name,
+            version="",
+            language="unknown",
+            family="other",
+            profiles=get_args(Profile),
+            kinds=get_args(Kind),
+            device="elsewhere",
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The wanted taps that the file has; Skip when it has none of this case."""
+        stored = {tap: self._stored.get(f"{request.case}/{tap}") for tap in request.want}
+        answer = {tap: read() for tap, read in stored.items() if read is not None}
+        if not answer:
+            raise Skip("not in the file")
+        return answer

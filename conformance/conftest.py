@@ -153,19 +153,18 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def judge(case_id: str) -> None:
         try:
-            verdict = run.judged(case_id)
+            judged = run.judged(case_id)
         except FixtureError as error:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
-        if run.report is not None:
-            request.node.user_properties.append((_CASE_LINE, run.line(case_id, verdict).model_dump_json()))
-        settled = run.settled(case_id, verdict)
-        if settled.outcome == "skip":
-            pytest.skip(settled.text)
-        elif settled.outcome == "known":
-            pytest.xfail(settled.text)
-        elif settled.outcome == "fail":
-            pytest.fail(settled.text, pytrace=False)
+        if judged.line is not None:
+            request.node.user_properties.append((_CASE_LINE, judged.line.model_dump_json()))
+        if judged.counted == "skip":
+            pytest.skip(judged.text)
+        elif judged.counted == "known":
+            pytest.xfail(judged.text)
+        elif judged.counted == "fail":
+            pytest.fail(judged.text, pytrace=False)
 
     return judge
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from conformance import report as report_file
+from conformance.adapters.limits import Limits
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
-from conformance.examine import CaseVerdict
+from conformance.examine import CaseVerdict, Outcome
 from conformance.failure import describe
 from conformance.fetch.cache import tokenizer_path
 from conformance.judge import Judge
@@ -24,11 +25,19 @@ from reference.format.prompts import is_on_prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What a verdict means in the light of the known failures; `text` is what to tell the user."""
+class Judged:
+    """What a run keeps of a case: small enough to travel between processes."""
 
-    outcome: Counted
-    text: str = ""
+    case: str
+    outcome: Outcome
+    counted: Counted
+    """What the outcome counts as in the light of the known failures."""
+    text: str
+    """What to tell the user."""
+    seen: str
+    """What was seen of a failure, in a few words."""
+    line: report_file.CaseLine | None
+    """The line of the report, where one is wanted."""
 
 
 class Session:
@@ -44,7 +53,7 @@ class Session:
         report: Path | None = None,
         root: Path | None = None,
         known: Path | None = None,
-        timeout: float | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
@@ -57,7 +66,7 @@ class Session:
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         self.fixtures = Fixtures(root)
         self.known = KnownFailures.of(impl) if known is None else _listed(known)
-        adapter = create(impl, timeout)
+        adapter = create(impl, limits)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
         questions = list(self._prompt_judge.questions())
@@ -80,30 +89,29 @@ class Session:
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
 
-    def judged(self, case_id: str) -> CaseVerdict | PromptVerdict:
-        """The verdict on one case, or on one question on prompts."""
-        if is_on_prompts(case_id):
-            return self._prompt_judge.judge(case_id)
-        return self._judge.judge(case_id, self.tokens)
+    def judged(self, case_id: str) -> Judged:
+        """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
 
-    def settled(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> Settled:
-        """What the run makes of a verdict: a known failure that passes fails it, and one that fails does not."""
+        An answer that failed is kept beside the report. FixtureError when the fixtures err.
+        """
+        on_prompts = is_on_prompts(case_id)
+        verdict = self._prompt_judge.judge(case_id) if on_prompts else self._judge.judge(case_id, self.tokens)
         expected = self.known.expected(self.profile, case_id, verdict.outcome)
-        outcome = counted(verdict.outcome, expected)
-        if outcome == "skip":
-            return Settled(outcome=outcome, text=verdict.note)
-        if outcome == "known":
-            return Settled(outcome=outcome, text=expected or "")
-        if verdict.outcome != "pass":
-            return Settled(outcome=outcome, text=describe(verdict, self.reproduce(case_id)))
-        listed = f"{case_id} passes, but {self.known.path.name} lists it: delete the line"
-        return Settled(outcome=outcome, text=listed if expected else "")
+        return Judged(
+            case=case_id,
+            outcome=verdict.outcome,
+            counted=counted(verdict.outcome, expected),
+            text=self._told(case_id, verdict, expected),
+            seen=_seen(verdict),
+            line=None if self.report is None else report_file.case_line(self.report, verdict, expected),
+        )
 
-    def line(self, case_id: str, verdict: CaseVerdict | PromptVerdict) -> report_file.CaseLine:
-        """The verdict as a line of the report, which must be wanted."""
-        assert self.report is not None
-        expected = self.known.expected(self.profile, case_id, verdict.outcome)
-        return report_file.case_line(self.report, verdict, expected)
+    def _told(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
+        if verdict.outcome == "pass":
+            return f"{case_id} passes, but {self.known.path.name} lists it: delete the line" if expected else ""
+        if verdict.outcome not in ("fail", "error"):
+            return verdict.note
+        return expected or describe(verdict, self.reproduce(case_id))
 
     def start_report(self) -> None:
         """Begin the report, if one is wanted."""
@@ -135,6 +143,11 @@ class Session:
         command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
         default = self.fixtures.root == default_root()
         return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+
+
+def _seen(verdict: CaseVerdict | PromptVerdict) -> str:
+    first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
+    return f"{first.name}: {first.fault}" if first else verdict.note
 
 
 def _listed(path: Path) -> KnownFailures:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from reference.format import Plan
 
 Array = npt.NDArray[Any]
-PORT, ONE_SHOT = "port:", "once:"
-"""What stands before a command in the place of an implementation's name: asked by lines, or started for each case."""
+PORT, ONE_SHOT, DUMP = "port:", "once:", "dump:"
+"""In the place of an implementation's name: a command asked by lines, one started for each case, a file of answers."""
 
 
 class Skip(Exception):

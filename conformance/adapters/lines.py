@@ -1,4 +1,4 @@
-"""A process that answers one line to each line, as long as it lives and in time."""
+"""A process that answers one line to each line, as long as it lives and keeps to its limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from conformance.adapters.base import PortFault
+from conformance.adapters.limits import Limits, family
 
 LONGEST_LINE = 16 * 1024 * 1024
 _LAST_WORDS = 200
@@ -36,16 +39,19 @@ class LineProcess:
         assert self._process.stdout is not None
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
 
-    def ask(self, line: str, timeout: float) -> str:
-        """The line that comes back. PortFault when the process has died, hangs, or says what is no line of text."""
+    def ask(self, line: str, limits: Limits) -> str:
+        """The line that comes back.
+
+        PortFault when the process has died, hangs, holds too much memory, or says what is no line of text.
+        """
         if not self._lines.empty():
             raise self._fault_before_the_question()
         writer = threading.Thread(target=self._write, args=(line,), daemon=True)
         writer.start()  # a port that does not read must not hang us either
         try:
-            said = self._lines.get(timeout=timeout)
+            said = limits.keep(self._process.pid, lambda seconds: self._lines.get(timeout=seconds), queue.Empty)
         except queue.Empty:
-            raise PortFault(f"the port hangs: no answer within {timeout:g} s") from None
+            raise PortFault(f"the port hangs: no answer within {limits.seconds:g} s") from None
         if said is None:
             raise self._death()
         if len(said) > LONGEST_LINE:
@@ -56,8 +62,9 @@ class LineProcess:
             raise PortFault(f"the port said what is no UTF-8: {said[:40]!r}") from None
 
     def stop(self, line: str) -> None:
-        """Say a last line and wait a moment; then kill."""
+        """Say a last line, and that no other follows, and wait a moment; then kill."""
         self._write(line)
+        self._close(self._process.stdin)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
         self.kill()
@@ -65,10 +72,13 @@ class LineProcess:
     def kill(self) -> None:
         """End the process and all that it started."""
         kill_group(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError, ValueError):
-                if pipe is not None:
-                    pipe.close()
+        self._close(self._process.stdin)
+        self._close(self._process.stdout)
+
+    def _close(self, pipe: IO[bytes] | None) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if pipe is not None:
+                pipe.close()
 
     def _read(self, stdout: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):  # closed under our hands
@@ -96,18 +106,27 @@ class LineProcess:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """End a process that was started in a session of its own, and all that it started."""
+    members = family(process.pid) if process.returncode is None else []  # some may have left the group
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+    for member in members:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
     process.wait()
 
 
 def death(code: int | None, words: str) -> PortFault:
     """The fault of a process that ended, or closed its output, before it had answered."""
-    how = "it closed its output" if code is None else f"exit {code}" if code >= 0 else f"signal {-code}"
+    how = "it closed its output" if code is None else ending(code)
     return PortFault(f"the port died: {how}" + (f"; its last words: {words}" if words else ""))
+
+
+def ending(code: int) -> str:
+    """How a process ended, by what its parent is told."""
+    return f"exit {code}" if code >= 0 else f"signal {-code}"
 
 
 def last_words(said: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import get_args
 
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
 from conformance.adapters.exchange import put, read_answer
+from conformance.adapters.limits import Limits
 from conformance.adapters.lines import death, kill_group, last_words
 from reference.format.models import Kind, Profile
 
@@ -20,9 +21,9 @@ SKIPPED = 77
 class OneShotAdapter:
     """Starts the command anew for every case; it has said nothing of itself, so it is asked everything."""
 
-    def __init__(self, command: Sequence[str], timeout: float) -> None:
+    def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
         self._command = tuple(command)
-        self._timeout = timeout
+        self._limits = limits or Limits()
 
     def hello(self) -> Hello:
         """What is known: the command."""
@@ -54,11 +55,13 @@ class OneShotAdapter:
             raise PortFault(f"the port cannot be started: {self._command[0]}: {error.strerror}") from None
         with process:
             try:
-                said, errors = process.communicate(timeout=self._timeout)
+                said, errors = self._limits.keep(
+                    process.pid, lambda seconds: process.communicate(timeout=seconds), subprocess.TimeoutExpired
+                )
             except subprocess.TimeoutExpired:
-                raise PortFault(f"the port hangs: no end within {self._timeout:g} s") from None
+                raise PortFault(f"the port hangs: no end within {self._limits.seconds:g} s") from None
             finally:
-                if process.returncode is None:  # it hangs, or the user breaks off
+                if process.returncode is None:  # it keeps to no limit, or the user breaks off
                     kill_group(process)
         words = last_words(errors) or last_words(said)
         if process.returncode == SKIPPED:

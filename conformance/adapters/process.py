@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
 from conformance.adapters.exchange import put, read_answer
+from conformance.adapters.limits import Limits
 from conformance.adapters.lines import LineProcess
 from reference.format import protocol
 
-TIMEOUT = 60.0
-"""Seconds that a port may take for one answer."""
 _Answer = TypeVar("_Answer", bound=protocol.Line)
 
 
@@ -27,10 +26,10 @@ class ProcessAdapter:
     from the very name that was asked for.
     """
 
-    def __init__(self, command: Sequence[str], timeout: float = TIMEOUT) -> None:
+    def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
         """PortFault when the command cannot be started or says no good hello."""
         self._command = command
-        self._timeout = timeout
+        self._limits = limits or Limits()
         self._folder = tempfile.TemporaryDirectory(prefix="gemma4-port-")
         self._process: LineProcess | None = None
         self._loaded: Path | None = None
@@ -125,7 +124,7 @@ class ProcessAdapter:
             self._say_hello()
         assert self._process is not None
         try:
-            said = self._process.ask(line.model_dump_json(), self._timeout)
+            said = self._process.ask(line.model_dump_json(), self._limits)
             try:
                 parsed = answer.model_validate_json(said)
             except ValidationError as error:

@@ -6,10 +6,13 @@ import importlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from conformance.adapters.base import ONE_SHOT, PORT, Adapter, Hello, PortFault
+from conformance.adapters.base import DUMP, ONE_SHOT, PORT, Adapter, Hello, PortFault
+from conformance.adapters.dump import DumpAdapter
+from conformance.adapters.limits import Limits
 from conformance.adapters.one_shot import OneShotAdapter
-from conformance.adapters.process import TIMEOUT, ProcessAdapter
+from conformance.adapters.process import ProcessAdapter
 
 
 class AdapterUnavailable(Exception):
@@ -40,19 +43,21 @@ ADAPTERS: Mapping[str, _Entry] = {
 }
 
 
-def create(name: str, timeout: float | None = None) -> Adapter:
-    """The adapter with this name, of the class `package.module:Class`, or of a command (`port:...`, `once:...`).
+def create(name: str, limits: Limits | None = None) -> Adapter:
+    """The adapter with this name, of the class `package.module:Class`, of a command, or of a file (`dump:`).
 
-    `timeout` is the seconds that a command may take for an answer. BadOption when there is no such adapter,
-    AdapterUnavailable when its packages are missing or it cannot be made.
+    `limits` are what a command may use for an answer. BadOption when there is no such adapter, AdapterUnavailable
+    when its packages are missing or it cannot be made, FixtureError for a file that cannot be read.
     """
     if name.startswith(PORT):
         try:
-            return ProcessAdapter(_words(name.removeprefix(PORT)), timeout or TIMEOUT)
+            return ProcessAdapter(_words(name.removeprefix(PORT)), limits)
         except PortFault as error:
             raise AdapterUnavailable(f"--port: {error}") from None
     if name.startswith(ONE_SHOT):
-        return OneShotAdapter(_words(name.removeprefix(ONE_SHOT)), timeout or TIMEOUT)
+        return OneShotAdapter(_words(name.removeprefix(ONE_SHOT)), limits)
+    if name.startswith(DUMP):
+        return DumpAdapter(Path(name.removeprefix(DUMP)))
     own_module, colon, own_class = name.partition(":")
     if colon:
         path, entry = own_module, _Entry(module=own_module, factory=own_class, cure="mend the module")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +13,20 @@ import typer
 from rich.table import Table
 
 from conformance import report as report_file
-from conformance.adapters.base import ONE_SHOT, PORT
-from conformance.adapters.process import TIMEOUT
+from conformance.adapters.base import DUMP, ONE_SHOT, PORT
+from conformance.adapters.limits import TIMEOUT, Limits
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.cli.report import write_report_page
-from conformance.examine import CaseVerdict
+from conformance.jobs import judge_each
+from conformance.junit import write_junit
 from conformance.known_failures import KnownFailures
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
-from conformance.prompts.judge import PromptVerdict
-from conformance.session import Session
+from conformance.session import Judged, Session
 from reference.format.models import Profile
 
 _SHOWN = 3
+_INTERRUPTED = 130  # as shells have it
 
 
 @app.command()
@@ -33,11 +37,19 @@ def run(
     once: Annotated[
         str | None, typer.Option(help="Or one that is started for every case anew.", metavar="COMMAND")
     ] = None,
+    dump: Annotated[
+        Path | None, typer.Option(help="Or a file of answers, its tensors named CASE/TAP.", metavar="FILE.safetensors")
+    ] = None,
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
     profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
     levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2.")] = "L0-L4",
+    jobs: Annotated[int, typer.Option(help="Processes that judge, each with a port of its own.", min=1)] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(help="Memory that a port may hold (default: 80 % of the machine's).", metavar="GIB", min=0.05),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.jsonl, report.html and failed answers.")
     ] = None,
@@ -47,40 +59,46 @@ def run(
     write_known_failures: Annotated[
         Path | None, typer.Option(help="Write what failed as such a list, to be explained.", metavar="FILE")
     ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the run as JUnit XML.", metavar="FILE")] = None,
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:
     """Judge an implementation, level by level; each level counts only with all below it.
 
-    Interrupted, it leaves what it saw in the report.
+    Interrupted, it leaves what it saw in the report and in the JUnit XML.
     """
     wanted = _levels(levels)
-    if port is not None and once is not None:
-        raise BadOption("--once: got --port with it, expected one of them")
-    name = f"{PORT}{port}" if port is not None else f"{ONE_SHOT}{once}" if once is not None else impl
-    session = Session(
-        name, profile, pattern=cases, report=report, root=fixtures_dir, known=known_failures, timeout=timeout
+    asked_of = [f"{kind}{given}" for kind, given in ((PORT, port), (ONE_SHOT, once), (DUMP, dump)) if given is not None]
+    if len(asked_of) > 1:
+        raise BadOption("--port, --once, --dump: got more than one of them, expected one")
+    name = asked_of[0] if asked_of else impl
+    limits = Limits(seconds=timeout) if memory_limit is None else Limits(seconds=timeout, gib=memory_limit)
+    opened = partial(
+        Session, name, profile, pattern=cases, report=report, root=fixtures_dir, known=known_failures, limits=limits
     )
+    session = opened()
     asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
     if not asked:
         raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
     session.start_report()
-    tallies: dict[Level, Tally] = {}
-    failures: list[str] = []
-    seen: list[tuple[str, bool, str]] = []
-    with progress_bar(quiet=as_json) as progress:
-        for done, case_id in enumerate(asked):
-            progress(done, len(asked), case_id)
-            verdict = session.judged(case_id)
-            if session.report is not None:
-                report_file.append(session.report, session.line(case_id, verdict))
-            settled = session.settled(case_id, verdict)
-            tallies.setdefault(level_of(case_id), Tally()).add(settled.outcome)
-            if settled.outcome == "fail":
-                failures.append(settled.text)
-            if verdict.outcome in ("fail", "error"):
-                seen.append((case_id, verdict.outcome == "error", _what_was_seen(verdict)))
+    judged: list[Judged] = []
+    try:
+        with progress_bar(quiet=as_json) as progress, closing(judge_each(session, asked, jobs, opened)) as coming:
+            for done, case_id in enumerate(asked):
+                progress(done, len(asked), case_id)
+                judged.append(one := next(coming))
+                if report is not None and one.line is not None:
+                    report_file.append(report, one.line)
+    except KeyboardInterrupt:
+        complain(f"interrupted: {len(judged)} of {len(asked)} cases were judged")
+        raise typer.Exit(_INTERRUPTED) from None
+    finally:
+        if junit is not None:
+            write_junit(junit, _title(session), judged)
+    tallies = _tallied(judged)
+    failures = [one.text for one in judged if one.counted == "fail"]
     if write_known_failures is not None:
+        seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
         complain(f"{count} failures written to {write_known_failures}: say of each why it is")
     reached = badge(tallies) if cases == "*" else None
@@ -92,21 +110,16 @@ def run(
         out.print(
             f"level: {reached or 'none'}" if cases == "*" else "level: asked with all cases only", highlight=False
         )
-        if failures and session.report is not None:
-            complain(f"what is wrong, and where: gemma4-conformance diagnose {session.report}")
-    if session.report is not None:
-        page = write_report_page(session.fixtures, session.report)
+        if failures and report is not None:
+            complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")
+    if report is not None:
+        page = write_report_page(session.fixtures, report)
         if not as_json:
             out.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     passed = any(tally.count("pass") for tally in tallies.values())
     if not passed and not failures:
         complain("every case was skipped: nothing was shown to conform")
     raise typer.Exit(CONFORMS if passed and not failures else DIFFERS)
-
-
-def _what_was_seen(verdict: CaseVerdict | PromptVerdict) -> str:
-    first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
-    return f"{first.name}: {first.fault}" if first else verdict.note
 
 
 def _levels(text: str) -> set[Level]:
@@ -122,13 +135,23 @@ def _levels(text: str) -> set[Level]:
     return wanted
 
 
+def _tallied(judged: Sequence[Judged]) -> dict[Level, Tally]:
+    tallies: dict[Level, Tally] = {}
+    for one in judged:
+        tallies.setdefault(level_of(one.case), Tally()).add(one.counted)
+    return tallies
+
+
+def _title(session: Session) -> str:
+    return f"{session.hello.name} {session.hello.version}, profile {session.profile}"
+
+
 def _tell(session: Session, tallies: dict[Level, Tally], failures: list[str]) -> None:
     for text in failures[:_SHOWN]:
         out.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
     if len(failures) > _SHOWN:
         out.print(f"... and {len(failures) - _SHOWN} failures more\n", highlight=False)
-    who = f"{session.hello.name} {session.hello.version}"
-    table = Table(title=f"{who}, profile {session.profile}", title_justify="left")
+    table = Table(title=_title(session), title_justify="left")
     table.add_column("level")
     for heading in ("passed", "failed", "known", "skipped"):
         table.add_column(heading, justify="right")

@@ -16,9 +16,14 @@ from conformance.report import CaseLine, RunLine
 from reference.format import FixtureError, Fixtures, tensors
 from reference.format.prompts import is_on_prompts
 
+_WRONG = ("fail", "error")
+
 
 def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
-    """The run and its verdicts on tensors, known failures aside; FixtureError for a broken report or other fixtures."""
+    """The run and its verdicts on tensors, known failures aside; where nothing failed without their taps.
+
+    FixtureError for a broken report or other fixtures.
+    """
     run, lines = report.read(path)
     if run.fixtures != report.digest(fixtures):
         raise FixtureError(
@@ -29,14 +34,16 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    told = (line for line in lines.values() if line.expected is None and not is_on_prompts(line.case))
+    told = [line for line in lines.values() if line.expected is None and not is_on_prompts(line.case)]
+    if not any(line.outcome in _WRONG for line in told):  # what passes is evidence where something fails
+        return run, [CaseVerdict(case=fixtures.case(line.case), outcome=line.outcome, note=line.note) for line in told]
     return run, [_verdict(fixtures, examiner, directory, line) for line in told]
 
 
 def wrong_prompts(path: Path) -> list[CaseLine]:
     """The lines of a report on prompts that are wrong and not known to be."""
     _, lines = report.read(path)
-    wrong = (line for line in lines.values() if is_on_prompts(line.case) and line.outcome in ("fail", "error"))
+    wrong = (line for line in lines.values() if is_on_prompts(line.case) and line.outcome in _WRONG)
     return [line for line in wrong if line.expected is None]
 
 

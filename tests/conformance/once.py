@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+from gluttony import devour
 from safetensors.numpy import load_file, save_file
 
 how, request, out = sys.argv[1:]
@@ -16,6 +17,7 @@ with open(request, encoding="utf-8") as file:
 if asked["kind"] != "rms_norm":
     sys.stderr.write("not\nyet")
     sys.exit(77)
+devour(how)
 if how == "fails":
     sys.exit("no luck")
 if how == "killed":

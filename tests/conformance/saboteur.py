@@ -1,4 +1,7 @@
-"""An adapter in another process, for RMSNorm alone, that misbehaves in the way that is named on its command line."""
+"""An adapter in another process, for RMSNorm alone, that misbehaves in the way that is named on its command line.
+
+`HOW at CASES` misbehaves where the case's id ends so. Who is asked what goes into the file that `SABOTEUR_ASKED` names.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gluttony import devour
 from safetensors.numpy import load_file, save_file
 
-HOW = sys.argv[1]
+HOW, _, AT = sys.argv[1].partition(" at ")
+ASKED = os.environ.get("SABOTEUR_ASKED", os.devnull)
 HELLO = {
     "protocol": 1,
     "implementation": {"name": "saboteur", "version": "1", "language": "Python"},
@@ -32,7 +37,7 @@ def norm(tensors: dict[str, Any], eps: float) -> Any:
     return (y * tensors["weight"] if "weight" in tensors else y).astype(np.float32)
 
 
-def written(line: dict[str, Any]) -> None:
+def written(line: dict[str, Any], how: str) -> None:
     """Write the file that was asked for, or another."""
     tensors, out = load_file(line["inputs"]), Path(line["out"])
     y = norm(tensors, line["params"]["eps"])
@@ -44,33 +49,37 @@ def written(line: dict[str, Any]) -> None:
         "dtype": lambda: y.astype(np.int32),
         "half": lambda: y.astype(np.float16).astype(np.float32),
     }
-    if HOW == "no file":
+    if how == "no file":
         return
-    if HOW == "link":
+    if how == "link":
         (out.parent / "elsewhere").write_bytes(b"")
         out.symlink_to(out.parent / "elsewhere")
         return
-    save_file({"z" if HOW == "name" else "y": wrong.get(HOW, lambda: y)()}, str(out))
-    if HOW == "truncated":
+    save_file({"z" if how == "name" else "y": wrong.get(how, lambda: y)()}, str(out))
+    if how == "truncated":
         out.write_bytes(out.read_bytes()[:-8])
-    if HOW == "garbage file":
+    if how == "garbage file":
         out.write_bytes(b"\xff" * 100)
 
 
-def answer(line: dict[str, Any]) -> None:
+def answer(line: dict[str, Any], how: str) -> None:
     seq = line["seq"]
-    if HOW == "crash":
+    devour(how)
+    if how == "slow":
+        time.sleep(1)
+    if how == "crash":
         sys.exit("out of luck\nand words")
-    if HOW == "killed":
+    if how == "killed":
         os.kill(os.getpid(), 9)
-    if HOW == "hang":
+    if how == "hang":
         time.sleep(600)
-    if HOW == "deaf":
+    if how == "deaf":
         os.close(0)
         time.sleep(600)
     lines = {
         "skips": {"seq": seq, "skipped": "not today"},
         "error": {"seq": seq, "error": "no\nidea"},
+        "unprintable": {"seq": seq, "error": "\x1b[31m\x00 \ufffe ]]> <&"},
         "out of turn": {"seq": seq + 1, "ok": True},
         "no seq": {"ok": True},
         "nothing": {"seq": seq},
@@ -80,21 +89,21 @@ def answer(line: dict[str, Any]) -> None:
         "bytes": "",
         "empty": "\n",
     }
-    if HOW == "huge":
+    if how == "huge":
         say("x" * (17 * 1024 * 1024) + "\n")
-    if HOW == "bytes":
+    if how == "bytes":
         sys.stdout.buffer.write(b"\xff\xfe\n")
         sys.stdout.buffer.flush()
-    if HOW in lines:
-        say(lines[HOW])
+    if how in lines:
+        say(lines[how])
         return
-    written(line)
+    written(line, how)
     text = json.dumps({"seq": seq, "ok": True, "ms": 0.1, "from a later version": 1})
-    if HOW == "split":  # within a line: honest
+    if how == "split":  # within a line: honest
         say(text[:7])
         time.sleep(0.1)
         say(text[7:] + "\n")
-    elif HOW == "twice":
+    elif how == "twice":
         say(f"{text}\n{text}\n")
     else:
         say(text + "\n")
@@ -107,15 +116,18 @@ def main() -> None:
         say("loading ...\n")
     for text in sys.stdin:
         line = json.loads(text)
+        with open(ASKED, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {line.get('case', line['cmd'])}\n")
         if line["cmd"] == "hello":
             said = {"old": HELLO | {"protocol": 0}, "no profile": HELLO | {"profiles": ["f128"]}, "mute": {}}
             say(said.get(HOW, HELLO))
         elif line["cmd"] == "stop":
             if HOW == "stays":
                 time.sleep(600)
-            return
+            if HOW != "reads on":
+                return
         else:
-            answer(line)
+            answer(line, HOW if line["case"].endswith(AT) else "honest")
 
 
 main()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from suite_runs import run_command
 
 from conformance.adapters.base import Array
 from conformance.adapters.dump import DumpAdapter
@@ -23,7 +24,7 @@ _COMMAND = """
 import re, sys
 from pathlib import Path
 from conformance.cli import main
-import conformance.diagnosis.reading, conformance.adapters.dump
+import conformance.page.page, conformance.diagnosis.whole, conformance.adapters.dump
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 base = peak()
@@ -54,7 +55,7 @@ def write_with_a_hole(path: Path, answers: dict[str, Array], size: int) -> None:
 def memory_of(*arguments: str) -> tuple[int, str]:
     """Bytes that the command needs beyond the interpreter with its imports, and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", _COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", _COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=True
     )
     base, peak = (int(figure) for figure in done.stderr.split()[-2:])
     return (peak - base) * 1024, done.stdout
@@ -104,3 +105,34 @@ def test_reading_one_by_one_gives_what_reading_at_once_gives(tmp_path: Path) -> 
         read = lazily[name]()
         assert (read.dtype, read.shape) == (x.dtype, x.shape)
         assert np.array_equal(read, x)
+
+
+def test_a_family_in_one_file_of_one_gigabyte_is_judged_within_256_megabytes(tmp_path: Path) -> None:
+    dump, report = tmp_path / "family.safetensors", tmp_path / "report"
+    family = {
+        f"{case.id}/{name}": x
+        for case in FIXTURES.cases()
+        if case.id.startswith("forward/") and not case.profiles
+        for name, x in golden_of(case.id).items()
+    }
+    write_with_a_hole(dump, family, GIB)
+    used, said = memory_of(
+        "run", "--dump", str(dump), "--profile", "f64", "--levels", "L2-L3", "--report", str(report), "--json"
+    )
+    counts = json.loads(said)["levels"]
+    assert set(counts["L2"]) == set(counts["L3"]) == {"pass"}
+    assert counts["L2"]["pass"] + counts["L3"]["pass"] == len({name.rpartition("/")[0] for name in family})
+    assert used < 256 * MIB, f"{used / MIB:.0f} MiB"
+
+
+def test_one_wrong_answer_of_a_file_is_found(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.safetensors"
+    tensors.write(dump, {f"{ROPE}/{name}": x * 1.01 for name, x in golden_of(ROPE).items()})
+    done = run_command("run", "--dump", str(dump), "--profile", "f64", "--cases", "module/rope/*")
+    assert done.returncode == 1
+    assert f"{ROPE}: " in done.stdout
+    both = run_command("run", "--dump", str(dump), "--once", "x")
+    assert (both.returncode, both.stderr.count("\n")) == (2, 1)
+    none = run_command("run", "--dump", str(tmp_path / "none"))
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "got No such file or directory" in none.stderr

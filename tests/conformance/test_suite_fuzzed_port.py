@@ -9,6 +9,7 @@ from pathlib import Path
 
 from suite_runs import HERE
 
+from conformance.adapters.limits import Limits
 from conformance.adapters.process import ProcessAdapter
 from conformance.judge import Judge
 from reference.format import Fixtures
@@ -23,7 +24,7 @@ def test_a_thousand_misbehaviours(tmp_path: Path) -> None:
     count = tmp_path / "count"
     count.write_text("0")
     words = [sys.executable, "-S", "-E", str(HERE / "fuzzed_port.py"), "7", str(count)]
-    port = ProcessAdapter(words, TIMEOUT)
+    port = ProcessAdapter(words, Limits(seconds=TIMEOUT))
     judge = Judge(FIXTURES, port, "f32")
     cases = [case_id for case_id in FIXTURES.case_ids if case_id.startswith(KINDS)]
     outcomes: dict[str, int] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from suite_runs import HERE, run_command, run_suite
 
+from conformance.adapters.limits import Limits
 from conformance.adapters.one_shot import OneShotAdapter
 from conformance.judge import Judge
 from reference.format import Fixtures
@@ -34,34 +35,36 @@ def words(how: str) -> list[str]:
     ],
 )
 def test_every_end_of_the_command_is_told_for_what_it_is(how: str, outcome: str, said: str) -> None:
-    verdict = Judge(FIXTURES, OneShotAdapter(words(how), 2.0 if how == "hangs" else 20.0), "f32").judge(CASE)
+    limits = Limits(seconds=2.0 if how == "hangs" else 20.0)
+    verdict = Judge(FIXTURES, OneShotAdapter(words(how), limits), "f32").judge(CASE)
     assert (verdict.outcome, verdict.note) == (outcome, said)
 
 
 def test_what_a_hanging_command_started_ends_with_it(tmp_path: Path) -> None:
     left = tmp_path / "left"
     hangs = ["sh", "-c", f"(sleep 1.5; touch {shlex.quote(str(left))}) & wait"]
-    assert Judge(FIXTURES, OneShotAdapter(hangs, 0.5), "f32").judge(CASE).note == "the port hangs: no end within 0.5 s"
+    adapter = OneShotAdapter(hangs, Limits(seconds=0.5))
+    assert Judge(FIXTURES, adapter, "f32").judge(CASE).note == "the port hangs: no end within 0.5 s"
     time.sleep(2)
     assert not left.exists()
 
 
 def test_exit_77_skips_with_the_last_words() -> None:
-    verdict = Judge(FIXTURES, OneShotAdapter(words("honest"), 20.0), "f32").judge("module/softcap/cap-30")
+    verdict = Judge(FIXTURES, OneShotAdapter(words("honest")), "f32").judge("module/softcap/cap-30")
     assert (verdict.outcome, verdict.note) == ("skip", "not yet")
 
 
 def test_a_model_s_case_names_the_checkpoint() -> None:
     forward = next(case_id for case_id in FIXTURES.case_ids if case_id.endswith("/no-cache"))
     show = [sys.executable, "-c", "import json, sys; sys.exit(json.load(open(sys.argv[1]))['model_dir'])"]
-    verdict = Judge(FIXTURES, OneShotAdapter(show, 20.0), "f32").judge(forward)
+    verdict = Judge(FIXTURES, OneShotAdapter(show), "f32").judge(forward)
     model = FIXTURES.case(forward).model
     assert model is not None
     assert verdict.note == f"the port died: exit 1; its last words: {FIXTURES.model_dir(model)}"
 
 
 def test_a_program_that_is_not_there_is_an_error() -> None:
-    verdict = Judge(FIXTURES, OneShotAdapter(["/no/such/program"], 1.0), "f32").judge(CASE)
+    verdict = Judge(FIXTURES, OneShotAdapter(["/no/such/program"]), "f32").judge(CASE)
     assert verdict.note == "the port cannot be started: /no/such/program: No such file or directory"
 
 
@@ -80,4 +83,4 @@ def test_a_run() -> None:
 
 def test_one_of_both_commands() -> None:
     done = run_command("run", "--once", "a", "--port", "b")
-    assert (done.returncode, done.stderr) == (2, "--once: got --port with it, expected one of them\n")
+    assert (done.returncode, done.stderr) == (2, "--port, --once, --dump: got more than one of them, expected one\n")

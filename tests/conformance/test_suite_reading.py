@@ -110,13 +110,20 @@ def test_an_empty_answer_has_no_file_and_fails_still(tmp_path: Path) -> None:
 def test_a_case_that_passed_speaks_as_its_golden_does_at_the_taps_that_were_offered(tmp_path: Path) -> None:
     """Its answer was not kept, and it was as good as the golden."""
     rough: Change = lambda taps: {name: taps[name] * (1 + 1e-8) for name in NAMES[5:]}  # noqa: E731
-    (again,) = reported(tmp_path, judged(parrot(FIXTURES, rough)))
+    other = next(case_id for case_id in FIXTURES.case_ids if case_id.startswith("layer/") and case_id != LAYER)
+    again, _ = reported(tmp_path, judged(parrot(FIXTURES, rough)), judged(raiser(ValueError("bad luck")), other))
     assert again.outcome == "pass"
     assert again.answer is not None
     golden = FIXTURES.golden(FIXTURES.case(LAYER))
     assert list(again.answer) == NAMES[5:]
     assert all(x is golden[name] or np.array_equal(x, golden[name]) for name, x in again.answer.items())
     assert [tap.status for tap in again.taps] == ["absent"] * 5 + ["pass"] * len(NAMES[5:])
+
+
+def test_where_nothing_failed_nothing_is_examined(tmp_path: Path) -> None:
+    """Thousands of taps would be held for a diagnosis that nobody needs."""
+    (again,) = reported(tmp_path, judged(parrot(FIXTURES, dict)))
+    assert (again.outcome, again.answer, again.taps) == ("pass", None, ())
 
 
 @pytest.mark.parametrize("port", [skipper(), raiser(ValueError("bad luck"))])

@@ -11,6 +11,7 @@ import pytest
 from suite_runs import HERE, run_suite
 
 from conformance.adapters.base import PortFault
+from conformance.adapters.limits import Limits
 from conformance.adapters.lines import LineProcess
 from conformance.adapters.process import ProcessAdapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
@@ -32,7 +33,8 @@ def command(how: str) -> str:
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest) -> Iterator[ProcessAdapter]:
-    adapter = ProcessAdapter(words(request.param), 1.5 if request.param in ("hang", "deaf") else TIMEOUT)
+    limits = Limits(seconds=1.5 if request.param in ("hang", "deaf") else TIMEOUT)
+    adapter = ProcessAdapter(words(request.param), limits)
     yield adapter
     adapter.close()
 
@@ -134,6 +136,14 @@ def test_a_port_that_does_not_stop_is_stopped() -> None:
     assert isinstance(process, LineProcess)
     port.close()
     assert process._process.returncode is not None
+
+
+def test_a_port_that_reads_on_until_nothing_comes_ends_at_once() -> None:
+    port = ProcessAdapter(words("reads on"))
+    process = port._process
+    assert isinstance(process, LineProcess)
+    port.close()
+    assert process._process.returncode == 0
 
 
 def test_nothing_is_left_in_the_folder_of_a_run() -> None:

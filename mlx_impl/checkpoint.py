@@ -26,6 +26,8 @@ class Stored:
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    offset: int
+    """Where its bytes begin in the file."""
 
 
 def read_json(path: Path) -> object:
@@ -78,7 +80,12 @@ def read_header(path: Path) -> dict[str, Stored]:
             header = json.loads(file.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         stored = {
-            name: Stored(file=path, dtype=str(entry["dtype"]), shape=tuple(int(n) for n in entry["shape"]))
+            name: Stored(
+                file=path,
+                dtype=str(entry["dtype"]),
+                shape=tuple(int(n) for n in entry["shape"]),
+                offset=8 + length + int(entry["data_offsets"][0]),
+            )
             for name, entry in entries.items()
         }
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)

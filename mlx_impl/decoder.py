@@ -12,7 +12,7 @@ from mlx_impl.errors import problem
 from mlx_impl.kv_cache import KV, FullKVCache
 from mlx_impl.layer import DecoderLayer
 from mlx_impl.norms import Norm
-from mlx_impl.params import Block
+from mlx_impl.params import Block, Weight
 from mlx_impl.taps import Tap, scope
 
 __all__ = ["Decoder", "DecoderLayer", "TextModel", "pass_positions", "softcap"]
@@ -66,7 +66,7 @@ class TextModel(Block):
         self.norm = Norm(width, config.rms_norm_eps)
         if per_layer > 0:
             packed = config.num_hidden_layers * per_layer  # N*P
-            self.embed_tokens_per_layer = Embedding(config.vocab_size_per_layer_input, packed)
+            self.embed_tokens_per_layer: Weight = Embedding(config.vocab_size_per_layer_input, packed)
             self.per_layer_model_projection = Linear(width, packed, bias=False)
             self.per_layer_projection_norm = Norm(per_layer, config.rms_norm_eps)
 
@@ -78,8 +78,9 @@ class TextModel(Block):
         valid: mx.array | None = None,
         caches: Sequence[FullKVCache] | None = None,
         tap: Tap | None = None,
+        last_only: bool = False,
     ) -> mx.array:
-        """ids, positions [B, L] -> the normed hidden state [B, L, D] in the weights' dtype."""
+        """ids, positions [B, L] -> the normed hidden state [B, L, D] in the weights' dtype; last_only: [B, 1, D]."""
         config = self.config
         h = embedding.scaled_embedding(ids, self.embed_tokens)  # [B, L, D]
         if tap is not None:
@@ -89,6 +90,10 @@ class TextModel(Block):
 
         donors: dict[int, KV] = {}  # own-KV layer -> the KV it attended to in this very pass, cache or no cache
         for i, layer in enumerate(self.layers):
+            if last_only and i == config.num_hidden_layers - config.num_kv_shared_layers:
+                # From here on no layer writes keys, so nobody reads what the earlier positions become.
+                h, positions = h[:, -1:], positions[:, -1:]  # [B, 1, D], [B, 1]
+                per_layer = None if per_layer is None else per_layer[:, -1:]  # [B, 1, N, P]
             donor = config.kv_donor(i)
             own = donor == i
             h, kv = layer(
@@ -103,7 +108,7 @@ class TextModel(Block):
             )
             if own:
                 donors[i] = kv
-        h = self.norm(h)
+        h = self.norm(h[:, -1:] if last_only else h)
         if tap is not None:
             tap("model.norm", h)
         return h
@@ -143,17 +148,20 @@ class Decoder(Block):
         valid: mx.array | None = None,
         caches: Sequence[FullKVCache] | None = None,
         tap: Tap | None = None,
+        last_only: bool = False,
     ) -> mx.array:
         """softcap(norm(h) embed^T): ids [B, L] integers -> logits [B, L, V] in the weights' dtype.
 
         positions [B, L] default to the caches' offset + 0..L-1, taken once, before any cache is updated; a padded
         batch must bring its own. valid [B, L] bool marks real tokens (False: left padding). caches come from
-        `make_caches` and are updated in place. Raises MlxImplError for shapes and caches that do not fit.
+        `make_caches` and are updated in place. With last_only the logits are those of the last position, [B, 1, V],
+        and so are the taps of KV-shared layers, which compute no other. Raises MlxImplError for shapes and caches that
+        do not fit.
         """
         if caches is not None:
             self.check_caches(caches)
         at = pass_positions(ids, positions, valid, caches)  # [B, L]
-        h = self.model(ids, at, valid=valid, caches=caches, tap=tap)  # [B, L, D]
+        h = self.model(ids, at, valid=valid, caches=caches, tap=tap, last_only=last_only)  # [B, L, D]
         raw = params.unembed(h, self.model.embed_tokens)  # the tied embedding, unscaled: [B, L, V]
         if tap is not None:
             tap("logits.raw", raw)

@@ -68,6 +68,15 @@ class FullKVCache:
         return self._kept is not None and self._kept.valid is not None
 
     @property
+    def kept(self) -> KV | None:
+        """The columns that are retained; None before the first pass."""
+        return self._kept
+
+    def restore(self, kept: KV, offset: int) -> None:
+        """Hold these columns, the newest of `offset` that were seen: of a cache that was saved, or is gone back in."""
+        self._kept, self._offset = kept, offset
+
+    @property
     def arrays(self) -> list[mx.array]:
         """Everything retained, for `mx.eval` after a prefill."""
         kept = self._kept

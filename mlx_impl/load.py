@@ -1,6 +1,8 @@
 """From a model's directory to a `Decoder`: strict, so that nothing runs on a weight that was never loaded."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import mlx.core as mx
 
@@ -11,9 +13,14 @@ from mlx_impl.config_fields import hint
 from mlx_impl.config_parse import parse_config
 from mlx_impl.decoder import Decoder
 from mlx_impl.errors import MlxImplError, problem, shown
+from mlx_impl.mapped import MappedTable
+from mlx_impl.quantize import PARTS, Format, make_room, packed_shapes, parse_quantization, quantized_modules
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 STORED_DTYPES = ("F32", "BF16", "F16")
+PACKED_DTYPES = ("U32",)
+PLE = ("resident", "mapped")
+PLE_TABLE = "model.embed_tokens_per_layer"
 _FOREIGN = "this checkpoint does not fit its config.json"
 
 
@@ -23,33 +30,44 @@ def load_config(model_dir: str | Path) -> Config:
     return _config_of(path, checkpoint.read_json(path))
 
 
-def load(model_dir: str | Path, dtype: str = "float32") -> Decoder:
-    """Read an ordinary checkpoint (`config.json`, safetensors) with every parameter in `dtype`.
+def load(model_dir: str | Path, dtype: str = "float32", ple: Literal["resident", "mapped"] = "resident") -> Decoder:
+    """Read an ordinary checkpoint (`config.json`, safetensors), plain or quantised by MLX.
 
-    bf16 and f16 widen to float32 exactly. Raises MlxImplError for anything missing, left over, of the wrong shape
-    or broken, naming file and tensor; a quantised checkpoint is refused.
+    Floats come in `dtype`: bf16 and f16 widen to float32 exactly. With ple="mapped" the table of per-layer embeddings
+    stays in its file, of which only the rows of the tokens at hand are read; every result is the same. Raises
+    MlxImplError for anything missing, left over, of the wrong shape or broken, naming file and tensor.
     """
-    if dtype not in DTYPES:
-        raise problem("dtype", got=shown(dtype), expected=" or ".join(DTYPES), cure="choose one of them")
-    path = Path(model_dir) / "config.json"
+    for name, got, known in (("dtype", dtype, tuple(DTYPES)), ("ple", ple, PLE)):
+        if got not in known:
+            raise problem(name, got=shown(got), expected=" or ".join(known), cure="choose one of them")
+    folder = Path(model_dir)
+    path = folder / "config.json"
     raw = checkpoint.read_json(path)
     config = _config_of(path, raw)
-    if isinstance(raw, dict) and (raw.get("quantization") or raw.get("quantization_config")):
-        raise problem(
-            str(path), got="a quantised checkpoint", expected="bf16, f16 or f32 weights", cure="dequantise it"
-        )
+    assert isinstance(raw, dict)  # or it were no configuration
 
     decoder = Decoder(config)
-    stored = wanted(checkpoint.inventory(Path(model_dir)), config)
-    check(stored, decoder, Path(model_dir))
+    stored = wanted(checkpoint.inventory(folder), config)
+    modules = quantized_modules(stored, parse_quantization(raw, str(path)), str(path))
+    check(stored, decoder, modules, folder)
+    formats = split_experts.fused_formats(modules)
+    make_room(decoder, formats)
+    if ple == "mapped" and config.hidden_size_per_layer_input > 0:
+        parts = {part: stored.pop(f"{PLE_TABLE}.{part}")[1] for part in PARTS if f"{PLE_TABLE}.{part}" in stored}
+        decoder.model.embed_tokens_per_layer = MappedTable(parts, DTYPES[dtype], formats.get(PLE_TABLE))
     arrays = checkpoint.read_tensors(entry.file for _, entry in stored.values())
-    weights = {ours: arrays[theirs].astype(DTYPES[dtype]) for ours, (theirs, _) in stored.items()}
+    weights = {ours: _in(arrays[theirs], DTYPES[dtype]) for ours, (theirs, _) in stored.items()}
     decoder.load_weights(list(split_experts.fused(weights).items()), strict=True)
     try:
         mx.eval(decoder.tensors())  # now, so that a file that fails to read fails here
     except RuntimeError as error:
         raise problem(str(model_dir), got=shown(str(error)), expected="readable weights", cure="check disk") from None
     return decoder
+
+
+def _in(tensor: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Floats in another dtype; packed numbers as they are."""
+    return tensor if tensor.dtype == mx.uint32 else tensor.astype(dtype)
 
 
 def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str, Stored]]:
@@ -68,22 +86,27 @@ def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str,
     return stored
 
 
-def check(stored: dict[str, tuple[str, Stored]], decoder: Decoder, model_dir: Path) -> None:
-    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, in shape and a float dtype.
+def check(
+    stored: Mapping[str, tuple[str, Stored]], decoder: Decoder, modules: Mapping[str, Format], model_dir: Path
+) -> None:
+    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, in shape and dtype.
 
-    Experts may be fused or split, the same way in all layers.
+    Experts may be fused or split, the same way in all layers; `modules` are those that are quantised.
     """
     shapes = {name: tuple(value.shape) for name, value in decoder.tensors().items()}
     if split_experts.is_split(stored):
         shapes = split_experts.split_shapes(shapes)
+    shapes = packed_shapes(shapes, modules)
     for ours, (theirs, entry) in stored.items():
         where = f"{entry.file}: {theirs}"
+        packed = ours.removesuffix(".weight") in modules
+        dtypes = PACKED_DTYPES if packed else STORED_DTYPES
         if ours not in shapes:
             raise problem(where, got="a tensor", expected="none of that name", cure=f"{_FOREIGN}; {hint(ours, shapes)}")
         if entry.shape != shapes[ours]:
             raise problem(where, got=f"shape {entry.shape}", expected=f"{shapes[ours]}", cure=_FOREIGN)
-        if entry.dtype not in STORED_DTYPES:
-            raise problem(where, got=entry.dtype, expected=" or ".join(STORED_DTYPES), cure="convert it")
+        if entry.dtype not in dtypes:
+            raise problem(where, got=entry.dtype, expected=" or ".join(dtypes), cure="convert it")
     for ours, shape in shapes.items():
         if ours not in stored:
             raise problem(f"{model_dir}: {ours}", got="no such tensor", expected=f"shape {shape}", cure=_FOREIGN)

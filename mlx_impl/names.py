@@ -18,7 +18,7 @@ LEFT_OUT = {
 }
 _LM_HEAD = "language_model.lm_head."
 _ROPE_BUFFER = re.compile(r"\.rotary_emb\.\w*inv_freq$")
-_LAYER_KV = re.compile(r"^model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\.weight$")
+_LAYER_KV = re.compile(r"^model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\.(?:weight|scales|biases)$")
 
 
 def is_left_out(name: str) -> bool:

@@ -5,6 +5,7 @@ functions easy to call alone; modules are what a quantised model has in their pl
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -12,6 +13,21 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.utils import tree_flatten
 
 Weight = mx.array | Callable[[mx.array], mx.array]
+
+
+class ExpertStack(Protocol):
+    """A module that holds a stack of matrices [X, out, in]."""
+
+    def __call__(self, index: int) -> Weight:
+        """The matrix of one expert."""
+        ...
+
+    def gathered(self, x: mx.array, indices: mx.array) -> mx.array:
+        """`gathered` with these matrices."""
+        ...
+
+
+Stack = mx.array | ExpertStack
 
 
 class Block(Module):
@@ -30,6 +46,18 @@ def project(x: mx.array, weight: Weight) -> mx.array:
     if isinstance(weight, mx.array):
         return x @ weight.T
     return weight(x)
+
+
+def expert(stack: Stack, index: int) -> Weight:
+    """One expert's matrix of a stack [X, out, in], or of a module that holds one."""
+    return stack[index] if isinstance(stack, mx.array) else stack(index)
+
+
+def gathered(x: mx.array, stack: Stack, indices: mx.array) -> mx.array:
+    """x W[indices]^T: x [..., top_k or 1, 1, in], stack [X, out, in], indices [..., top_k] -> [..., top_k, 1, out]."""
+    if isinstance(stack, mx.array):
+        return mx.gather_mm(x, stack.swapaxes(-1, -2), rhs_indices=indices)
+    return stack.gathered(x, indices)
 
 
 def lookup(ids: mx.array, table: Weight) -> mx.array:

@@ -1,4 +1,4 @@
-"""Experts as mlx-community stores them: gate, up and down apart, under `experts.switch_glu`.
+"""Experts as mlx-community stores them: gate, up and down apart, under `experts.switch_glu`, plain or quantised.
 
 D hidden, F feed-forward width of an expert, X experts.
 """
@@ -6,6 +6,9 @@ D hidden, F feed-forward width of an expert, X experts.
 from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
+
+from mlx_impl.errors import problem
+from mlx_impl.quantize import Format
 
 _INNER = ".experts.switch_glu."
 _FUSED = ".experts.gate_up_proj"  # [X, 2F, D], the gate in the first half
@@ -24,23 +27,48 @@ def split_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, 
         if name.endswith(_FUSED):
             experts, rows, width = shape
             for part in ("gate_proj", "up_proj"):
-                split[_part(name.removesuffix(_FUSED), part)] = (experts, rows // 2, width)
+                split[f"{_module(name.removesuffix(_FUSED), part)}.weight"] = (experts, rows // 2, width)
         elif name.endswith(_DOWN):
-            split[_part(name.removesuffix(_DOWN), "down_proj")] = shape
+            split[f"{_module(name.removesuffix(_DOWN), 'down_proj')}.weight"] = shape
         else:
             split[name] = shape
     return split
 
 
 def fused(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """The tensors of such a checkpoint, all of them there, by the names of the decoder's parameters."""
+    """The tensors of such a checkpoint, all of them there, by the names of the decoder's parameters.
+
+    A plain stack is `experts.down_proj`; of a quantised one `experts.down_proj.weight` and its scales and biases.
+    """
     whole = {name: value for name, value in arrays.items() if _INNER not in name}
-    for layer in {name.partition(_INNER)[0] for name in arrays.keys() - whole.keys()}:
-        halves = [arrays[_part(layer, part)] for part in ("gate_proj", "up_proj")]  # two of [X, F, D]
-        whole[layer + _FUSED] = mx.concatenate(halves, axis=1)
-        whole[layer + _DOWN] = arrays[_part(layer, "down_proj")]
+    for name in arrays.keys() - whole.keys():
+        layer, _, inner = name.partition(_INNER)
+        part, _, what = inner.partition(".")
+        behind = "" if f"{_module(layer, part)}.scales" not in arrays else f".{what}"
+        if part == "down_proj":
+            whole[layer + _DOWN + behind] = arrays[name]
+        elif part == "gate_proj":
+            halves = [arrays[name], arrays[f"{_module(layer, 'up_proj')}.{what}"]]  # two of [X, F, D]
+            whole[layer + _FUSED + behind] = mx.concatenate(halves, axis=1)  # rows are whole, packed or not
     return whole
 
 
-def _part(layer: str, part: str) -> str:
-    return f"{layer}{_INNER}{part}.weight"
+def fused_formats(modules: Mapping[str, Format]) -> dict[str, Format]:
+    """The formats of quantised modules by the names of the decoder's; MlxImplError where gate and up have two."""
+    whole = {name: form for name, form in modules.items() if _INNER not in name}
+    for name in modules.keys() - whole.keys():
+        layer, _, part = name.partition(_INNER)
+        if part == "down_proj":
+            whole[layer + _DOWN] = modules[name]
+        elif part == "gate_proj":
+            up = modules.get(_module(layer, "up_proj"))
+            if up != modules[name]:
+                raise problem(
+                    name, got=f"{modules[name]}, and {up} of up_proj", expected="one format", cure="convert it again"
+                )
+            whole[layer + _FUSED] = modules[name]
+    return whole
+
+
+def _module(layer: str, part: str) -> str:
+    return f"{layer}{_INNER}{part}"

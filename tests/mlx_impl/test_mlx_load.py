@@ -129,7 +129,7 @@ SPOILED_EXPERTS: dict[str, tuple[Callable[[dict[str, mx.array]], object], tuple[
     ),
     "quantised": (
         lambda a: a.update({f"{EXPERTS}switch_glu.up_proj.scales": mx.zeros((1,))}),
-        ("up_proj.scales", "none of that name"),
+        ("quantization: got none, and scales of", "up_proj"),
     ),
 }
 
@@ -187,7 +187,10 @@ SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         lambda a: a.update({"model.layers.8.self_attn.k_proj.weight": mx.zeros((1,))}),
         ("model.layers.8.self_attn.k_proj.weight", "none of that name"),
     ),
-    "quantised": (lambda a: a.update({"model.layers.1.mlp.up_proj.scales": mx.zeros((1,))}), ("up_proj.scales",)),
+    "quantised": (
+        lambda a: a.update({"model.layers.1.mlp.up_proj.scales": mx.zeros((1,))}),
+        ("quantization: got none, and scales of model.layers.1.mlp.up_proj",),
+    ),
     "twice": (lambda a: a.update({NAME.replace("model.", "language_model.model."): a[NAME]}), ("got both", NAME)),
     "a prefix twice": (lambda a: a.update({"model." + NAME: a.pop(NAME)}), ("model.model.layers.1",)),
 }
@@ -277,9 +280,9 @@ def test_a_broken_index_is_refused(what: str, tmp_path: Path) -> None:
     refused(tmp_path, part)
 
 
-def test_quantised_checkpoints_and_unknown_dtypes_are_refused(tmp_path: Path) -> None:
-    block = {"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}}
-    write(tmp_path, tensors("e2b"), g.SMALL["e2b"] | block)
-    refused(tmp_path, "quantised")
+def test_unknown_dtypes_and_places_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, tensors("e2b"), g.SMALL["e2b"])
     with pytest.raises(MlxImplError, match="dtype: got 'float8'"):
         load(tmp_path, "float8")
+    with pytest.raises(MlxImplError, match="ple: got 'disk'; expected resident or mapped"):
+        load(tmp_path, ple="disk")  # type: ignore[arg-type]

@@ -1,0 +1,5 @@
+"""`python -m mlx_impl`."""
+
+from mlx_impl.cli import main
+
+main()

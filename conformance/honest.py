@@ -40,6 +40,7 @@ class Trial:
 def other_variants() -> dict[str, Adapter]:
     """Honest implementations that set no floor."""
     variants: dict[str, Adapter] = {f"oracle {order}": OracleAdapter(order) for order in OTHER_ORDERS}
+    variants["mlx_impl_fused"] = create("mlx_impl_fused")
     for name in ("mlx_impl", "transformers", "transformers_sdpa"):
         variants[f"{name} batched"] = BatchedAdapter(create(name))
     return variants

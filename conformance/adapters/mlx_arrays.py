@@ -16,6 +16,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 PROFILE_DTYPES: dict[str, mx.Dtype] = {"f32": mx.float32, "bf16": mx.bfloat16, "f16": mx.float16}
+DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+"""Profile -> what mlx_impl calls its dtype."""
 
 
 def length_axis(tap: str) -> int:

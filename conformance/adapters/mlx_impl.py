@@ -10,14 +10,13 @@ import mlx.core as mx
 
 import mlx_impl
 from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Request, Skip
-from conformance.adapters.mlx_arrays import PROFILE_DTYPES, length_axis, to_mlx, to_numpy
+from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, length_axis, to_mlx, to_numpy
 from conformance.adapters.mlx_impl_modules import MODULES
 from mlx_impl import Decoder, MlxImplError, prompt, rope
 from mlx_impl.kv_cache import KV
 from mlx_impl.tokenizer import Tokenizer
 
 _SKIPPED = {"ple_index": "rows of the PLE table are looked up by id: no flat index is ever computed"}
-_DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class MlxImplAdapter:
@@ -48,7 +47,7 @@ class MlxImplAdapter:
             inputs = {name: _tensor(x, dtype) for name, x in request.inputs.items()}
             taps = MODULES[request.kind](request.params, inputs)
         else:
-            decoder = self._decoder(request.model_dir, _DTYPE_NAMES[request.profile])
+            decoder = self._decoder(request.model_dir, DTYPE_NAMES[request.profile])
             inputs = {name: _tensor(x, dtype) for name, x in request.inputs.items()}
             if request.kind == "forward":
                 return _forward(decoder, request, inputs)

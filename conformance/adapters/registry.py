@@ -35,6 +35,7 @@ _MLX = "pip install 'mlx[cpu]' on Linux, or mlx on a Mac"
 
 ADAPTERS: Mapping[str, _Entry] = {
     "mlx_impl": _Entry(module="mlx_impl", factory="MlxImplAdapter", cure=_MLX),
+    "mlx_impl_fused": _Entry(module="mlx_impl_fused", factory="MlxImplFusedAdapter", cure=_MLX),
     "mlx_lm": _Entry(module="mlx_lm", factory="MlxLmAdapter", cure="pip install 'gemma4-conformance[mlx-lm]'"),
     "transformers": _Entry(module="transformers", factory="TransformersAdapter", cure=_TORCH),
     "transformers_sdpa": _Entry(module="transformers", factory="TransformersSdpaAdapter", cure=_TORCH),

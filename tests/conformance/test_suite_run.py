@@ -53,7 +53,7 @@ def test_an_unknown_port() -> None:
     done = run_suite("--impl", "mlx-impl")
     assert done.returncode == 2
     line = one_line(done.stderr)
-    assert line.startswith("Exit: --impl: got 'mlx-impl', expected one of mlx_impl, mlx_lm, ")
+    assert line.startswith("Exit: --impl: got 'mlx-impl', expected one of mlx_impl, mlx_impl_fused, mlx_lm, ")
     assert done.stdout == ""
 
 

@@ -1,0 +1,119 @@
+"""Options of the benchmarks, the contenders, and what they must be before they are timed: equal, and conforming."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import psutil
+import pytest
+
+from conformance.bench.checkpoint import SIZES, by_rule
+from conformance.bench.contenders import CONTENDERS, Contender
+from conformance.session import Session
+from reference.format import Fixtures
+
+PROFILES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the benchmarks."""
+    group = parser.getgroup("benchmarks of decoders")
+    group.addoption(
+        "--bench-model",
+        default=None,
+        metavar="DIR|MODEL",
+        help=f"a checkpoint, or by rule {', '.join(SIZES)} (default: e2b-full on a GPU, e2b-mini without one)",
+    )
+    group.addoption("--bench-bits", type=int, default=None, metavar="N", help="quantise a model that is made by rule")
+    group.addoption("--bench-dtype", default="bfloat16", choices=list(PROFILES), help="dtype of floats")
+
+
+@pytest.fixture(scope="session")
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The checkpoint's folder."""
+    asked: str | None = request.config.getoption("--bench-model")
+    bits: int | None = request.config.getoption("--bench-bits")
+    if asked is None:
+        asked = "e2b-full" if mx.default_device() == mx.Device(mx.gpu) else "e2b-mini"
+    if asked in SIZES:
+        return by_rule(asked, bits)
+    if not (Path(asked) / "config.json").is_file():
+        pytest.exit(f"--bench-model: got {asked}, expected a checkpoint's folder or one of {', '.join(SIZES)}", 2)
+    return Path(asked)
+
+
+@pytest.fixture(scope="session")
+def dtype(request: pytest.FixtureRequest) -> str:
+    """The dtype of floats."""
+    chosen: str = request.config.getoption("--bench-dtype")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def conformance_of(dtype: str) -> Callable[[str], str]:
+    """What the judge says of an implementation in this dtype, asked once; a failure ends the benchmark."""
+    told: dict[str, str] = {}
+
+    def level(impl: str) -> str:
+        if impl not in told:
+            session = Session(impl, PROFILES[dtype], pattern="forward/e*-mini/*")
+            judged = [session.judged(case_id) for case_id in session.asked]
+            if failures := [one.text for one in judged if one.counted == "fail"]:
+                pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)
+            passed = sum(one.counted == "pass" for one in judged)
+            told[impl] = f"L2 and L3 of e2b-mini and e4b-mini: {passed} of {len(judged)} passed, none failed"
+        return told[impl]
+
+    return level
+
+
+@pytest.fixture(scope="session")
+def contenders(folder: Path, dtype: str) -> dict[str, Contender]:
+    """All of them with the same weights, after they gave the same logits."""
+    made = {name: make(folder, dtype) for name, make in CONTENDERS.items()}
+    ids = prompt(64)
+    first, *others = (contender.logits(ids) for contender in made.values())
+    policy = Fixtures().policy
+    allowed = 2 * (policy.acceptance_f32 if dtype == "float32" else policy.acceptance_bf16)
+    for name, other in zip(list(made)[1:], others, strict=True):
+        error = float(mx.sqrt(mx.mean((other - first) ** 2) / mx.mean(first**2)))
+        if not error <= allowed:
+            pytest.fail(f"{name}: logits differ by {error:.1e} (relative RMS), expected {allowed:.0e}", pytrace=False)
+    return made
+
+
+def prompt(length: int) -> mx.array:
+    """Ids [1, L] that any vocabulary of the family has."""
+    return mx.array(np.random.default_rng(length).integers(4, 250, (1, length)))
+
+
+@pytest.fixture(scope="session")
+def environment(folder: Path, dtype: str) -> dict[str, Any]:
+    """Where and on what the work ran."""
+    device = mx.default_device()
+    facts: dict[str, Any] = {
+        "device": f"{device.type}".rpartition(".")[2],
+        "chip": mx.device_info().get("device_name") or platform.processor(),
+        "power": _power(),
+        "model": folder.name,
+        "dtype": dtype,
+        "versions": {name: version(name) for name in ("mlx", "mlx-lm")},
+    }
+    return facts
+
+
+def _power() -> str:
+    """The source of power: battery slows a laptop down."""
+    if sys.platform == "darwin":
+        told = subprocess.run(["pmset", "-g", "batt"], capture_output=True, text=True, check=False).stdout
+        return told.partition("'")[2].partition("'")[0] or "unknown"
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return "mains, or no battery" if battery is None or battery.power_plugged else "battery"

@@ -1,0 +1,121 @@
+"""What is timed: decoders behind one interface, each used as its own generation uses it.
+
+L tokens of a prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+import mlx_impl
+from mlx_impl.fused import FusedDecoder
+
+
+class Contender:
+    """One decoder with the weights of a checkpoint. `impl` is its name to the judge."""
+
+    impl: str
+
+    def prefill(self, ids: mx.array) -> tuple[Any, mx.array]:
+        """ids [1, L] through fresh caches -> these, and the next token [1], evaluated."""
+        caches = self.make_caches()
+        token = self._chosen(self.last_logits(ids, caches))
+        mx.eval(token)
+        return caches, token
+
+    def step(self, token: mx.array, caches: Any) -> mx.array:
+        """One token more: [1] -> the next [1], not evaluated."""
+        return self._chosen(self.last_logits(token[None], caches))
+
+    def make_caches(self) -> Any:
+        """Fresh caches."""
+        raise NotImplementedError
+
+    def last_logits(self, ids: mx.array, caches: Any) -> mx.array:
+        """ids [1, L] -> the logits [1, 1, V] behind the last of them."""
+        raise NotImplementedError
+
+    def logits(self, ids: mx.array) -> mx.array:
+        """ids [1, L] -> all logits [1, L, V] in float32."""
+        raise NotImplementedError
+
+    @staticmethod
+    def cache_bytes(caches: Any) -> int:
+        """Bytes of keys and values."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _chosen(logits: mx.array) -> mx.array:
+        return mx.argmax(logits[:, -1], axis=-1)
+
+
+class MlxImpl(Contender):
+    """mlx_impl's fast path."""
+
+    impl = "mlx_impl_fused"
+
+    def __init__(self, folder: Path, dtype: str, ple: Any = "resident") -> None:
+        self._decoder = FusedDecoder(mlx_impl.load(folder, dtype, ple))
+
+    def make_caches(self) -> Any:
+        return self._decoder.make_caches()
+
+    def last_logits(self, ids: mx.array, caches: Any) -> mx.array:
+        return self._decoder(ids, caches, last_only=True)
+
+    def logits(self, ids: mx.array) -> mx.array:
+        return self._decoder(ids).astype(mx.float32)
+
+    @staticmethod
+    def cache_bytes(caches: Any) -> int:
+        return sum(x.nbytes for cache in caches for x in cache.arrays)
+
+
+class MlxImplMapped(MlxImpl):
+    """The same with the table of per-layer embeddings in its file."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        super().__init__(folder, dtype, "mapped")
+
+
+class MlxLm(Contender):
+    """The released mlx-lm, loaded and prefilled as its own generation does: the last token apart from the others."""
+
+    impl = "mlx_lm"
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        from mlx_lm.utils import load_model
+
+        self._model: Any = load_model(folder)[0]
+        self._model.set_dtype(getattr(mx, dtype))
+
+    def make_caches(self) -> Any:
+        from mlx_lm.models.cache import make_prompt_cache
+
+        return make_prompt_cache(self._model)
+
+    def last_logits(self, ids: mx.array, caches: Any) -> mx.array:
+        if ids.shape[1] > 1:
+            self._model(ids[:, :-1], cache=caches)
+            mx.eval([cache.state for cache in caches])
+        last: mx.array = self._model(ids[:, -1:], cache=caches)
+        return last
+
+    def logits(self, ids: mx.array) -> mx.array:
+        whole: mx.array = self._model(ids).astype(mx.float32)
+        return whole
+
+    @staticmethod
+    def cache_bytes(caches: Any) -> int:
+        return sum(x.nbytes for cache in caches for x in cache.state if isinstance(x, mx.array))
+
+
+CONTENDERS: Mapping[str, Callable[[Path, str], Contender]] = {
+    "mlx_impl": MlxImpl,
+    "mlx_impl mapped": MlxImplMapped,
+    "mlx_lm": MlxLm,
+}

@@ -18,6 +18,9 @@ if asked["kind"] != "rms_norm":
     sys.stderr.write("not\nyet")
     sys.exit(77)
 devour(how)
+if how == "says on standard output":
+    print("the wrong place")
+    sys.exit(1)
 if how == "fails":
     sys.exit("no luck")
 if how == "killed":

@@ -69,6 +69,11 @@ def answer(line: dict[str, Any], how: str) -> None:
         time.sleep(1)
     if how == "crash":
         sys.exit("out of luck\nand words")
+    if how == "closes":
+        os.close(1)
+        time.sleep(600)
+    if how == "verbose":
+        sys.exit("word " * 100 + "the end")
     if how == "killed":
         os.kill(os.getpid(), 9)
     if how == "hang":

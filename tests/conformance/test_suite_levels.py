@@ -23,6 +23,10 @@ def saboteur(how: str) -> str:
     ("case_id", "level"),
     [
         ("module/linear/full-precision", "L0"),
+        ("module/exp-tanh/grid", "L0"),
+        ("module/long-sum/positive", "L0"),
+        ("module/echo/dtypes-and-axes", "L0"),
+        ("module/weights/matrix", "L0"),
         ("module/rms-norm/large", "L1"),
         ("layer/x/y", "L1"),
         ("attention/x/y", "L1"),
@@ -74,6 +78,16 @@ def test_a_run_of_a_right_port_says_its_level() -> None:
     told = json.loads(done.stdout)
     assert told["levels"].keys() <= {"L0", "L1"}
     assert told["level"] in ("L0", "L1")
+
+
+def test_a_run_of_some_cases_reaches_no_level_and_goes_from_the_lowest_up(tmp_path: Path) -> None:
+    report_dir = tmp_path / "report"
+    asked = ("--impl", "oracle", "--profile", "f64", "--cases", "module/[al]*", "--report", str(report_dir))
+    done = run_command("run", *asked, "--json")
+    assert (done.returncode, json.loads(done.stdout)["level"]) == (0, None)
+    levels = [level_of(case_id) for case_id in report.read(report_dir)[1]]
+    assert levels == sorted(levels)
+    assert {"L0", "L1"} <= set(levels)
 
 
 def test_a_run_of_a_wrong_port_tells_what_is_wrong_and_keeps_a_report(tmp_path: Path) -> None:

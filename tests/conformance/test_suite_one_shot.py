@@ -29,6 +29,7 @@ def words(how: str) -> list[str]:
         ("honest", "pass", ""),
         ("zero", "fail", ""),
         ("fails", "error", "the port died: exit 1; its last words: no luck"),
+        ("says on standard output", "error", "the port died: exit 1; its last words: the wrong place"),
         ("killed", "error", "the port died: signal 9"),
         ("hangs", "error", "the port hangs: no end within 2 s"),
         ("writes nothing", "error", "the port said ok and wrote no file out.safetensors"),

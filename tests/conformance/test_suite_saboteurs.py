@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from suite_runs import HERE, run_suite
@@ -57,6 +58,17 @@ def test_a_wrong_answer_fails(port: ProcessAdapter) -> None:
     assert "error" not in outcomes
 
 
+DIES_AT_ONCE_A_MODEL = """
+import json, sys
+for text in sys.stdin:
+    line = json.loads(text)
+    with open(sys.argv[1], "a") as file:
+        print(line["cmd"], file=file)
+    hello = {"protocol": 1, "implementation": {"name": "x", "version": "1", "language": "x"}, "kinds": ["layer"]}
+    if line["cmd"] == "run":
+        sys.exit(1)
+    print(json.dumps({"ok": True} if line["cmd"] == "load" else hello | {"profiles": ["f32"]}), flush=True)
+"""
 FAULTS = {
     "name": ("fail", "y is required and absent"),
     "no file": ("error", "the port said ok and wrote no file"),
@@ -65,6 +77,8 @@ FAULTS = {
     "garbage file": ("error", "the port wrote a broken file"),
     "crash": ("error", "the port died: exit 1; its last words: out of luck and words"),
     "killed": ("error", "the port died: signal 9"),
+    "closes": ("error", "the port died: it closed its output"),
+    "verbose": ("error", "its last words: " + ("word " * 100 + "the end")[-200:]),
     "hang": ("error", "the port hangs: no answer within 1.5 s"),
     "deaf": ("error", "the port hangs: no answer within 1.5 s"),
     "error": ("error", "the port answered with an error: no idea"),
@@ -128,6 +142,33 @@ def test_a_program_that_is_not_there() -> None:
 def test_a_command_that_is_none(kind: str, line: str, said: str) -> None:
     with pytest.raises(BadOption, match=said):
         create(f"{kind}:{line}")
+
+
+def test_a_question_that_the_port_does_not_read_hangs_nobody(tmp_path: Path) -> None:
+    process = LineProcess([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path)
+    start = time.monotonic()
+    with pytest.raises(PortFault, match="the port hangs"):
+        process.ask("x" * 1_000_000, Limits(seconds=0.5))  # more than a pipe holds
+    assert time.monotonic() - start < 20
+    process.kill()
+
+
+@pytest.mark.parametrize("port", ["crash"], indirect=True)
+def test_a_kind_that_a_port_has_not_is_not_asked(port: ProcessAdapter) -> None:
+    softcap = Judge(FIXTURES, port, "f32").judge("module/softcap/cap-30")
+    assert (softcap.outcome, softcap.note) == ("skip", "no kind softcap")
+
+
+def test_a_port_that_died_is_given_the_model_again(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    program = tmp_path / "port.py"
+    program.write_text(DIES_AT_ONCE_A_MODEL, encoding="utf-8")
+    port = ProcessAdapter([sys.executable, str(program), str(asked)])
+    judge = Judge(FIXTURES, port, "f32")
+    layers = [case_id for case_id in FIXTURES.case_ids if case_id.startswith("layer/e2b-mini/")][:2]
+    assert [judge.judge(case_id).outcome for case_id in layers] == ["error", "error"]
+    port.close()
+    assert asked.read_text(encoding="utf-8").split() == ["hello", "load", "run", "hello", "load", "run"]
 
 
 def test_a_port_that_does_not_stop_is_stopped() -> None:

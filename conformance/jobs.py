@@ -19,7 +19,7 @@ from conformance.adapters.registry import AdapterUnavailable, BadOption
 from conformance.session import Judged, Session
 from reference.format import FixtureError
 
-_GRACE = 5.0  # seconds in which a process closes its port
+_GRACE = 5  # seconds in which a process closes its port
 
 
 def judge_each(
@@ -37,7 +37,8 @@ def judge_each(
     pool = ThreadPoolExecutor(count)  # each thread waits for a process
     try:
         with _ignoring_interrupts():  # which the processes inherit: to end them is ours
-            workers += [_Worker(again) for _ in range(count)]
+            for _ in range(count):
+                workers.append(_Worker(again))
         idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in workers:
             idle.put(worker)

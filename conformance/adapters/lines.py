@@ -64,29 +64,28 @@ class LineProcess:
     def stop(self, line: str) -> None:
         """Say a last line, and that no other follows, and wait a moment; then kill."""
         self._write(line)
-        self._close(self._process.stdin)
+        self._close_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
         self.kill()
 
     def kill(self) -> None:
-        """End the process and all that it started."""
+        """End the process and all that it started; the reader closes its output, which what got away may still hold."""
         kill_group(self._process)
-        self._close(self._process.stdin)
-        self._close(self._process.stdout)
+        self._close_input()
 
-    def _close(self, pipe: IO[bytes] | None) -> None:
+    def _close_input(self) -> None:
+        assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
-            if pipe is not None:
-                pipe.close()
+            self._process.stdin.close()
 
     def _read(self, stdout: IO[bytes]) -> None:
-        with contextlib.suppress(OSError, ValueError):  # closed under our hands
+        with stdout, contextlib.suppress(queue.Full):  # so many lines are a fault, whatever follows
             while line := stdout.readline(LONGEST_LINE + 1):
-                self._lines.put(line)
+                self._lines.put_nowait(line)
                 if len(line) > LONGEST_LINE:
                     return
-        self._lines.put(None)
+            self._lines.put_nowait(None)
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None

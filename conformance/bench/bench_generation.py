@@ -17,8 +17,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from conformance.bench.clock import CLOCK
-from conformance.bench.conftest import prompt
 from conformance.bench.contenders import CONTENDERS, Contender
+from conformance.bench.prompt import prompt
 
 ROUNDS, TOKENS = 5, 64
 each_contender = pytest.mark.parametrize("name", CONTENDERS)

@@ -8,18 +8,19 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlx.core as mx
-import numpy as np
 import psutil
 import pytest
 
-from conformance.bench.checkpoint import SIZES, by_rule
-from conformance.bench.contenders import CONTENDERS, Contender
+from conformance.bench.prompt import prompt
 from conformance.session import Session
 from reference.format import Fixtures
 
+if TYPE_CHECKING:
+    from conformance.bench.contenders import Contender
+
+# MLX and the rest of `reference` are imported where they are used: `pytest conformance/` reads this file too.
 PROFILES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -30,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--bench-model",
         default=None,
         metavar="DIR|MODEL",
-        help=f"a checkpoint, or by rule {', '.join(SIZES)} (default: e2b-full on a GPU, e2b-mini without one)",
+        help="a checkpoint, or a model by rule (default: e2b-full on a GPU, e2b-mini without one)",
     )
     group.addoption("--bench-bits", type=int, default=None, metavar="N", help="quantise a model that is made by rule")
     group.addoption("--bench-dtype", default="bfloat16", choices=list(PROFILES), help="dtype of floats")
@@ -39,6 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def folder(request: pytest.FixtureRequest) -> Path:
     """The checkpoint's folder."""
+    import mlx.core as mx
+
+    from conformance.bench.checkpoint import SIZES, by_rule
+
     asked: str | None = request.config.getoption("--bench-model")
     bits: int | None = request.config.getoption("--bench-bits")
     if asked is None:
@@ -78,6 +83,10 @@ def conformance_of(dtype: str) -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def contenders(folder: Path, dtype: str) -> dict[str, Contender]:
     """All of them with the same weights, after they gave the same logits."""
+    import mlx.core as mx
+
+    from conformance.bench.contenders import CONTENDERS
+
     made = {name: make(folder, dtype) for name, make in CONTENDERS.items()}
     ids = prompt(64)
     first, *others = (contender.logits(ids) for contender in made.values())
@@ -90,14 +99,11 @@ def contenders(folder: Path, dtype: str) -> dict[str, Contender]:
     return made
 
 
-def prompt(length: int) -> mx.array:
-    """Ids [1, L] that any vocabulary of the family has."""
-    return mx.array(np.random.default_rng(length).integers(4, 250, (1, length)))
-
-
 @pytest.fixture(scope="session")
 def environment(folder: Path, dtype: str) -> dict[str, Any]:
     """Where and on what the work ran."""
+    import mlx.core as mx
+
     device = mx.default_device()
     facts: dict[str, Any] = {
         "device": f"{device.type}".rpartition(".")[2],

@@ -11,6 +11,8 @@ import time
 
 MUCH, LITTLE = 300 << 20, 30 << 20
 FOR_GOOD, A_WHILE = 600.0, 0.5  # seconds
+ORPHAN = "import time; time.sleep(20)"
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {ORPHAN!r}], start_new_session=True)"
 CHILD = f"import time; held = b'x' * {MUCH}; time.sleep({FOR_GOOD})"
 
 
@@ -25,6 +27,9 @@ def devour(how: str) -> None:
         with open(os.environ.get("GLUTTON", os.devnull), "w", encoding="utf-8") as file:
             file.write(str(child.pid))
         child.wait()
+    elif how == "its grandchild gets away":
+        subprocess.run([sys.executable, "-S", "-c", PARENT], check=True)
+        sys.exit(3)
     elif how == "nibbles":
         held = b"x" * LITTLE
         time.sleep(A_WHILE)

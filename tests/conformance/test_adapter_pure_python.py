@@ -19,7 +19,7 @@ OFFERED = [
 
 def test_it_offers_module_cases_in_f64_alone() -> None:
     assert ADAPTER.hello().profiles == ("f64",)
-    assert len(OFFERED) == 30
+    assert len(OFFERED) == 31
     assert all(case_id.startswith("module/") for case_id in OFFERED)
 
 

@@ -19,6 +19,8 @@ ALL_OF_REFERENCE = (
     "mutation_score.py",
     "kill_page.py",
     "catalogue.py",
+    "bench/checkpoint.py",
+    "bench/rule_model.py",
     "adapters/oracle.py",
     "adapters/transformers.py",
     "adapters/transformers_prompts.py",

@@ -114,9 +114,14 @@ def test_an_interrupted_run_ends_at_once_with_what_it_saw(
     request.addfinalizer(run.kill)
     last = SECOND if count == 1 else LATER[-1]
     wait_for(lambda: last in [case for _, case in asked_of(tmp_path / "asked")])
+
+    def ports_of_the_run() -> list[psutil.Process]:
+        processes = psutil.Process(run.pid).children(recursive=True)
+        return [process for process in processes if str(HERE / "saboteur.py") in process.cmdline()]
+
+    expected = 1 if count == 1 else 3
+    wait_for(lambda: len(ports_of_the_run()) == expected)
     processes = psutil.Process(run.pid).children(recursive=True)
-    ports = [process for process in processes if str(HERE / "saboteur.py") in process.cmdline()]
-    assert len(ports) == (1 if count == 1 else 3)
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=MOMENT)
     _, alive = psutil.wait_procs(processes, timeout=MOMENT)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from suite_runs import HERE, run_command
 
+from conformance import report
 from conformance.adapters import limits as limits_module
 from conformance.adapters.base import Adapter
 from conformance.adapters.limits import Limits, private_memory
@@ -41,7 +42,7 @@ def started(request: pytest.FixtureRequest) -> Callable[[str], Adapter]:
     mode: str = request.param
 
     def start(how: str) -> Adapter:
-        adapter: Adapter = MODES[mode][1](words(mode, how), Limits(seconds=20.0, gib=GIB))
+        adapter: Adapter = MODES[mode][1](words(mode, how), Limits(seconds=20.0 if "gorges" in how else 5.0, gib=GIB))
         close = getattr(adapter, "close", None)
         if close is not None:
             request.addfinalizer(close)
@@ -75,22 +76,31 @@ def test_what_it_started_counts_and_ends_with_it(
     assert ends(int((tmp_path / "pid").read_text(encoding="utf-8")))
 
 
+def test_what_got_away_with_its_output_holds_nobody_up(started: Callable[[str], Adapter]) -> None:
+    start = time.monotonic()
+    verdict = Judge(FIXTURES, started("its grandchild gets away"), "f32").judge(CASE)
+    assert (verdict.outcome, verdict.note.partition(":")[0]) == ("error", "the port hangs")
+    assert time.monotonic() - start < 10
+
+
 @pytest.mark.parametrize("how", ["nibbles", pytest.param("maps", marks=TELLS_SHARED)])
 def test_a_port_within_its_limit_is_not_accused(started: Callable[[str], Adapter], how: str) -> None:
     assert Judge(FIXTURES, started(how), "f32").judge(CASE).outcome == "pass"
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_run_goes_on_with_the_next_case(mode: str) -> None:
+def test_the_run_goes_on_with_the_next_case(mode: str, tmp_path: Path) -> None:
     how = "gorges at large" if mode == "--port" else "gorges"
-    options = ("--cases", "module/[rs]*", "--levels", "L1", "--memory-limit", str(GIB), "--json")
-    done = run_command("run", mode, shlex.join(words(mode, how)), *options)
+    options = ("--cases", "module/[rs]*", "--levels", "L1", "--memory-limit", str(GIB), "--report", str(tmp_path))
+    done = run_command("run", mode, shlex.join(words(mode, how)), *options, "--json")
     assert done.returncode == 1, done.stderr
     counts = json.loads(done.stdout)["levels"]["L1"]
     norms = sum(case_id.startswith("module/rms-norm/") for case_id in FIXTURES.case_ids)
     assert counts["fail"] == (1 if mode == "--port" else norms)
     assert counts.get("pass", 0) == norms - counts["fail"]
     assert counts["skip"] > 0
+    _, lines = report.read(tmp_path)
+    assert {(line.outcome, line.note) for line in lines.values() if line.outcome == "error"} == {TOO_MUCH}
 
 
 def test_the_text_of_a_run_says_so() -> None:

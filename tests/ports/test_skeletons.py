@@ -48,7 +48,9 @@ def in_folder(folder: Path, words: Sequence[str]) -> subprocess.CompletedProcess
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a skeleton was copied to and built: what it runs as is ./adapter."""
     words = shlex.split(commands(request.param)[0])
-    if shutil.which(words[0]) is None:
+    compiler = shutil.which(words[0])
+    # A compiler's launcher may be there with no compiler behind it.
+    if compiler is None or subprocess.run([compiler, "--version"], capture_output=True, check=False).returncode:
         pytest.skip(f"{words[0]} is not installed")
     folder = tmp_path_factory.mktemp("skeleton")
     shutil.copy(SKELETONS / request.param, folder)

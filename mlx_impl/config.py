@@ -90,16 +90,20 @@ class Config:
             return self.num_global_key_value_heads
         return self.num_key_value_heads
 
+    @property
+    def own_kv_layers(self) -> range:
+        """The layers with keys and values of their own. Source: all but the last `num_kv_shared_layers`."""
+        return range(self.num_hidden_layers - self.num_kv_shared_layers)
+
     def is_kv_shared(self, layer: int) -> bool:
         """Whether the layer reads another layer's keys and values. Source: `num_kv_shared_layers`, the last ones."""
-        return layer >= self.num_hidden_layers - self.num_kv_shared_layers
+        return layer not in self.own_kv_layers
 
     def kv_donor(self, layer: int) -> int:
         """The layer whose keys and values are read: itself, or the last own-KV layer of the same type."""
         if not self.is_kv_shared(layer):
             return layer
-        own = range(self.num_hidden_layers - self.num_kv_shared_layers)
-        return max(i for i in own if self.layer_types[i] == self.layer_types[layer])
+        return max(i for i in self.own_kv_layers if self.layer_types[i] == self.layer_types[layer])
 
     def kv_donors(self) -> tuple[int, ...]:
         """`kv_donor` of all N layers."""

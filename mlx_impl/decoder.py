@@ -90,7 +90,7 @@ class TextModel(Block):
 
         donors: dict[int, KV] = {}  # own-KV layer -> the KV it attended to in this very pass, cache or no cache
         for i, layer in enumerate(self.layers):
-            if last_only and i == config.num_hidden_layers - config.num_kv_shared_layers:
+            if last_only and i == len(config.own_kv_layers):
                 # From here on no layer writes keys, so nobody reads what the earlier positions become.
                 h, positions = h[:, -1:], positions[:, -1:]  # [B, 1, D], [B, 1]
                 per_layer = None if per_layer is None else per_layer[:, -1:]  # [B, 1, N, P]
@@ -176,7 +176,7 @@ class Decoder(Block):
 
     def check_caches(self, caches: Sequence[FullKVCache]) -> None:
         """Refuse a list of caches that was not made for this model, or that a broken pass left out of step."""
-        count = self.config.num_hidden_layers - self.config.num_kv_shared_layers
+        count = len(self.config.own_kv_layers)
         if len(caches) != count:
             raise problem(
                 "caches", got=str(len(caches)), expected=f"{count}, one per own-KV layer", cure="use make_caches()"

@@ -38,8 +38,7 @@ class FusedDecoder:
 
     def make_caches(self) -> list[StaticCache]:
         """Fresh caches, one for each layer with keys of its own."""
-        own = [i for i in range(self.config.num_hidden_layers) if not self.config.is_kv_shared(i)]
-        return [StaticCache(self.config.window_of(i)) for i in own]
+        return [StaticCache(self.config.window_of(i)) for i in self.config.own_kv_layers]
 
     def __call__(self, ids: mx.array, caches: Sequence[StaticCache] | None = None, last_only: bool = False) -> mx.array:
         """ids [1, L] -> logits [1, L, V], or [1, 1, V] of the last token, in the weights' dtype."""
@@ -52,12 +51,11 @@ class FusedDecoder:
 
     def step(self, ids: mx.array, caches: Sequence[StaticCache]) -> mx.array:
         """One token more behind at least one: ids [1, 1] -> logits [1, 1, V]."""
-        rows = None if self.config.hidden_size_per_layer_input == 0 else self._rows(ids)
         buffers = [cache.with_room(1) for cache in caches]
         offset = caches[0].offset
         logits, new_keys, new_values = self._step(
             ids,
-            rows,
+            self._rows(ids),
             mx.array(offset),
             offset >= self.config.sliding_window,
             [k for k, _ in buffers],
@@ -69,8 +67,10 @@ class FusedDecoder:
         result: mx.array = logits
         return result
 
-    def _rows(self, ids: mx.array) -> mx.array:
-        """This token's rows of the per-layer table, outside the compiled step: the table may lie in a file."""
+    def _rows(self, ids: mx.array) -> mx.array | None:
+        """These tokens' rows of the per-layer table, if any: outside the compiled step, since it may lie in a file."""
+        if self.config.hidden_size_per_layer_input == 0:
+            return None
         return params.lookup(ids, self.model.embed_tokens_per_layer)  # [1, L, N*P]
 
     def _decode(
@@ -112,8 +112,7 @@ class FusedDecoder:
             all_k, all_v = caches[own].extend(k, v)
             return all_k, all_v, _prefill_mask(length, all_k.shape[2], self.config.window_of(own))
 
-        rows = None if self.config.hidden_size_per_layer_input == 0 else self._rows(ids)
-        return self._logits(self._through(ids, rows, mx.array(offset), attend, last_only))
+        return self._logits(self._through(ids, self._rows(ids), mx.array(offset), attend, last_only))
 
     def _through(
         self, ids: mx.array, rows: mx.array | None, position: mx.array, attend: _Attend, last_only: bool
@@ -125,10 +124,9 @@ class FusedDecoder:
         config = self.config
         h = embedding.scaled_embedding(ids, self.model.embed_tokens)  # [1, L, D]
         per_layer = None if rows is None else self._per_layer(h, rows)  # [1, L, N, P]
-        first_shared = config.num_hidden_layers - config.num_kv_shared_layers
         donors: dict[int, _Attended] = {}
         for i, layer in enumerate(self.layers):
-            if i == first_shared and last_only:
+            if last_only and i == len(config.own_kv_layers):
                 position = position + h.shape[1] - 1
                 h = h[:, -1:]
                 per_layer = None if per_layer is None else per_layer[:, -1:]

@@ -119,8 +119,7 @@ class RotatingKVCache(FullKVCache):
 
 def make_caches(config: Config) -> list[FullKVCache]:
     """One cache for each own-KV layer, in order; KV-shared layers have none (they read their donor's KV)."""
-    own = [i for i in range(config.num_hidden_layers) if not config.is_kv_shared(i)]
-    windows = [config.window_of(i) for i in own]
+    windows = [config.window_of(i) for i in config.own_kv_layers]
     return [FullKVCache() if window is None else RotatingKVCache(window) for window in windows]
 
 

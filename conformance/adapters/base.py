@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from reference.format import Plan
+from reference.format.models import Kind, Profile
 
 Array = npt.NDArray[Any]
 PORT, ONE_SHOT, DUMP = "port:", "once:", "dump:"
@@ -44,6 +45,19 @@ class Hello:
     profiles: tuple[str, ...]
     kinds: tuple[str, ...]
     device: str
+
+    @classmethod
+    def of_stranger(cls, name: str, device: str) -> Hello:
+        """Of one that says nothing of itself, and is asked everything."""
+        return cls(
+            name=name,
+            version="",
+            language="unknown",
+            family="other",
+            profiles=get_args(Profile),
+            kinds=get_args(Kind),
+            device=device,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

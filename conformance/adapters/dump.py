@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 from conformance.adapters.base import Array, Hello, Request, Skip
 from reference.format import tensors
-from reference.format.models import Kind, Profile
 
 
 class DumpAdapter:
@@ -20,15 +18,7 @@ class DumpAdapter:
 
     def hello(self) -> Hello:
         """What is known: the file."""
-        return Hello(
-            name=self._name,
-            version="",
-            language="unknown",
-            family="other",
-            profiles=get_args(Profile),
-            kinds=get_args(Kind),
-            device="elsewhere",
-        )
+        return Hello.of_stranger(self._name, "elsewhere")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that the file has; Skip when it has none of this case."""

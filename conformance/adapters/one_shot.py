@@ -7,13 +7,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
 from conformance.adapters.exchange import put, read_answer
 from conformance.adapters.limits import Limits
 from conformance.adapters.lines import death, kill_group, last_words
-from reference.format.models import Kind, Profile
 
 SKIPPED = 77
 
@@ -27,15 +25,7 @@ class OneShotAdapter:
 
     def hello(self) -> Hello:
         """What is known: the command."""
-        return Hello(
-            name=Path(self._command[0]).name,
-            version="",
-            language="unknown",
-            family="other",
-            profiles=get_args(Profile),
-            kinds=get_args(Kind),
-            device="unknown",
-        )
+        return Hello.of_stranger(Path(self._command[0]).name, "unknown")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""

@@ -26,12 +26,6 @@ each_contender = pytest.mark.parametrize("name", CONTENDERS)
 Times = dict[str, list[float]]
 
 
-@pytest.fixture(scope="session")
-def taken() -> dict[tuple[str, int], Times]:
-    """Times that were taken so far: (what, tokens of the prompt) -> contender -> seconds."""
-    return {}
-
-
 def in_turns(contenders: dict[str, Contender], measure: Callable[[Contender], Sequence[float]]) -> Times:
     """A, B, C, A, B, C, ... after a first turn that counts for nothing: kernels are compiled in it."""
     times: Times = {name: [] for name in contenders}
@@ -42,7 +36,24 @@ def in_turns(contenders: dict[str, Contender], measure: Callable[[Contender], Se
     return times
 
 
-def tell(benchmark: BenchmarkFixture, times: Times, name: str, facts: dict[str, Any]) -> None:
+Timed = Callable[[str, str, Callable[[Contender], Sequence[float]]], tuple[Times, dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def timed(contenders: dict[str, Contender], conformance_of: Callable[[str], str], environment: dict[str, Any]) -> Timed:
+    """The times of a group of benchmarks, taken when its first is run, and the facts to tell with a contender's."""
+    taken: dict[str, Times] = {}
+
+    def of(group: str, name: str, measure: Callable[[Contender], Sequence[float]]) -> tuple[Times, dict[str, Any]]:
+        conforms = conformance_of(contenders[name].impl)
+        if group not in taken:
+            taken[group] = in_turns(contenders, measure)
+        return taken[group], environment | {"conformance": conforms}
+
+    return of
+
+
+def tell(benchmark: BenchmarkFixture, name: str, times: Times, facts: dict[str, Any]) -> None:
     """Play a contender's times back to pytest-benchmark, with what it does not compute itself."""
     mine = times[name]
     benchmark.pedantic(CLOCK.playing(mine), rounds=len(mine), iterations=1)  # type: ignore[no-untyped-call]
@@ -57,43 +68,21 @@ def tell(benchmark: BenchmarkFixture, times: Times, name: str, facts: dict[str, 
 @each_contender
 @pytest.mark.parametrize("length", [128, 333, 512, 2048])
 @pytest.mark.benchmark(timer=CLOCK.now)
-def bench_ttft(
-    benchmark: BenchmarkFixture,
-    contenders: dict[str, Contender],
-    taken: dict[tuple[str, int], Times],
-    conformance_of: Callable[[str], str],
-    environment: dict[str, Any],
-    name: str,
-    length: int,
-) -> None:
+def bench_ttft(benchmark: BenchmarkFixture, timed: Timed, name: str, length: int) -> None:
     """Time to first token: a prompt of `length` tokens through fresh caches, until the first token is known."""
+    ids = prompt(length)
     benchmark.group = f"TTFT, {length} tokens"
-    conforms = conformance_of(contenders[name].impl)
-    if ("ttft", length) not in taken:
-        ids = prompt(length)
-        taken["ttft", length] = in_turns(contenders, lambda contender: [_seconds(lambda: contender.prefill(ids))])
-    tell(benchmark, taken["ttft", length], name, environment | {"conformance": conforms})
+    tell(benchmark, name, *timed(benchmark.group, name, lambda one: [_seconds(lambda: one.prefill(ids))]))
 
 
 @each_contender
 @pytest.mark.parametrize("depth", [1, 333, 2048])
 @pytest.mark.benchmark(timer=CLOCK.now)
-def bench_decode(
-    benchmark: BenchmarkFixture,
-    contenders: dict[str, Contender],
-    taken: dict[tuple[str, int], Times],
-    conformance_of: Callable[[str], str],
-    environment: dict[str, Any],
-    name: str,
-    depth: int,
-) -> None:
+def bench_decode(benchmark: BenchmarkFixture, timed: Timed, name: str, depth: int) -> None:
     """Time of one token more, behind `depth` of them: greedy, the next step launched before the last token is read."""
+    ids = prompt(depth)
     benchmark.group = f"decode, at depth {depth}"
-    conforms = conformance_of(contenders[name].impl)
-    if ("decode", depth) not in taken:
-        ids = prompt(depth)
-        taken["decode", depth] = in_turns(contenders, lambda contender: list(_token_times(contender, ids)))
-    tell(benchmark, taken["decode", depth], name, environment | {"conformance": conforms})
+    tell(benchmark, name, *timed(benchmark.group, name, lambda one: list(_token_times(one, ids))))
 
 
 @each_contender
@@ -107,7 +96,7 @@ def bench_load_and_memory(
 ) -> None:
     """Load time (the file in the system's cache), and bytes: held after load, at the peak of prefill and decoding."""
     benchmark.group = "load"
-    conforms = conformance_of({"mlx_lm": "mlx_lm"}.get(name, "mlx_impl_fused"))
+    conforms = conformance_of(CONTENDERS[name].impl)
     held: list[Contender] = []
 
     def forget() -> None:

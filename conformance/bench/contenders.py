@@ -5,7 +5,8 @@ L tokens of a prompt, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import mlx_impl
 from mlx_impl.fused import FusedDecoder
 
 
-class Contender:
+class Contender(ABC):
     """One decoder with the weights of a checkpoint. `impl` is its name to the judge."""
 
     impl: str
+
+    @abstractmethod
+    def __init__(self, folder: Path, dtype: str) -> None:
+        """Load the checkpoint, with floats in `dtype`."""
 
     def prefill(self, ids: mx.array) -> tuple[Any, mx.array]:
         """ids [1, L] through fresh caches -> these, and the next token [1], evaluated."""
@@ -31,22 +36,22 @@ class Contender:
         """One token more: [1] -> the next [1], not evaluated."""
         return self._chosen(self.last_logits(token[None], caches))
 
+    @abstractmethod
     def make_caches(self) -> Any:
         """Fresh caches."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_logits(self, ids: mx.array, caches: Any) -> mx.array:
         """ids [1, L] -> the logits [1, 1, V] behind the last of them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, ids: mx.array) -> mx.array:
         """ids [1, L] -> all logits [1, L, V] in float32."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def cache_bytes(caches: Any) -> int:
         """Bytes of keys and values."""
-        raise NotImplementedError
 
     @staticmethod
     def _chosen(logits: mx.array) -> mx.array:
@@ -114,7 +119,7 @@ class MlxLm(Contender):
         return sum(x.nbytes for cache in caches for x in cache.state if isinstance(x, mx.array))
 
 
-CONTENDERS: Mapping[str, Callable[[Path, str], Contender]] = {
+CONTENDERS: Mapping[str, type[Contender]] = {
     "mlx_impl": MlxImpl,
     "mlx_impl mapped": MlxImplMapped,
     "mlx_lm": MlxLm,

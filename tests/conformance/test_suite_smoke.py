@@ -12,6 +12,7 @@ import pytest
 from conformance.adapters.base import Array, Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judge import Judge
+from conformance.lookalike import advice
 from reference.export import scalar_rule
 from reference.format import Case, Fixtures
 from reference.format.models import Lookalike
@@ -71,6 +72,13 @@ def test_the_right_answer_passes_to_the_bit_in_every_profile(profile: str) -> No
 def test_a_wrong_answer_that_nobody_knows_gets_no_advice() -> None:
     assert told(ECHO, lambda request: {"x": request.inputs["x"] + 1}) == ""
     assert told("module/softcap/cap-30", lambda request: {"y": request.inputs["x"] * 2}) == ""
+
+
+def test_advice_is_on_the_tap_that_failed() -> None:
+    case = FIXTURES.case(ECHO)
+    reversed_ids = FIXTURES.lookalikes(case)["ids.bytes"]
+    assert "little-endian" in advice(FIXTURES, case, "ids", {"ids": reversed_ids})
+    assert advice(FIXTURES, case, "x", {"x": reversed_ids}) == ""
 
 
 # The slips once more, as ports make them.

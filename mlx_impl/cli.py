@@ -19,8 +19,10 @@ from mlx_impl.cli_frame import INTERRUPTED, ending, interruptible, next_line, to
 from mlx_impl.cli_session import Session, chat_prompt, raw_prompt, template_of
 from mlx_impl.cli_show import JsonShow, Show, Speech, TextShow
 from mlx_impl.errors import problem
-from mlx_impl.load import load_config
+from mlx_impl.fused import FusedDecoder
+from mlx_impl.load import load, load_config
 from mlx_impl.prompt import Template
+from mlx_impl.prompt_cache import StoredModel
 from mlx_impl.sampling import Sampling, published_sampling
 from mlx_impl.stop_ids import stop_ids
 from mlx_impl.tokenizer import Tokenizer
@@ -47,6 +49,8 @@ CacheFile = Annotated[
     Path | None, typer.Option("--prompt-cache", help="Begin with what this file remembers; kept.", metavar="FILE")
 ]
 PrefillStep = Annotated[int, typer.Option(help="Tokens of the prompt that are fed at a time.", min=1)]
+Ple = Annotated[Literal["resident", "mapped"], typer.Option(help="Half of E2B's weights: in memory, or in their file.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Run the readable decoder in the place of the fast one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, one object a line.")]
 
 
@@ -79,6 +83,8 @@ def generate(
     raw: Annotated[bool, typer.Option("--raw", help="Go on with the text: no chat template, <bos> alone.")] = False,
     template: TemplateName = None,
     dtype: Dtype = "bfloat16",
+    ple: Ple = "resident",
+    plain: Plain = False,
     prompt_cache: CacheFile = None,
     prefill_step: PrefillStep = 512,
     as_json: Json = False,
@@ -97,7 +103,7 @@ def generate(
         else:
             messages = [*_system(system), {"role": "user", "content": text}]
             ids, shared = chat_prompt(messages, setup.template, thinking, setup.tokenizer)
-        session = _session(model, dtype, prompt_cache, setup)
+        session = _session(model, lambda: _decoder(model, dtype, ple, plain), prompt_cache, setup)
         with interruptible() as cancelled:
             _answer(session, setup, ids, [] if prompt_cache is None else [shared], cancelled, raw=raw)
             if cancelled():
@@ -119,6 +125,8 @@ def chat(
     system: System = None,
     template: TemplateName = None,
     dtype: Dtype = "bfloat16",
+    ple: Ple = "resident",
+    plain: Plain = False,
     prompt_cache: CacheFile = None,
     prefill_step: PrefillStep = 512,
     as_json: Json = False,
@@ -132,7 +140,7 @@ def chat(
         asked |= {"repetition_penalty": repetition_penalty, "seed": seed}
         setup = _setup(model, asked, max_tokens, prefill_step, template, as_json)
         messages: list[dict[str, Any]] = _system(system)
-        session = _session(model, dtype, prompt_cache, setup)
+        session = _session(model, lambda: _decoder(model, dtype, ple, plain), prompt_cache, setup)
         ids, shared = list[int](), 0
         while (line := next_line()) is not None:
             messages.append({"role": "user", "content": line})
@@ -170,15 +178,20 @@ def _setup(
     )
 
 
-def _session(model: Path, dtype: str, cache_file: Path | None, setup: Setup) -> Session:
+def _session(model: Path, make: Callable[[], StoredModel[Any]], cache_file: Path | None, setup: Setup) -> Session:
     if cache_file is not None and not cache_file.absolute().parent.is_dir():
         cure = "make the folder first"
         raise problem(str(cache_file), got="a file in no folder", expected="a place to write to", cure=cure)
     Speech(setup.tokenizer, raw=False)  # or refused now
     start = time.perf_counter()
-    session = Session(model, dtype, cache_file)
+    session = Session(make(), cache_file)
     setup.show.loaded(str(model), time.perf_counter() - start)
     return session
+
+
+def _decoder(model: Path, dtype: str, ple: Literal["resident", "mapped"], plain: bool) -> StoredModel[Any]:
+    decoder = load(model, dtype, ple)
+    return decoder if plain else FusedDecoder(decoder)
 
 
 def _answer(

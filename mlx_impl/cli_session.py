@@ -13,9 +13,8 @@ import mlx.core as mx
 from mlx_impl import prompt_cache
 from mlx_impl.config import Config
 from mlx_impl.generate import Finish, Generated, Progress, prefill, stream
-from mlx_impl.load import load
 from mlx_impl.prompt import Template, render
-from mlx_impl.prompt_cache import Mark
+from mlx_impl.prompt_cache import Mark, StoredModel
 from mlx_impl.sampling import Sampling
 from mlx_impl.tokenizer import Tokenizer
 
@@ -73,9 +72,9 @@ def raw_prompt(text: str, tokenizer: Tokenizer) -> tuple[list[int], int]:
 class Session:
     """A decoder with its caches, the ids that they hold, and places to go back to."""
 
-    def __init__(self, folder: Path, dtype: str, cache_file: Path | None) -> None:
-        """Raises MlxImplError for a checkpoint, or a prompt cache that is there, which cannot be read."""
-        self.decoder = load(folder, dtype)
+    def __init__(self, decoder: StoredModel[Any], cache_file: Path | None) -> None:
+        """Raises MlxImplError for a prompt cache that is there and cannot be read."""
+        self.decoder = decoder
         self.cache_file = cache_file
         self._caches, self._fed = self.decoder.make_caches(), list[int]()
         if cache_file is not None and cache_file.exists():

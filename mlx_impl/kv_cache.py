@@ -4,6 +4,8 @@ Keys and values travel with their positions and validity, so a mask never has to
 Columns stay in order of arrival, and only left padding is supported: the newest token is always the last column.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +55,15 @@ def _mask(kv: KV) -> mx.array:
 class FullKVCache:
     """Remembers every column: for full-attention layers."""
 
+    window: int | None = None
+
     def __init__(self) -> None:
         self._kept: KV | None = None
         self._offset = 0
+
+    def fresh(self) -> FullKVCache:
+        """An empty one for the same layer."""
+        return make_cache(self.window)
 
     @property
     def offset(self) -> int:
@@ -114,13 +122,18 @@ class RotatingKVCache(FullKVCache):
 
     def retain(self, attended: KV) -> KV:
         """The newest window - 1 columns."""
+        assert self.window is not None
         return newest(attended, self.window - 1)
+
+
+def make_cache(window: int | None) -> FullKVCache:
+    """A fresh cache for a layer with this window, None for a full one."""
+    return FullKVCache() if window is None else RotatingKVCache(window)
 
 
 def make_caches(config: Config) -> list[FullKVCache]:
     """One cache for each own-KV layer, in order; KV-shared layers have none (they read their donor's KV)."""
-    windows = [config.window_of(i) for i in config.own_kv_layers]
-    return [FullKVCache() if window is None else RotatingKVCache(window) for window in windows]
+    return [make_cache(config.window_of(i)) for i in config.own_kv_layers]
 
 
 def common_offset(caches: Sequence[FullKVCache] | None) -> int:

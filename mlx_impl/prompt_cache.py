@@ -16,19 +16,47 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_impl.checkpoint import read_header
-from mlx_impl.decoder import Decoder
+from mlx_impl.config import Config
 from mlx_impl.errors import MlxImplError, problem, shown
-from mlx_impl.kv_cache import KV, FullKVCache, RotatingKVCache
+from mlx_impl.generate import Cache, Model
+from mlx_impl.kv_cache import KV
 
 FORMAT = "mlx_impl prompt cache"
 VERSION = "1"
 _PLE_TABLE = "model.embed_tokens_per_layer."  # no parameter where it stays in its file
 _CURE = "delete it, and the prompt is computed anew"
+
+
+class KeptCache(Cache, Protocol):
+    """A cache that can be looked into and filled: `kv_cache`'s, and `StaticCache`."""
+
+    window: int | None
+
+    @property
+    def kept(self) -> KV | None:
+        """The columns that are retained."""
+
+    def restore(self, kept: KV, offset: int) -> None:
+        """Hold these columns, the newest of `offset`."""
+
+    def fresh(self) -> Self:
+        """An empty one for the same layer."""
+
+
+C = TypeVar("C", bound=KeptCache)
+
+
+class StoredModel(Model[C], Protocol[C]):
+    """What a file of caches belongs to: `Decoder` and `FusedDecoder` are such, and read each other's files."""
+
+    def tensors(self) -> dict[str, mx.array]:
+        """Every parameter by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,19 +70,19 @@ class Mark:
     windows: tuple[KV | None, ...]
 
 
-def mark(caches: Sequence[FullKVCache], fed: Sequence[int]) -> Mark:
+def mark(caches: Sequence[KeptCache], fed: Sequence[int]) -> Mark:
     """A mark of where these caches are. It holds window - 1 columns of each sliding layer, however many follow.
 
     Raises MlxImplError when `fed` is not as long as what the caches hold.
     """
     _check_fed(caches, fed)
-    windows = tuple(_kept(cache) if isinstance(cache, RotatingKVCache) else None for cache in caches)
+    windows = tuple(None if cache.window is None else _kept(cache) for cache in caches)
     return Mark(fed=tuple(fed), windows=windows)
 
 
 def reuse(
-    caches: Sequence[FullKVCache], fed: Sequence[int], ids: Sequence[int], marks: Sequence[Mark] = ()
-) -> tuple[list[FullKVCache], int]:
+    caches: Sequence[C], fed: Sequence[int], ids: Sequence[int], marks: Sequence[Mark] = ()
+) -> tuple[list[C], int]:
     """(caches that hold the first n of `ids`, n), n as large as the given caches allow and below len(ids).
 
     The given caches hold `fed` and stay as they are. n is the length of the common prefix where they can go back to it,
@@ -70,7 +98,7 @@ def reuse(
     usable = [m for m in marks if len(m.fed) <= common and m.fed == tuple(fed[: len(m.fed)])]
     best = max(usable, key=lambda m: len(m.fed), default=None)
     if best is None or not best.fed:
-        return [_fresh(cache) for cache in caches], 0
+        return [cache.fresh() for cache in caches], 0
     count = len(best.fed)
     back = []
     for cache, window in zip(caches, best.windows, strict=True):
@@ -81,7 +109,7 @@ def reuse(
     return back, count
 
 
-def save(path: str | Path, decoder: Decoder, caches: Sequence[FullKVCache], fed: Sequence[int]) -> None:
+def save(path: str | Path, decoder: StoredModel[C], caches: Sequence[C], fed: Sequence[int]) -> None:
     """Write caches that hold `fed`, at least one token, as safetensors: the whole file or, whatever happens, none.
 
     Tensors: `ids` [n] int32; `{i}.keys`, `{i}.values` [1, K, S, E] of the i-th cache, its last S positions.
@@ -115,7 +143,7 @@ def save(path: str | Path, decoder: Decoder, caches: Sequence[FullKVCache], fed:
         raise problem(str(path), got=got, expected="a place to write to", cure="choose another") from None
 
 
-def load(path: str | Path, decoder: Decoder) -> tuple[list[FullKVCache], list[int]]:
+def load(path: str | Path, decoder: StoredModel[C]) -> tuple[list[C], list[int]]:
     """The caches of a file, and the ids that they hold.
 
     Raises MlxImplError for a file that is missing, truncated, of another version, of another model (the same
@@ -141,7 +169,7 @@ def load(path: str | Path, decoder: Decoder) -> tuple[list[FullKVCache], list[in
     if ids.dtype != mx.int32 or ids.ndim != 1 or not ids.size:
         raise _bad(target, f"ids of shape {tuple(ids.shape)}", "[n] int32")
     fresh = decoder.make_caches()
-    _check_tensors(target, decoder, arrays, ids.size)
+    _check_tensors(target, decoder.config, arrays, ids.size)
     at = mx.arange(ids.size)[None]  # [1, n]
     for i, cache in enumerate(fresh):
         keys, values = arrays[f"{i}.keys"], arrays[f"{i}.values"]
@@ -151,7 +179,7 @@ def load(path: str | Path, decoder: Decoder) -> tuple[list[FullKVCache], list[in
     return fresh, ids.tolist()  # type: ignore[return-value]  # one axis makes a flat list
 
 
-def fingerprint(decoder: Decoder) -> str:
+def fingerprint(decoder: StoredModel[C]) -> str:
     """SHA-256 of the configuration and of every parameter's name, shape, dtype and first row, in hexadecimal.
 
     Checkpoints of one architecture, fine-tuned or quantised in different ways, differ in some row; to read all of them
@@ -167,19 +195,17 @@ def fingerprint(decoder: Decoder) -> str:
     return digest.hexdigest()
 
 
-def _check_fed(caches: Sequence[FullKVCache], fed: Sequence[int]) -> None:
+def _check_fed(caches: Sequence[KeptCache], fed: Sequence[int]) -> None:
     offsets = {cache.offset for cache in caches}
     if offsets != {len(fed)}:
         got = f"{len(fed)} ids, and caches that hold {sorted(offsets)}"
         raise problem("fed", got=got, expected="just what the caches hold", cure="cut it to caches[0].offset")
 
 
-def _check_tensors(path: Path, decoder: Decoder, arrays: dict[str, mx.array], count: int) -> None:
+def _check_tensors(path: Path, config: Config, arrays: dict[str, mx.array], count: int) -> None:
     """Raise MlxImplError unless a file holds this model's keys and values of `count` tokens and nothing else."""
-    config = decoder.config
-    own = [i for i in range(config.num_hidden_layers) if not config.is_kv_shared(i)]
     expected: dict[str, tuple[int, ...]] = {}
-    for i, layer in enumerate(own):
+    for i, layer in enumerate(config.own_kv_layers):
         window = config.window_of(layer)
         columns = count if window is None else min(count, window - 1)
         shape = (1, config.kv_heads_of(layer), columns, config.head_dim_of(layer))
@@ -194,27 +220,23 @@ def _bad(path: Path, got: str, expected: str) -> MlxImplError:
     return problem(str(path), got=got, expected=expected, cure=_CURE)
 
 
-def _kept(cache: FullKVCache) -> KV:
+def _kept(cache: KeptCache) -> KV:
     kept = cache.kept
     if kept is None:
         raise problem("caches", got="empty ones", expected="at least one token in them", cure="feed a prompt first")
     return kept
 
 
-def _fresh(cache: FullKVCache) -> FullKVCache:
-    return RotatingKVCache(cache.window) if isinstance(cache, RotatingKVCache) else FullKVCache()
-
-
-def _can_go_back(cache: FullKVCache, count: int) -> bool:
+def _can_go_back(cache: KeptCache, count: int) -> bool:
     """Whether a cache still holds all that the token behind the first `count`, 1 or more, sees."""
     nothing_dropped = _kept(cache).positions.shape[-1] == cache.offset
     return count == cache.offset or nothing_dropped
 
 
-def _filled(like: FullKVCache, kv: KV, surplus: int, count: int) -> FullKVCache:
+def _filled(like: C, kv: KV, surplus: int, count: int) -> C:
     """A cache of the kind of `like` that has seen `count` tokens and holds kv without its last `surplus` columns."""
     columns = kv.positions.shape[-1] - surplus
-    cache = _fresh(like)
+    cache = like.fresh()
     kept = KV(
         keys=kv.keys[:, :, :columns],
         values=kv.values[:, :, :columns],

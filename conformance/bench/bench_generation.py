@@ -5,22 +5,23 @@ Contenders are timed in turns and told one after the other; an implementation th
 
 from __future__ import annotations
 
-import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import psutil
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from conformance.bench.clock import CLOCK
 from conformance.bench.contenders import CONTENDERS, Contender
+from conformance.bench.footprint import evict, footprint
 from conformance.bench.prompt import prompt
+from conformance.bench.summary import ROWS, Row
 
-ROUNDS, TOKENS = 5, 64
+ROUNDS, TOKENS, LOADS = 5, 64, 3
 each_contender = pytest.mark.parametrize("name", CONTENDERS)
 
 Times = dict[str, list[float]]
@@ -53,76 +54,83 @@ def timed(contenders: dict[str, Contender], conformance_of: Callable[[str], str]
     return of
 
 
-def tell(benchmark: BenchmarkFixture, name: str, times: Times, facts: dict[str, Any]) -> None:
-    """Play a contender's times back to pytest-benchmark, with what it does not compute itself."""
-    mine = times[name]
-    benchmark.pedantic(CLOCK.playing(mine), rounds=len(mine), iterations=1)  # type: ignore[no-untyped-call]
-    ordered = sorted(mine)
-    benchmark.extra_info |= facts | {"p95_ms": 1e3 * ordered[int(0.95 * (len(ordered) - 1))]}
-    if name != "mlx_lm":
-        pairs = zip(times["mlx_lm"], mine, strict=True)
-        ratios = sorted(theirs / ours for theirs, ours in pairs)
-        benchmark.extra_info["mlx_lm_over_this"] = round(ratios[len(ratios) // 2], 3)
+Tell = Callable[[str, Sequence[float], dict[str, Any], Sequence[float] | None], None]
+
+
+@pytest.fixture
+def tell(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Tell:
+    """Play a contender's times back to pytest-benchmark, with facts, and note them for the summary.
+
+    `theirs` are mlx-lm's times, one for each of the contender's that was taken in the same turn.
+    """
+
+    def play(name: str, mine: Sequence[float], facts: dict[str, Any], theirs: Sequence[float] | None) -> None:
+        benchmark.pedantic(CLOCK.playing(mine), rounds=len(mine), iterations=1)  # type: ignore[no-untyped-call]
+        p95 = sorted(mine)[int(0.95 * (len(mine) - 1))] if len(mine) >= TOKENS else None
+        ratio = None
+        if theirs is not None and name != "mlx_lm":
+            ratio = statistics.median(other / own for other, own in zip(theirs, mine, strict=True))
+        benchmark.extra_info |= facts | {"p95_ms": p95 and 1e3 * p95, "mlx_lm_over_this": ratio and round(ratio, 3)}
+        row = Row(
+            group=str(benchmark.group),
+            name=name,
+            median_s=statistics.median(mine),
+            p95_s=p95,
+            ratio=ratio,
+            facts=facts,
+        )
+        request.config.stash.setdefault(ROWS, []).append(row)
+
+    return play
 
 
 @each_contender
 @pytest.mark.parametrize("length", [128, 333, 512, 2048])
 @pytest.mark.benchmark(timer=CLOCK.now)
-def bench_ttft(benchmark: BenchmarkFixture, timed: Timed, name: str, length: int) -> None:
+def bench_ttft(benchmark: BenchmarkFixture, timed: Timed, tell: Tell, name: str, length: int) -> None:
     """Time to first token: a prompt of `length` tokens through fresh caches, until the first token is known."""
     ids = prompt(length)
     benchmark.group = f"TTFT, {length} tokens"
-    tell(benchmark, name, *timed(benchmark.group, name, lambda one: [_seconds(lambda: one.prefill(ids))]))
+    times, facts = timed(benchmark.group, name, lambda one: [_seconds(lambda: one.prefill(ids))])
+    tell(name, times[name], facts, times["mlx_lm"])
 
 
 @each_contender
 @pytest.mark.parametrize("depth", [1, 333, 2048])
 @pytest.mark.benchmark(timer=CLOCK.now)
-def bench_decode(benchmark: BenchmarkFixture, timed: Timed, name: str, depth: int) -> None:
+def bench_decode(benchmark: BenchmarkFixture, timed: Timed, tell: Tell, name: str, depth: int) -> None:
     """Time of one token more, behind `depth` of them: greedy, the next step launched before the last token is read."""
     ids = prompt(depth)
     benchmark.group = f"decode, at depth {depth}"
-    tell(benchmark, name, *timed(benchmark.group, name, lambda one: list(_token_times(one, ids))))
+    times, facts = timed(benchmark.group, name, lambda one: list(_token_times(one, ids)))
+    tell(name, times[name], facts, times["mlx_lm"])
 
 
 @each_contender
-def bench_load_and_memory(
+@pytest.mark.parametrize("state", ["warm", "cold"])
+@pytest.mark.benchmark(timer=CLOCK.now)
+def bench_load(
     benchmark: BenchmarkFixture,
+    tell: Tell,
     folder: Path,
     dtype: str,
     conformance_of: Callable[[str], str],
     environment: dict[str, Any],
     name: str,
+    state: str,
 ) -> None:
-    """Load time (the file in the system's cache), and bytes: held after load, at the peak of prefill and decoding."""
-    benchmark.group = "load"
-    conforms = conformance_of(CONTENDERS[name].impl)
-    held: list[Contender] = []
-
-    def forget() -> None:
-        held.clear()
-        gc.collect()
-        mx.clear_cache()
-
-    def load() -> None:
-        held.append(CONTENDERS[name](folder, dtype))
-
-    forget()
-    before = mx.get_active_memory()
-    benchmark.pedantic(load, setup=forget, rounds=3, iterations=1, warmup_rounds=1)  # type: ignore[no-untyped-call]
-    (contender,) = held
-    facts: dict[str, Any] = {"active_bytes": mx.get_active_memory() - before, "conformance": conforms}
-    mx.reset_peak_memory()
-    caches, token = contender.prefill(prompt(512))
-    facts["prefill_peak_bytes"] = mx.get_peak_memory() - before
-    mx.reset_peak_memory()
-    for _ in range(8):
-        mx.eval(token := contender.step(token, caches))
-    facts |= {"decode_peak_bytes": mx.get_peak_memory() - before, "kv_bytes": contender.cache_bytes(caches)}
-    process = psutil.Process().memory_info()
-    facts |= {"process_resident_bytes": process.rss, "process_mapped_bytes": getattr(process, "shared", None)}
-    benchmark.extra_info |= environment | facts
-    forget()
+    """Load time, the files in the system's cache or not, and memory, each time in a process of its own."""
+    benchmark.group = f"load, {state}"
+    facts = environment | {"conformance": conformance_of(CONTENDERS[name].impl)}
+    if state == "warm":
+        footprint(name, folder, dtype)  # the files are read, kernels compiled
+    taken = []
+    for _ in range(LOADS):
+        if state == "cold" and not evict(folder):
+            pytest.skip("this system has no call that empties its file cache of a file")
+        taken.append(footprint(name, folder, dtype))
+    seconds = [one.pop("load_s") for one in taken]
+    tell(name, seconds, facts | taken[-1], None)
 
 
 def _seconds(run: Callable[[], object]) -> float:

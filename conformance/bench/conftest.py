@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from conformance.bench.prompt import prompt
+from conformance.bench.summary import ROWS, show
 from conformance.session import Session
 from reference.format import Fixtures
 
@@ -35,6 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--bench-bits", type=int, default=None, metavar="N", help="quantise a model that is made by rule")
     group.addoption("--bench-dtype", default="bfloat16", choices=list(PROFILES), help="dtype of floats")
+
+
+@pytest.hookimpl(trylast=True)  # behind the tables of pytest-benchmark
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The tables of what was measured."""
+    if rows := config.stash.get(ROWS, []):
+        terminalreporter.section("mlx_impl beside mlx-lm")
+        show(rows, Console(width=None if terminalreporter.isatty else 140))
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +117,7 @@ def environment(folder: Path, dtype: str) -> dict[str, Any]:
     device = mx.default_device()
     facts: dict[str, Any] = {
         "device": f"{device.type}".rpartition(".")[2],
-        "chip": mx.device_info().get("device_name") or platform.processor(),
+        "chip": mx.device_info().get("device_name") or platform.processor() or platform.machine(),
         "power": _power(),
         "model": folder.name,
         "dtype": dtype,

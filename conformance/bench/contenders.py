@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.models import gemma4_text  # noqa: F401  # which loading would import, within what is timed
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import load_model
 
 import mlx_impl
 from mlx_impl.fused import FusedDecoder
@@ -93,14 +96,10 @@ class MlxLm(Contender):
     impl = "mlx_lm"
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        from mlx_lm.utils import load_model
-
         self._model: Any = load_model(folder)[0]
         self._model.set_dtype(getattr(mx, dtype))
 
     def make_caches(self) -> Any:
-        from mlx_lm.models.cache import make_prompt_cache
-
         return make_prompt_cache(self._model)
 
     def last_logits(self, ids: mx.array, caches: Any) -> mx.array:

@@ -64,6 +64,17 @@ def test_options_of_the_prompt(model: Path, tokenizer: Tokenizer) -> None:
     assert begun["ids"] == greedy(model, "<bos>hi there", 4)  # and no second <bos>
 
 
+def test_either_decoder_and_place_of_the_table_says_the_same(model: Path) -> None:
+    common = ("--model", str(model), "hi there", "--max-tokens", "20", *GREEDY)
+    options = ((), ("--plain",), ("--ple", "mapped"), ("--plain", "--ple", "mapped"))
+    said = [asked(*common, *more) for more in options]
+    assert [one["ids"] for one in said] == [greedy(model, render(USER, "small"), 20)] * 4
+    assert said[2]["active_memory"] < said[0]["active_memory"]
+    code, out, err = run("generate", "--model", str(model), "hi", "--ple", "disk")
+    assert (code, out) == (2, "")
+    assert "'disk' is not one of" in err
+
+
 def test_the_template_is_that_of_the_size(tmp_path: Path) -> None:
     large = checkpoint(tmp_path / "large", "31b-mini")
     got = asked("--model", str(large), "hi there", "--max-tokens", "2", *GREEDY)

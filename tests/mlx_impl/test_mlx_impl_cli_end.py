@@ -10,6 +10,7 @@ from speaking import GREEDY, USER, answers, asked, checkpoint, greedy, start
 
 from mlx_impl import load
 from mlx_impl.cli_session import Session
+from mlx_impl.fused import FusedDecoder
 from mlx_impl.generate import stream
 from mlx_impl.prompt import render
 from mlx_impl.sampling import Sampling
@@ -77,7 +78,7 @@ def test_a_closed_pipe_is_quiet(model: Path) -> None:
 
 
 def test_a_prompt_that_is_cancelled_is_gone_on_with(model: Path) -> None:
-    session, ids = Session(model, "float32", None), list(range(30, 60))
+    session, ids = Session(FusedDecoder(load(model)), None), list(range(30, 60))
     fed: list[int] = []
     options: Any = {"max_tokens": 5, "stop_ids": (), "prefill_step": 4, "progress": lambda done, _: fed.append(done)}
     stopped = session.answer(ids, [20], sampling=Sampling(), cancelled=lambda: fed[-1] >= 12, **options)
@@ -94,14 +95,14 @@ def test_what_cannot_be_gone_back_to_is_not_saved(model: Path, tmp_path: Path) -
     ids, file = list(range(30, 60)), tmp_path / "cache"
     options: Any = {"max_tokens": 5, "stop_ids": (), "prefill_step": 9, "progress": lambda *_: None}
     options |= {"sampling": Sampling(), "cancelled": lambda: False}
-    session = Session(model, "float32", file)
+    session = Session(FusedDecoder(load(model)), file)
     list(session.answer(ids, [], **options))
     session.save(ids, 12)
     session.save(ids, 0)
     assert os.listdir(tmp_path) == []
     list(session.answer([7, *ids], [12], **options))
     session.save([7, *ids], 12)
-    again = Session(model, "float32", file)
+    again = Session(FusedDecoder(load(model)), file)
     list(again.answer([7, *ids[:11], 8], [], **options))
     assert again.figures is not None
     assert again.figures.reused_tokens == 12

@@ -14,17 +14,22 @@ from generated import mini
 
 from mlx_impl import Decoder, MlxImplError, parse_config, prompt_cache
 from mlx_impl import load as load_decoder
+from mlx_impl.fused import FusedDecoder
 from mlx_impl.generate import prefill, stream
 from mlx_impl.prompt_cache import Mark, fingerprint, load, mark, reuse, save
 
 COUNT = 20
 
 
-def greedy(decoder: Decoder, ids: list[int], caches: Any = None, count: int = COUNT) -> list[int]:
+PATHS = {"plain": mini, "fused": lambda name: FusedDecoder(mini(name))}
+both_paths = pytest.mark.parametrize("path", PATHS)
+
+
+def greedy(decoder: Any, ids: list[int], caches: Any = None, count: int = COUNT) -> list[int]:
     return [token.id for token in stream(decoder, ids, caches=caches, max_tokens=count)]
 
 
-def fed(decoder: Decoder, ids: list[int]) -> Any:
+def fed(decoder: Any, ids: list[int]) -> Any:
     """Caches that hold ids."""
     caches = decoder.make_caches()
     prefill(decoder, ids, caches, step=5)
@@ -33,7 +38,7 @@ def fed(decoder: Decoder, ids: list[int]) -> Any:
 
 def columns(caches: Any) -> list[list[int]]:
     """The positions that each cache holds."""
-    return [cache.arrays[2][0].tolist() if cache.arrays else [] for cache in caches]
+    return [cache.kept.positions[0].tolist() if cache.kept else [] for cache in caches]
 
 
 # (tokens in the caches, of them in common, tokens reused). A window of 8 keeps 7 columns: 7 tokens drop nothing.
@@ -53,10 +58,11 @@ REUSES = [
 ]
 
 
+@both_paths
 @pytest.mark.parametrize("name", ["e2b-mini", "31b-mini"])
 @pytest.mark.parametrize(("held", "common", "kept"), REUSES)
-def test_reuse_never_changes_greedy_output(name: str, held: int, common: int, kept: int) -> None:
-    decoder = mini(name)
+def test_reuse_never_changes_greedy_output(name: str, held: int, common: int, kept: int, path: str) -> None:
+    decoder = PATHS[path](name)
     old = generated.prompt(name, held, seed=1)
     # Of some continuations that differ at once the first that decides clearly, so that rounding has no say.
     tails = [[token, *generated.prompt(name, 5, seed=2)] for token in range(3, 40) if token not in old[common:]]
@@ -75,7 +81,7 @@ def test_reuse_never_changes_greedy_output(name: str, held: int, common: int, ke
     assert {cache.offset for cache in caches} == {held}
 
 
-def decides(decoder: Decoder, ids: list[int]) -> bool:
+def decides(decoder: Any, ids: list[int]) -> bool:
     """Whether the tokens that follow lead by more than rounding can move them."""
     everything = ids + greedy(decoder, ids)
     logits = np.sort(np.array(decoder(mx.array([everything]))[0, len(ids) - 1 : -1]), axis=-1)
@@ -92,10 +98,11 @@ def test_a_cut_that_ignores_the_window_would_be_seen() -> None:
     assert greedy(decoder, new[18:], short) != greedy(decoder, new)
 
 
+@both_paths
 @pytest.mark.parametrize("name", ["e2b-mini", "31b-mini"])
 @pytest.mark.parametrize("at", [4, 12])
-def test_a_mark_is_gone_back_to(name: str, at: int) -> None:
-    decoder = mini(name)
+def test_a_mark_is_gone_back_to(name: str, at: int, path: str) -> None:
+    decoder = PATHS[path](name)
     old = generated.prompt(name, 20, seed=3)
     caches = decoder.make_caches()
     prefill(decoder, old[:at], caches, step=5)
@@ -164,6 +171,19 @@ def test_a_file_gives_back_what_was_saved(name: str, length: int, tmp_path: Path
     assert greedy(decoder, ids[length:], got) == greedy(decoder, ids[length:], caches)
 
 
+@pytest.mark.parametrize("length", [1, 7, 8, 21])
+def test_both_paths_read_each_other_s_files(length: int, tmp_path: Path) -> None:
+    plain, ids = mini("e2b-mini"), generated.prompt("e2b-mini", length + 3, seed=5)
+    paths = [plain, FusedDecoder(plain)]
+    for writer, reader in (paths, paths[::-1]):
+        save(tmp_path / "cache", writer, fed(writer, ids[:length]), ids[:length])
+        got, held = load(tmp_path / "cache", reader)
+        assert held == ids[:length]
+        assert [type(c) for c in got] == [type(c) for c in reader.make_caches()]
+        assert columns(got) == columns(fed(reader, held))
+        assert greedy(reader, ids[length:], got) == greedy(plain, ids)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_files_in_low_precision(dtype: str, tmp_path: Path) -> None:
     decoder, ids = load_decoder(generated.MODELS / "trap-gqa", dtype), [5, 6, 7, 8, 9, 10, 11, 12, 13]
@@ -182,6 +202,10 @@ def test_a_window_of_one_keeps_no_column(tmp_path: Path) -> None:
     got, _ = load(tmp_path / "cache", decoder)
     assert columns(got) == [[], [], [0, 1, 2], [], [0, 1, 2]]
     assert greedy(decoder, [6], got) == greedy(decoder, [3, 4, 5, 6])
+    fused = FusedDecoder(decoder)
+    got, _ = load(tmp_path / "cache", fused)
+    assert columns(got) == [[], [], [0, 1, 2], [], [0, 1, 2]]
+    assert greedy(fused, [6], got) == greedy(decoder, [3, 4, 5, 6])
 
 
 def test_another_model_is_noticed() -> None:

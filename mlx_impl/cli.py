@@ -152,6 +152,21 @@ def chat(
         session.save(ids, shared)
 
 
+@app.command()
+def sidecar(
+    model: Annotated[Path, typer.Argument(help="Folder of the checkpoint.", metavar="DIR")],
+    out: Annotated[Path, typer.Argument(help="Folder to make, of links to it.", metavar="OUT")],
+) -> None:
+    """Make a folder that mlx-lm's commands run with this decoder: `mlx_lm.server --model OUT --trust-remote-code`."""
+    with ending():
+        try:
+            from mlx_impl.sidecar import link
+        except ModuleNotFoundError as error:
+            cure = "pip install 'gemma4-conformance[mlx-lm]'"
+            raise problem(str(error.name), got="not installed", expected="mlx-lm", cure=cure) from None
+        link(model, out)
+
+
 def main() -> None:
     """Run the command."""
     tolerant()

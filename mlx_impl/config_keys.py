@@ -82,7 +82,8 @@ IRRELEVANT = frozenset(
         "temperature",
         "top_k",
         "top_p",
-        # the loader's business
+        # the loader's business, and mlx-lm's
+        "model_file",
         "quantization",
         "quantization_config",
     }

@@ -55,9 +55,9 @@ class FusedDecoder:
     def step(self, ids: mx.array, caches: Sequence[StaticCache]) -> mx.array:
         """One token more behind at least one: ids [1, 1] -> logits [1, 1, V]."""
         buffers = [cache.with_room(1) for cache in caches]
-        offset = caches[0].offset
-        rings_are_full = offset >= self.config.sliding_window
-        logits, written = self._step(ids[0], self._rows(ids[0]), mx.array(offset), rings_are_full, buffers)
+        offset, rings = caches[0].offset, [cache.window is not None for cache in caches]
+        full = offset >= self.config.sliding_window
+        logits, written = self._step(ids[0], self._rows(ids[0]), mx.array(offset), buffers, rings, full)
         for cache, buffer in zip(caches, written, strict=True):
             cache.buffer = buffer
             cache.offset += 1
@@ -75,20 +75,25 @@ class FusedDecoder:
         ids: mx.array,
         rows: mx.array | None,
         position: mx.array,
-        rings_are_full: bool,
         buffers: list[mx.array],
+        rings: list[bool],
+        rings_are_full: bool,
     ) -> tuple[mx.array, list[mx.array]]:
         """One step as a pure function: ids [1], position [], buffers [1, 2K, S, E] -> logits [1, V], new buffers.
 
-        Once every window is full, its layers need no mask: the step is compiled once more.
+        Once a ring is full, its layer needs no mask: the step is compiled once more.
         """
         written = list(buffers)
         heads, dtype = self.config.num_attention_heads, buffers[0].dtype
 
         @functools.cache
-        def unseen(columns: int, kv_heads: int) -> mx.array:
-            """Buffers of one length fill up alike: the columns up to this token's are seen. [1, K, H/K, S]"""
-            bias = mx.where(mx.arange(columns) <= position, 0.0, -mx.inf).astype(dtype)
+        def unseen(columns: int, kv_heads: int, window: int | None) -> mx.array:
+            """Buffers of one length fill up alike: a window up to this token's column is seen. [1, K, H/K, S]"""
+            column = mx.arange(columns)
+            seen = column <= position
+            if window is not None:
+                seen &= column > position - window
+            bias = mx.where(seen, 0.0, -mx.inf).astype(dtype)
             return mx.broadcast_to(bias, (1, kv_heads, heads // kv_heads, columns))
 
         @functools.cache
@@ -97,13 +102,13 @@ class FusedDecoder:
             return (mx.arange(columns) == position % columns)[:, None]
 
         def attend(own: int, kv: mx.array) -> Attended:
-            columns = buffers[own].shape[2]
-            ring = self.config.window_of(own) is not None
-            if ring:  # it is short: to write all of it is one operation, to write into it are two
+            columns, window = buffers[own].shape[2], self.config.window_of(own)
+            if rings[own]:  # it is short: to write all of it is one operation, to write into it are two
                 written[own] = mx.where(here(columns), kv, buffers[own])
+                window = None  # nothing older is in it
             else:
                 written[own] = mx.slice_update(buffers[own], kv, start_indices=position, axes=(2,))
-            bias = None if ring and rings_are_full else unseen(columns, kv.shape[1] // 2)
+            bias = None if rings[own] and rings_are_full else unseen(columns, kv.shape[1] // 2, window)
             return Attended(written[own], bias)
 
         h = self._through(ids, rows, position, attend, last_only=False)

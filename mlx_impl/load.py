@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -48,10 +48,7 @@ def load(model_dir: str | Path, dtype: str = "float32", ple: Literal["resident",
 
     decoder = Decoder(config)
     stored = wanted(checkpoint.inventory(folder), config)
-    modules = quantized_modules(stored, parse_quantization(raw, str(path)), str(path))
-    check(stored, decoder, modules, folder)
-    formats = split_experts.fused_formats(modules)
-    make_room(decoder, formats)
+    formats = fit(decoder, stored, raw, path)
     if ple == "mapped" and config.hidden_size_per_layer_input > 0:
         parts = {part: stored.pop(f"{PLE_TABLE}.{part}")[1] for part in PARTS if f"{PLE_TABLE}.{part}" in stored}
         decoder.model.embed_tokens_per_layer = MappedTable(parts, DTYPES[dtype], formats.get(PLE_TABLE))
@@ -84,6 +81,20 @@ def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str,
             raise problem(str(entry.file), got=got, expected=f"one tensor for {ours}", cure="remove one of them")
         stored[ours] = (theirs, entry)
     return stored
+
+
+def fit(
+    decoder: Decoder, stored: Mapping[str, tuple[str, Stored]], raw: Mapping[str, Any], path: Path
+) -> dict[str, Format]:
+    """Refuse tensors that are not the decoder's, and make room in it for those that are quantised; their formats.
+
+    `raw` is the config.json at `path`.
+    """
+    modules = quantized_modules(stored, parse_quantization(raw, str(path)), str(path))
+    check(stored, decoder, modules, path.parent)
+    formats = split_experts.fused_formats(modules)
+    make_room(decoder, formats)
+    return formats
 
 
 def check(

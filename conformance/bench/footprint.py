@@ -20,12 +20,12 @@ PROMPT, TOKENS = 512, 8
 def footprint(name: str, folder: Path, dtype: str) -> dict[str, Any]:
     """Seconds of the load, and bytes: MLX's (after it, and at the peak of prefill and decoding), and the process's.
 
-    Raises RuntimeError with what the process said when it failed.
+    Raises RuntimeError with what the process said last when it failed.
     """
     command = [sys.executable, "-m", "conformance.bench.footprint", name, str(folder), dtype]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise RuntimeError(f"{name}: {ended.stderr.strip()}")
+        raise RuntimeError(f"{name}: {ended.stderr.strip().splitlines()[-1]}")
     told: dict[str, Any] = json.loads(ended.stdout)
     return told
 

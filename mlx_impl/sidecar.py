@@ -1,0 +1,173 @@
+"""This decoder inside the released mlx-lm: its `load`, `generate`, `stream_generate` and server run on the fast path.
+
+mlx-lm lets a checkpoint bring its own model: `model_file` in config.json names a module with `Model` and `ModelArgs`.
+That module is `sidecar_model.py`. Needs mlx-lm.
+
+    model, tokenizer = mlx_impl.sidecar.load(folder)              # what mlx_lm.load returns
+    mlx_impl.sidecar.link(folder, other)                          # a folder for mlx-lm's commands
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+from mlx_lm.models import cache as mlx_lm_cache
+
+from mlx_impl import checkpoint, split_experts
+from mlx_impl.checkpoint import Stored
+from mlx_impl.config import Config
+from mlx_impl.config_parse import parse_config
+from mlx_impl.decoder import Decoder
+from mlx_impl.errors import problem
+from mlx_impl.fused import FusedDecoder
+from mlx_impl.load import fit, load_config, wanted
+from mlx_impl.params import Block
+from mlx_impl.static_cache import StaticCache
+
+MODEL_FILE = Path(__file__).with_name("sidecar_model.py")
+_TEXT = "text."
+_DTYPES = {mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16", mx.uint32: "U32"}
+
+
+def load(model_dir: str | Path, **options: Any) -> Any:
+    """`mlx_lm.load` with this decoder: (model, tokenizer). `options` are its own, as `adapter_path` and `lazy`."""
+    load_config(model_dir)  # a folder, and a model of ours, or refused by name
+    model_config = options.pop("model_config", {}) | {"model_file": str(MODEL_FILE)}
+    return mlx_lm.load(str(model_dir), model_config=model_config, trust_remote_code=True, **options)
+
+
+def link(model_dir: str | Path, out: str | Path) -> None:
+    """Make `out`, a folder of links to a checkpoint's files, that mlx-lm's commands and server run with this decoder.
+
+    They need `--trust-remote-code`: the folder holds a module that they import. Raises MlxImplError where `out` is.
+    """
+    source, target = Path(model_dir).absolute(), Path(out)
+    load_config(source)
+    raw = checkpoint.read_json(source / "config.json")
+    assert isinstance(raw, dict)  # or it were no configuration
+    if target.exists():
+        raise problem(str(out), got="a path that is there", expected="a new one", cure="choose another")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}-") as unfinished:
+            made = Path(unfinished) / "made"
+            made.mkdir()
+            for file in source.iterdir():
+                if file.name != "config.json":
+                    (made / file.name).symlink_to(file)
+            shutil.copy(MODEL_FILE, made / MODEL_FILE.name)
+            (made / "config.json").write_text(json.dumps(raw | {"model_file": MODEL_FILE.name}, indent=2))
+            os.rename(made, target)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise problem(str(out), got=got, expected="a place to write to", cure="choose another") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArgs:
+    """What mlx-lm reads a configuration into."""
+
+    raw: dict[str, Any]
+    config: Config
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
+        """Raises MlxImplError for a configuration that is not Gemma 4's."""
+        return cls(raw=params, config=parse_config(params))
+
+
+class SidecarCache(StaticCache, mlx_lm_cache._BaseCache):
+    """The keys and values of one layer, all of them, of sliding layers too.
+
+    mlx-lm goes back in a cache for speculative decoding and for prompts that begin alike, and does not ask whether it
+    was done: what is kept whole can always go back, at a few kilobytes a token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    @property
+    def state(self) -> mx.array | list[mx.array]:
+        """[1, 2K, S, E], or nothing."""
+        return [] if self.buffer is None else self.buffer[:, :, : self.offset]
+
+    @state.setter
+    def state(self, value: mx.array) -> None:
+        self.window, self.buffer, self.offset = None, value, value.shape[2]
+
+    def is_trimmable(self) -> bool:
+        """Always."""
+        return True
+
+    def trim(self, count: int) -> int:
+        """Forget the last `count` tokens, at most all; how many."""
+        count = min(count, self.offset)
+        self.offset -= count
+        return count
+
+    def size(self) -> int:
+        """Tokens held."""
+        return self.offset
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return self.offset == 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(array.nbytes for array in self.arrays)
+
+
+# Where mlx-lm looks for the classes of a prompt cache that it reads from a file.
+setattr(mlx_lm_cache, SidecarCache.__name__, SidecarCache)
+
+
+class Model(Block):
+    """What mlx-lm calls a model: this decoder, on its fast path where there are caches."""
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.args = args
+        self.model_type = args.raw["model_type"]
+        self.text = Decoder(args.config)
+        self._fused: FusedDecoder | None = None
+
+    def __call__(self, inputs: mx.array, cache: list[SidecarCache] | None = None) -> mx.array:
+        """ids [B, L] -> logits [B, L, V]; with a cache one sequence, [1, L]."""
+        if cache is None:
+            return self.text(inputs)
+        if self._fused is None:  # now, that weights are loaded
+            self._fused = FusedDecoder(self.text)
+        return self._fused(inputs, cache)
+
+    @property
+    def layers(self) -> list[Any]:
+        """One for each cache, by which mlx-lm tells those of a model from those of its draft."""
+        return [self.text.model.layers[i] for i in self.args.config.own_kv_layers]
+
+    def make_cache(self) -> list[SidecarCache]:
+        """Fresh caches, one for each layer with keys of its own."""
+        return [SidecarCache() for _ in self.args.config.own_kv_layers]
+
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """A checkpoint's tensors by the names of this model, quantised modules in their place.
+
+        Raises MlxImplError for tensors that are missing, left over or of the wrong shape.
+        """
+        file = Path(self.model_type)
+        inventory = {
+            name: Stored(file=file, dtype=_DTYPES.get(x.dtype, str(x.dtype)), shape=tuple(x.shape), offset=0)
+            for name, x in weights.items()
+        }
+        stored = wanted(inventory, self.args.config)
+        fit(self.text, stored, self.args.raw, file / "config.json")
+        ours = split_experts.fused({name: weights[theirs] for name, (theirs, _) in stored.items()})
+        return {_TEXT + name: value for name, value in ours.items()}

@@ -1,0 +1,5 @@
+"""The module that `model_file` of a config.json names: see `mlx_impl.sidecar`."""
+
+from mlx_impl.sidecar import Model, ModelArgs
+
+__all__ = ["Model", "ModelArgs"]

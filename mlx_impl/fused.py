@@ -102,13 +102,13 @@ class FusedDecoder:
             return (mx.arange(columns) == position % columns)[:, None]
 
         def attend(own: int, kv: mx.array) -> Attended:
-            columns, window = buffers[own].shape[2], self.config.window_of(own)
+            columns = buffers[own].shape[2]
             if rings[own]:  # it is short: to write all of it is one operation, to write into it are two
                 written[own] = mx.where(here(columns), kv, buffers[own])
-                window = None  # nothing older is in it
             else:
                 written[own] = mx.slice_update(buffers[own], kv, start_indices=position, axes=(2,))
-            bias = None if rings[own] and rings_are_full else unseen(columns, kv.shape[1] // 2, window)
+            full = rings[own] and rings_are_full
+            bias = None if full else unseen(columns, kv.shape[1] // 2, self.config.window_of(own))
             return Attended(written[own], bias)
 
         h = self._through(ids, rows, position, attend, last_only=False)

@@ -104,6 +104,8 @@ def speculated(pair: Any, folder: Path, ids: list[int]) -> list[int]:
 def test_speculative_decoding_says_the_same_across_the_window(folder: Path, ours: Any) -> None:
     ids = generated.prompt(folder.name, 3, seed=1)  # mlx-lm begins within the window, and passes it
     assert speculated(ours, folder, ids) == greedy(folder, ids)
+    both = [*ours[0].make_cache(), *ours[0].make_cache()]  # as the server gives them: mlx-lm parts them by `layers`
+    assert said(ours, ids, draft_model=ours[0], prompt_cache=both) == greedy(folder, ids)
 
 
 @pytest.mark.xfail(

@@ -86,7 +86,8 @@ def compare(
     if answer is None:
         return verdict("absent")
     if answer.shape != golden.shape:
-        return verdict("fail", f"shape {list(answer.shape)}, expected {list(golden.shape)} ({' '.join(spec.axes)})")
+        expected = spec.picks.whole if spec.picks else list(golden.shape)
+        return verdict("fail", f"shape {list(answer.shape)}, expected {expected} ({' '.join(spec.axes)})")
     if fault := _dtype_fault(spec, answer, profile):
         return verdict("fail", fault)
     seen = np.ones(golden.shape, bool) if valid is None else valid

@@ -70,7 +70,8 @@ class Examiner:
 
         if taps[-1].status == "absent":
             return verdict("fail", f"{taps[-1].name} is required and absent")
-        if case.kind == "forward" and question.whole:  # the floors of these figures are of whole texts
+        # The floors of these figures are of whole texts, and the figures of all logits.
+        if case.kind == "forward" and question.whole and not question.is_sampled:
             taps += self._whole_model(case, question.inputs["ids"], golden, answer, comparable.rows["logits"] & pads)
         failing = next((tap.name for tap in taps if tap.status == "fail"), None)
         if failing is not None:

@@ -179,7 +179,7 @@ def _floors(
     floors: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for (case, tap), families in sorted(table.items()):
         rms, peak = (max(getattr(worst, which) for worst in families.values()) for which in ("rms", "max"))
-        floors[case][tap] = [_rounded_up(rms), _rounded_up(peak)]
+        floors[case][tap] = [rounded_up(rms), rounded_up(peak)]
     hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
     return Floors(
         profile=profile,
@@ -209,6 +209,6 @@ def _leave_one_out(
     return {family: float(f"{ratio:.3g}") for family, ratio in sorted(ratios.items())}
 
 
-def _rounded_up(error: float) -> float:
+def rounded_up(error: float) -> float:
     """Two significant digits, never below the measured error."""
     return float(Context(prec=2, rounding=ROUND_UP).create_decimal(Decimal(repr(error))))

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-Level = Literal["L0", "L1", "L2", "L3", "L4"]
+Level = Literal["L0", "L1", "L2", "L3", "L4", "L5"]
 LEVELS: Mapping[Level, str] = {
     "L0": "smoke: files, weights by rule, products, sums, exp and tanh",
     "L1": "modules and single layers",
     "L2": "whole forward passes without a cache",
     "L3": "cache: one shot, chunks, token by token, batches",
     "L4": "prompts to the byte",
+    "L5": "models at full size",
 }
 _GLOBS: tuple[tuple[str, Level], ...] = (
+    ("forward/*-full/*", "L5"),
     ("prompt/*", "L4"),
     ("module/echo/*", "L0"),
     ("module/weights/*", "L0"),

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from conformance.adapters.base import PORT, Array, Request
 from reference.format import Case, Fixtures, Plan, TapSpec
 
@@ -55,9 +57,22 @@ class Question:
             want=tuple(self.golden),
         )
 
+    def stored_part(self, answer: Mapping[str, Array]) -> dict[str, Array]:
+        """The answer, cut to what is stored of its goldens; taps of another shape than the whole's as they are."""
+        cut = dict(answer)
+        for tap in self.taps:
+            if tap.picks is not None and tap.name in cut and list(cut[tap.name].shape) == tap.picks.whole:
+                cut[tap.name] = cut[tap.name][np.ix_(*tap.picks.indices(tap.axes))]
+        return cut
+
     def can_be_shortened(self) -> bool:
         """Whether the first tokens are a question of their own: a forward pass of rows without pads."""
-        return self.plan is not None and self.plan.left_pad is None
+        return self.plan is not None and self.plan.left_pad is None and not self.is_sampled
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether of some goldens only a part is stored: of models at full size."""
+        return any(tap.picks for tap in self.taps)
 
     def shortened(self, tokens: int) -> Question:
         """The first `tokens` tokens: no row of a decoder's golden depends on a later one; the case itself if it cannot.

@@ -57,9 +57,25 @@ def hash_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint64]:
     return splitmix64(base + np.arange(stop - start, dtype=np.uint64))
 
 
+_PIECE = 1 << 15
+"""Elements hashed at a time: their words stay in the processor's cache."""
+
+
 def q(name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
     """The signed top byte of each hash word: int8 values of standard deviation 73.9."""
-    return (hash_words(name, start, stop) >> np.uint64(56)).astype(np.uint8).view(np.int8)
+    base, made = fnv1a64(name) + start + int(_GAMMA), np.empty(stop - start, np.int8)
+    counted = np.arange(_PIECE, dtype=np.uint64)
+    word, shifted = np.empty_like(counted), np.empty_like(counted)
+    for first in range(0, stop - start, _PIECE):
+        np.add(counted, np.uint64((base + first) & _MASK), out=word)
+        for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+            np.right_shift(word, np.uint64(shift), out=shifted)
+            np.bitwise_xor(word, shifted, out=word)
+            np.multiply(word, factor, out=word)
+        # SplitMix64's last step, z ^ (z >> 31), leaves the top byte as it is.
+        top = word.astype("<u8", copy=False).view(np.int8)[7::8]
+        made[first : first + _PIECE] = top[: stop - start - first]
+    return made
 
 
 def matrix_exponent(fan_in: int) -> int:
@@ -173,17 +189,21 @@ def _layer_shapes(config: TextConfig, layer: int, redundant_kv: bool) -> Iterato
     yield "layer_scalar", (1,)
 
 
+def fan_in(name: str, shape: tuple[int, ...], config: TextConfig) -> int:
+    """The fan-in that a matrix is scaled by: its last axis, P for the table of per-layer embeddings."""
+    per_layer = name == "model.embed_tokens_per_layer.weight"
+    return config.hidden_size_per_layer_input if per_layer else shape[-1]
+
+
 def tensor(model_id: str, name: str, shape: tuple[int, ...], config: TextConfig, *, mini: bool) -> Float64:
     """One tensor by the rule, float64 values that bfloat16 holds exactly."""
     key = f"{model_id}/{name}"
     if name == "model.norm.weight":
         return signed_norm(key, shape[0], 20.0)
-    if name == "model.embed_tokens_per_layer.weight":
-        return matrix(key, shape, config.hidden_size_per_layer_input)
     if name == "model.per_layer_projection_norm.weight":
         return norm(key, shape[0], 1.0)
     if not name.startswith("model.layers."):
-        return matrix(key, shape, shape[-1])
+        return matrix(key, shape, fan_in(name, shape, config))
     _, _, index, inner = name.split(".", 3)
     if inner == "layer_scalar":
         return layer_scalar(int(index), mini=mini)

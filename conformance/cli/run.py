@@ -26,6 +26,7 @@ from conformance.session import Judged, Session
 from reference.format.models import Profile
 
 _SHOWN = 3
+_FULL_SIZE: Level = "L5"
 _INTERRUPTED = 130  # as shells have it
 
 
@@ -43,7 +44,7 @@ def run(
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
     profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
-    levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2.")] = "L0-L4",
+    levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2; L5 stands alone.")] = "L0-L4",
     jobs: Annotated[int, typer.Option(help="Processes that judge, each with a port of its own.", min=1)] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
     memory_limit: Annotated[
@@ -68,13 +69,24 @@ def run(
     Interrupted, it leaves what it saw in the report and in the JUnit XML.
     """
     wanted = _levels(levels)
+    full_size = wanted == {_FULL_SIZE}
+    if _FULL_SIZE in wanted and not full_size:
+        raise BadOption(f"--levels: got {levels}, expected {_FULL_SIZE} alone: its models need weights of their own")
     asked_of = [f"{kind}{given}" for kind, given in ((PORT, port), (ONE_SHOT, once), (DUMP, dump)) if given is not None]
     if len(asked_of) > 1:
         raise BadOption("--port, --once, --dump: got more than one of them, expected one")
     name = asked_of[0] if asked_of else impl
     limits = Limits(seconds=timeout) if memory_limit is None else Limits(seconds=timeout, gib=memory_limit)
     opened = partial(
-        Session, name, profile, pattern=cases, report=report, root=fixtures_dir, known=known_failures, limits=limits
+        Session,
+        name,
+        profile,
+        pattern=cases,
+        report=report,
+        root=fixtures_dir,
+        known=known_failures,
+        limits=limits,
+        full_size=full_size,
     )
     session = opened()
     asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
@@ -101,7 +113,7 @@ def run(
         seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
         complain(f"{count} failures written to {write_known_failures}: say of each why it is")
-    reached = badge(tallies) if cases == "*" else None
+    reached = badge(tallies, (_FULL_SIZE,) if full_size else tuple(LEVELS)) if cases == "*" else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
         typer.echo(json.dumps({"implementation": session.hello.name, "level": reached, "levels": counts}, indent=1))

@@ -34,6 +34,11 @@ def vectors_dir() -> Path:
     return root() / "llama.cpp"
 
 
+def full_size_dir() -> Path:
+    """The folder of weights of models at full size that were materialised, one folder for each model."""
+    return root() / "full"
+
+
 def downloads_dir() -> Path:
     """The folder of the packages that the files were taken from."""
     return root() / "downloads"

@@ -5,6 +5,7 @@ JSON Schema files made from these models lie in `fixtures/schema/`. Readers in p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -68,6 +69,33 @@ class TensorFile(Strict):
     sha256: Digest
 
 
+class Stride(Strict):
+    """The indices start, start + step, ..., `count` of them."""
+
+    start: int
+    step: int
+    count: int
+
+    @property
+    def indices(self) -> list[int]:
+        return [self.start + i * self.step for i in range(self.count)]
+
+
+class Picks(Strict):
+    """What of a tap's tensor is stored: of the whole the entries with these indices on these axes, all on others."""
+
+    whole: list[int] = Field(description="Shape of the tap's tensor in the port.")
+    taken: dict[str, list[int] | Stride] = Field(description="Axis -> ascending indices of the entries stored.")
+    rms: float = Field(description="Root mean square of the whole tensor; of logits, of the stored rows.")
+
+    def indices(self, axes: Sequence[str]) -> list[list[int]]:
+        """The indices on every axis of the tap."""
+        found = (
+            self.taken.get(axis, Stride(start=0, step=1, count=n)) for axis, n in zip(axes, self.whole, strict=True)
+        )
+        return [taken.indices if isinstance(taken, Stride) else taken for taken in found]
+
+
 class TapSpec(Strict):
     """One expected tensor of a case; the list of taps stands in execution order."""
 
@@ -78,6 +106,7 @@ class TapSpec(Strict):
     shape: list[int]
     sha256: Digest = Field(description="Of the little-endian row-major bytes of the tensor in the golden file.")
     cls: TapClass = Field(alias="class", description="How the tap is judged.")
+    picks: Picks | None = Field(default=None, description="Of models at full size: `shape` is that of what is stored.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

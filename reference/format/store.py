@@ -13,7 +13,7 @@ from reference.format.documents import RESTORE, read_model
 from reference.format.errors import FixtureError
 from reference.format.files import sha256, write_atomic
 from reference.format.layout import select_rows
-from reference.format.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from reference.format.models import Case, Floors, GoldenPointer, ModelCard, Picks, Policy, TapSpec, TensorFile
 from reference.format.prompts import Prompts
 from reference.format.tensors import Array
 
@@ -94,6 +94,8 @@ class Fixtures:
         `self_attn.probs` is asked in plan "no cache" without pads only, where S is the absolute key position.
         """
         taps = self.owner(case).taps
+        if isinstance(case.golden, GoldenPointer):
+            taps = [_cut_picks(tap, case.golden.rows[1]) for tap in taps]
         plain = case.plan is None or (case.plan.steps is None and case.plan.left_pad is None)
         return taps if plain else [tap for tap in taps if not tap.name.endswith("self_attn.probs")]
 
@@ -104,6 +106,8 @@ class Fixtures:
         if not isinstance(case.golden, GoldenPointer):
             return {tap.name: stored[tap.name] for tap in self.taps(case)}
         start, stop = case.golden.rows
+        if any(tap.picks for tap in owner.taps):
+            return {tap.name: _cut_picked(stored[tap.name], tap, stop) for tap in owner.taps}
         pads = (case.plan.left_pad if case.plan else None) or [0]
         length = min(tap.shape[tap.axes.index("L")] if "L" in tap.axes else 0 for tap in owner.taps)
         if not 0 <= start < stop <= length or max(pads) >= stop - start:
@@ -291,3 +295,32 @@ class Fixtures:
                 yield FixtureError(
                     actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=RESTORE
                 )
+
+
+def _cut_picks(tap: TapSpec, stop: int) -> TapSpec:
+    """The tap of a case of the first `stop` tokens; as it is where all of its tensor is stored."""
+    if tap.picks is None or "L" not in tap.axes:
+        return tap
+    axis = tap.axes.index("L")
+    rows = _stored_rows(tap.picks, stop)
+    picks = tap.picks.model_copy(
+        update={
+            "whole": [*tap.picks.whole[:axis], stop, *tap.picks.whole[axis + 1 :]],
+            "taken": tap.picks.taken | {"L": rows},
+        }
+    )
+    shape = [*tap.shape[:axis], len(rows), *tap.shape[axis + 1 :]]
+    return tap.model_copy(update={"picks": picks, "shape": shape})
+
+
+def _cut_picked(stored: Array, tap: TapSpec, stop: int) -> Array:
+    """The stored rows of the first `stop` tokens."""
+    if tap.picks is None or "L" not in tap.axes:
+        return stored
+    rows = _stored_rows(tap.picks, stop)
+    return stored[(slice(None),) * tap.axes.index("L") + (slice(0, len(rows)),)]
+
+
+def _stored_rows(picks: Picks, stop: int) -> list[int]:
+    rows = picks.taken["L"]
+    return [row for row in (rows if isinstance(rows, list) else rows.indices) if row < stop]

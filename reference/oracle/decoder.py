@@ -34,23 +34,31 @@ class Decoder:
         record: Recorder = silent,
     ) -> Array:
         """Logits [B, L, V] of ids [B, L] at `positions` [B, L]; `valid` [B, L] is 0 at pads."""
-        config, ar = self.config, self.ar
         valid = np.ones(ids.shape, bool) if valid is None else valid
-        h = embedding.embed(ids, self.weights["model.embed_tokens.weight"], ar)
-        record("model.embed_tokens", h)
-        layer_inputs = self._per_layer_inputs(ids, h, record) if config.hidden_size_per_layer_input else None
+        h, layer_inputs = self.embed(ids, record)
         donors: dict[int, KeyValues] = {}  # what each own-KV layer attended to in this pass
-        for layer in range(config.num_hidden_layers):
+        for layer in range(self.config.num_hidden_layers):
             h, donors[layer] = self.layer(
                 layer,
                 h,
                 positions,
                 valid,
                 layer_input=None if layer_inputs is None else layer_inputs[:, :, layer],
-                shared=donors[config.kv_donor(layer)] if config.is_kv_shared(layer) else None,
+                shared=donors[self.config.kv_donor(layer)] if self.config.is_kv_shared(layer) else None,
                 cache=cache,
                 record=record,
             )
+        return self.unembed(h, record)
+
+    def embed(self, ids: Array, record: Recorder = silent) -> tuple[Array, Array | None]:
+        """What enters the first layer, [B, L, D], and the PLE [B, L, N, P] of models that have it."""
+        h = embedding.embed(ids, self.weights["model.embed_tokens.weight"], self.ar)
+        record("model.embed_tokens", h)
+        return h, self._per_layer_inputs(ids, h, record) if self.config.hidden_size_per_layer_input else None
+
+    def unembed(self, h: Array, record: Recorder = silent) -> Array:
+        """Logits [B, L, V] of what leaves the last layer, [B, L, D]."""
+        config, ar = self.config, self.ar
         h = norm.rms_norm(h, self.weights["model.norm.weight"], config.rms_norm_eps, ar)
         record("model.norm", h)
         raw = ar.linear(h, self.weights["model.embed_tokens.weight"])  # the tied table, unscaled

@@ -1,0 +1,144 @@
+"""The weights of a model by the rule as an ordinary checkpoint, written piece by piece."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from reference.export.checkpoint import PYTORCH_FORMAT
+from reference.export.errors import ExportError
+from reference.format import checkpoint
+from reference.format.files import canonical_json, write_atomic
+from reference.models import Model
+from reference.oracle.arithmetic import BFLOAT16
+from reference.streaming.matrix import Matrix
+from reference.streaming.weights import by_rule
+
+GROUP_SIZE = 64
+Progress = Callable[[int, int, str], None]
+"""Called with megabytes written, megabytes in all, and what comes next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    """One tensor of the file: its header, and what gives its bytes in pieces."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterator[bytes]]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * {"BF16": 2, "U32": 4}[self.dtype]
+
+
+def materialize(model: Model, folder: Path, *, shards: int, bits: int | None, progress: Progress) -> None:
+    """Write config.json and the tensors in bfloat16, those of matrices quantised by MLX where `bits` are given.
+
+    A file in the making ends in `.partial`, and is gone on with behind its last whole tensor. ExportError where the
+    folder holds another model.
+    """
+    config = dict(model.config_json)
+    if bits is not None:
+        config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
+    described = canonical_json(config)
+    target = folder / "config.json"
+    if target.exists() and target.read_bytes() != described:
+        raise ExportError(f"{target}: got another configuration, expected none or that of {model.id}: choose another")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = list(_tensors(model, bits))
+    total, done = sum(tensor.size for tensor in tensors), 0
+    weight_map: dict[str, str] = {}
+    for shard in range(shards):
+        part = tensors[shard * len(tensors) // shards : (shard + 1) * len(tensors) // shards]
+        file = checkpoint.SINGLE if shards == 1 else f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        weight_map |= dict.fromkeys((tensor.name for tensor in part), file)
+        for tensor in _written(folder / file, part):
+            progress(done // 1_000_000, total // 1_000_000, tensor.name)
+            done += tensor.size
+    progress(total // 1_000_000, total // 1_000_000, "done")
+    if shards > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_atomic(folder / checkpoint.INDEX, canonical_json(index))
+    write_atomic(target, described)  # last: a folder with a configuration is whole
+
+
+def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
+    """Write a safetensors file, giving each tensor before it is written."""
+    if path.exists():
+        yield from tensors
+        return
+    header: dict[str, Any] = {"__metadata__": PYTORCH_FORMAT}
+    begin = 0
+    for tensor in tensors:
+        offsets = [begin, begin + tensor.size]
+        header |= {tensor.name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}}
+        begin += tensor.size
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    head = len(head).to_bytes(8, "little") + head
+    unfinished = path.with_name(f"{path.name}.partial")
+    there = unfinished.stat().st_size if unfinished.exists() else 0
+    with unfinished.open("r+b" if there else "wb") as file:
+        if there < len(head) or file.read(len(head)) != head:
+            file.seek(0)
+            file.write(head)
+            there = 0
+        end = len(head)
+        for tensor in tensors:
+            yield tensor
+            if there < end + tensor.size:
+                file.seek(end)
+                file.truncate()
+                for piece in tensor.pieces():
+                    file.write(piece)
+            end += tensor.size
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def _tensors(model: Model, bits: int | None) -> Iterator[_Tensor]:
+    for name, value in by_rule(model, BFLOAT16).items():
+        stored = name.replace("model.", model.tensor_prefix, 1)
+        if not isinstance(value, Matrix):
+            data = value.astype(ml_dtypes.bfloat16).tobytes()
+            yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(iter, [data]))
+        elif bits is None or len(value.shape) != 2:
+            yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(_plain, value))
+        else:
+            module, (rows, width) = stored.removesuffix(".weight"), value.shape
+            groups = (rows, width // GROUP_SIZE)
+            for part, dtype, shape in (
+                ("weight", "U32", (rows, width * bits // 32)),
+                ("scales", "BF16", groups),
+                ("biases", "BF16", groups),
+            ):
+                pieces = partial(_quantized, value, bits, part)
+                yield _Tensor(name=f"{module}.{part}", dtype=dtype, shape=shape, pieces=pieces)
+
+
+def _plain(value: Matrix) -> Iterator[bytes]:
+    return (piece.tobytes() for piece in value.pieces())
+
+
+def _quantized(value: Matrix, bits: int, part: str) -> Iterator[bytes]:
+    """One of the three parts of a matrix, block by block."""
+    import mlx.core as mx
+
+    for block in value.blocks():
+        plain = mx.array(value.rows(block).view(np.uint16)).view(mx.bfloat16)
+        packed, scales, biases = mx.quantize(plain, group_size=GROUP_SIZE, bits=bits)
+        numbers = {"weight": packed, "scales": scales.view(mx.uint16), "biases": biases.view(mx.uint16)}
+        yield np.array(numbers[part]).tobytes()

@@ -1,0 +1,58 @@
+"""The five members at full size, weights by rule, and what is asked of them: one text past the window each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reference.family import FAMILY
+from reference.format import Fixtures
+from reference.format.tensors import Array
+from reference.models import Model
+
+FULL_SIZE: Mapping[str, Model] = {
+    f"{name}-full": Model(
+        id=f"{name}-full",
+        member=member,
+        purpose="The published configuration, nothing overridden; the weights are formulas and ship nowhere.",
+        overrides={},
+        nested=True,
+    )
+    for name, member in FAMILY.items()
+}
+DECODE_STEPS = 4
+PAST_THE_WINDOW = 77
+
+
+def prefill_length(model: Model) -> int:
+    """w + 77."""
+    return model.config.sliding_window + PAST_THE_WINDOW
+
+
+def stored_rows(model: Model) -> list[int]:
+    """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps."""
+    window, last = model.config.sliding_window, prefill_length(model) - 1
+    return sorted({0, 1, 63, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
+
+
+def token_ids(model: Model, fixtures: Fixtures) -> Array:
+    """Token ids [1, L] I32: real prompts one behind the other, the last ids of the vocabulary at rows that are kept."""
+    length, vocabulary = prefill_length(model) + DECODE_STEPS, model.config.vocab_size
+    ids = np.array(_real_ids(fixtures, length), np.int32) % vocabulary  # as they are, but for models with fewer
+    rows = stored_rows(model)
+    for back, row in enumerate((rows[2], rows[6], rows[-3])):
+        ids[row] = vocabulary - 1 - back  # in E2B's table of per-layer embeddings their rows begin behind 2^31
+    return ids[None]
+
+
+def _real_ids(fixtures: Fixtures, count: int) -> list[int]:
+    """The ids of the first prompts of `fixtures/prompts/chat`, one behind the other."""
+    found: list[int] = []
+    for prompt_id in fixtures.prompts.ids:
+        if prompt_id.startswith("prompt/chat/"):
+            renders = fixtures.prompts.conversation(prompt_id).renders
+            found += next((render.prompt.ids for render in renders if render.prompt), [])
+    if len(found) < count:
+        raise ValueError(f"the prompts of the fixtures hold {len(found)} ids, expected {count}")
+    return found[:count]

@@ -1,0 +1,95 @@
+"""What is kept of a full-size pass: chosen rows of L, and on other axes entries at regular distances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from reference.config import TextConfig
+from reference.format.tensors import Array
+from reference.taps import model_taps
+
+# Entries that are kept of an axis; of an axis that is not named, all.
+_GLOBAL: Mapping[str, Mapping[str, int]] = {
+    "model.embed_tokens": {"D": 64},
+    "model.ple": {"P": 4},
+    "model.norm": {"D": 128},
+    "logits": {"V": 1024},
+}
+_PER_LAYER: Mapping[str, Mapping[str, int]] = {
+    "self_attn.q_rope": {"H": 2, "E": 32},
+    "self_attn.k_rope": {"K": 2, "E": 32},
+    "self_attn.v_norm": {"K": 2, "E": 32},
+    "self_attn.context": {"H*E": 64},
+    "router.proj": {},
+    "router.combine": {},
+    "output": {"D": 128},
+}
+TOP = 64
+"""Of logits the largest of every kept row are kept as well."""
+
+
+def wanted(config: TextConfig) -> dict[str, Mapping[str, int]]:
+    """The taps that are kept, in execution order: name -> entries to keep of an axis."""
+    found = {}
+    for tap in model_taps(config):
+        inner = tap.name.split(".", 3)[-1] if tap.name.startswith("model.layers.") else None
+        counts = _GLOBAL.get(tap.name) if inner is None else _PER_LAYER.get(inner)
+        if counts is not None:
+            found[tap.name] = counts
+    return found
+
+
+def spread(size: int, count: int) -> list[int]:
+    """`count` indices at regular distances, all of them where there are no more."""
+    step = max(1, size // count)
+    return list(range(step // 2, size, step))[:count]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is kept of one tap: the whole's shape and RMS, the indices on each axis, and the entries there."""
+
+    whole: tuple[int, ...]
+    indices: Mapping[str, Sequence[int]]
+    values: Array
+    rms: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeper:
+    """A recorder of a pass over `length` tokens that keeps `rows` of them; what comes last comes with these alone."""
+
+    config: TextConfig
+    length: int
+    rows: Sequence[int]
+    vocabulary: Sequence[int] | None = None
+    """The entries of `logits` to keep; those at regular distances and the largest where there are none given."""
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+    def __call__(self, name: str, value: Array) -> None:
+        counts = wanted(self.config).get(name)
+        if counts is None:
+            return
+        axes = next(tap.axes for tap in model_taps(self.config) if tap.name == name)
+        indices: dict[str, Sequence[int]] = {}
+        for axis, size in zip(axes, value.shape, strict=True):
+            if axis == "L":
+                indices[axis] = list(self.rows) if size == self.length else range(size)
+            elif axis in counts:
+                indices[axis] = spread(size, counts[axis])
+        if name == "logits" and self.vocabulary is not None:
+            indices["V"] = self.vocabulary
+        elif name == "logits":
+            top = np.argpartition(value[0], -TOP, axis=-1)[:, -TOP:]
+            indices["V"] = sorted({*indices["V"], *(int(i) for i in top.reshape(-1))})
+        every = [indices.get(axis, range(size)) for axis, size in zip(axes, value.shape, strict=True)]
+        wide = value.astype(np.float64)
+        self.kept[name] = Kept(
+            whole=tuple(self.length if axis == "L" else size for axis, size in zip(axes, value.shape, strict=True)),
+            indices={axis: list(self.rows) if axis == "L" else list(taken) for axis, taken in indices.items()},
+            values=value[np.ix_(*(np.asarray(taken) for taken in every))],
+            rms=float(np.sqrt(np.mean(wide * wide))),
+        )

@@ -1,0 +1,162 @@
+"""L5 from end to end on a small model in the place of a large one, and how the command refuses what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from conformance.adapters.base import Request
+from conformance.adapters.mlx_impl import MlxImplAdapter
+from conformance.cli import app
+from conformance.judge import Judge
+from conformance.session import Session
+from reference import full_size
+from reference.family import FAMILY
+from reference.format import FixtureError, Fixtures
+from reference.format.full_size import FullSize
+from reference.models import MODELS, Model
+
+NAMES = {"tiny-full": "e2b-mini", "experts-full": "26b-a4b-mini"}
+TINY = {
+    name: Model(
+        id=name,
+        member=FAMILY[MODELS[mini].member.id],
+        purpose="A miniature in the place of a model at full size.",
+        overrides=MODELS[mini].overrides,
+        nested=True,
+    )
+    for name, mini in NAMES.items()
+}
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Fixtures with two small models at "full size", their floors and weights: (fixtures, cache)."""
+    root, cache = tmp_path_factory.mktemp("fixtures") / "fixtures", tmp_path_factory.mktemp("cache")
+    shutil.copytree(Fixtures().root, root, ignore=shutil.ignore_patterns("full"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_size, "FULL_SIZE", TINY)
+        patch.setenv("GEMMA4_CACHE", str(cache))
+        for name in TINY:
+            where = ["--fixtures-dir", str(root)]
+            for command in (
+                ["export", "--model", name, *where],
+                ["materialize", name],
+                ["floors", "--model", name, "--profile", "f32", *where],
+            ):
+                ended = run(app, command)
+                assert ended.exit_code == 0, ended.output
+    return root, cache
+
+
+@pytest.fixture
+def places(tree: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    root, cache = tree
+    monkeypatch.setenv("GEMMA4_CACHE", str(cache))
+    return root, cache
+
+
+def test_an_honest_port_reaches_l5(places: tuple[Path, Path]) -> None:
+    ended = run(app, ["run", "--levels", "L5", "--fixtures-dir", str(places[0]), "--json"])
+    assert ended.exit_code == 0, ended.output
+    told = json.loads(ended.stdout)
+    assert (told["level"], told["levels"]) == ("L5", {"L5": {"pass": 8}})
+    ended = run(app, ["verify", "--fixtures-dir", str(places[0])])
+    assert ended.exit_code == 0, ended.output
+
+
+class Mistaken(MlxImplAdapter):
+    """Gives one tap wrongly in one place that is stored."""
+
+    def __init__(self, tap: str, row: int) -> None:
+        super().__init__()
+        self._tap, self._row = tap, row
+
+    def run(self, request: Request) -> dict[str, Any]:
+        answer = super().run(request)
+        value = answer[self._tap].copy()
+        value[:, self._row] *= 1.01
+        return answer | {self._tap: value}
+
+
+@pytest.mark.parametrize("row", [0, 9, 88])
+@pytest.mark.parametrize("tap", ["model.ple", "model.layers.3.output", "logits"])
+def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> None:
+    root, cache = places
+    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, row), "f32")
+    verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
+    assert verdict.outcome == "fail"
+    assert verdict.first_divergence is not None
+    assert verdict.first_divergence.name == tap
+
+
+def test_a_row_that_is_not_stored_is_not_seen(places: tuple[Path, Path]) -> None:
+    root, cache = places
+    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken("model.layers.3.output", 40), "f32")
+    assert judge.judge("forward/tiny-full/text-l89/no-cache").outcome == "pass"
+
+
+def test_another_shape_is_told_with_the_whole_s(places: tuple[Path, Path]) -> None:
+    class Cut(MlxImplAdapter):
+        def run(self, request: Request) -> dict[str, Any]:
+            return {name: value[:, :5] for name, value in super().run(request).items()}
+
+    root, cache = places
+    verdict = Judge(FullSize(Fixtures(root), cache / "full"), Cut(), "f32").judge("forward/tiny-full/text-l64/no-cache")
+    assert verdict.first_divergence is not None
+    assert verdict.first_divergence.fault == "shape [1, 5, 48], expected [1, 64, 48] (B L D)"
+
+
+def test_floors_of_other_models_stay(places: tuple[Path, Path]) -> None:
+    floors = json.loads((places[0] / "full" / "floors" / "f32.json").read_text())["floors"]
+    assert [case.split("/")[1] for case in floors] == ["experts-full", "tiny-full"]
+    assert all(0 < rms < 1e-4 for name, (rms, _) in floors["forward/tiny-full/text-l89/no-cache"].items())
+
+
+def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path))
+    with pytest.raises(FixtureError, match="gemma4-conformance materialize experts-full"):
+        Session("mlx_impl", "f32", root=tree[0], full_size=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["export", "--model", "e3b-full"], "model: got e3b-full, expected one of e2b-full, e4b-full"),
+        (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
+        (["run", "--levels", "L0,L5"], "--levels: got L0,L5, expected L5 alone"),
+        (["run", "--levels", "L0-L5"], "--levels: got L0-L5, expected L5 alone"),
+    ],
+)
+def test_bad_input_is_one_line(command: list[str], said: str) -> None:
+    program = [sys.executable, "-c", "from conformance.cli import main; main()", *command]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_goldens_hold_what_only_size_shows() -> None:
+    """Rows behind 2^31 in the table, both sides of the window's edge, and channels of the whole head."""
+    full = FullSize(Fixtures(), Path())
+    case = full.case("forward/e2b-full/text-l593/no-cache")
+    picks = {tap.name: tap.picks for tap in case.taps}
+    rows = picks["model.ple"].taken["L"]  # type: ignore[union-attr]
+    assert isinstance(rows, list)
+    ids = full.inputs(case)["ids"][0]
+    assert max(int(ids[row]) * 35 * 256 for row in rows) > 2**31
+    assert {511, 512} <= set(rows)
+    head = picks["model.layers.4.self_attn.q_rope"]
+    assert head is not None
+    assert head.whole[-1] == 512
+    assert max(head.indices(["B", "H", "L", "E"])[-1]) > 500
+    assert np.isfinite(full.golden(case)["logits"]).all()

@@ -1,0 +1,118 @@
+"""Weights by rule as checkpoints: whole, in shards, quantised, interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import mlx_impl
+from reference import loading, weights
+from reference.export.errors import ExportError
+from reference.export.materialize import materialize
+from reference.family import FAMILY
+from reference.format import checkpoint
+from reference.models import MODELS, Model
+from reference.streaming import matrix
+
+MODEL = MODELS["e2b-mini"]
+EXPECTED = weights.weights(MODEL.id, MODEL.config, mini=False)
+WIDE = Model(  # whole groups of 64
+    id="wide-full",
+    member=FAMILY["e2b"],
+    purpose="Matrices that can be quantised.",
+    overrides={
+        **MODEL.overrides,
+        "hidden_size": 128,
+        "hidden_size_per_layer_input": 64,
+        "head_dim": 64,
+        "global_head_dim": 128,
+        "intermediate_size": 64,
+    },
+    nested=True,
+)
+
+
+def write(folder: Path, model: Model = MODEL, **options: Any) -> list[str]:
+    told: list[str] = []
+    given: dict[str, Any] = {"shards": 1, "bits": None, "progress": lambda *what: told.append(what[-1])}
+    materialize(model, folder, **given | options)
+    return told
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a matrix takes several."""
+    monkeypatch.setattr(matrix, "BLOCK_BYTES", 1 << 14)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_checkpoint_holds_the_rule_s_weights(shards: int, tmp_path: Path) -> None:
+    told = write(tmp_path, shards=shards)
+    assert told[-1] == "done"
+    assert len(told) == len(EXPECTED) + 1
+    assert len(list(tmp_path.glob("*.safetensors"))) == shards
+    config, read = loading.load(tmp_path)
+    assert config == MODEL.config
+    assert read.keys() == EXPECTED.keys()
+    assert all(np.array_equal(read[name].astype(np.float64), EXPECTED[name]) for name in EXPECTED)
+    stored = mlx_impl.load(tmp_path).tensors()
+    assert all(np.array_equal(np.array(stored[name]), EXPECTED[name]) for name in EXPECTED)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights_are_mlx_s(bits: int, tmp_path: Path) -> None:
+    write(tmp_path, WIDE, bits=bits)
+    stored = mlx_impl.load(tmp_path, "bfloat16").tensors()
+    for name, value in weights.weights(WIDE.id, WIDE.config, mini=False).items():
+        plain = mx.array(value.astype(np.float32)).astype(mx.bfloat16)
+        if plain.ndim == 1:
+            assert mx.array_equal(stored[name], plain)
+            continue
+        parts = mx.quantize(plain, group_size=64, bits=bits)
+        module = name.removesuffix(".weight")
+        for part, expected in zip(("weight", "scales", "biases"), parts, strict=True):
+            assert mx.array_equal(stored[f"{module}.{part}"], expected)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("at", [0, 5, 40, 150])
+def test_what_was_interrupted_goes_on(at: int, shards: int, tmp_path: Path) -> None:
+    count = 0
+
+    def stop(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, shards=shards, progress=stop)
+    assert not (tmp_path / "config.json").exists()
+    for unfinished in tmp_path.glob("*.partial"):  # and it may have ended anywhere
+        unfinished.write_bytes(unfinished.read_bytes()[:-1])
+    write(tmp_path, shards=shards)
+    read = loading.load(tmp_path)[1]
+    assert all(np.array_equal(read[name].astype(np.float64), EXPECTED[name]) for name in EXPECTED)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = (tmp_path / checkpoint.SINGLE).stat().st_mtime_ns
+    write(tmp_path)
+    assert (tmp_path / checkpoint.SINGLE).stat().st_mtime_ns == before
+
+
+def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(ExportError, match="another configuration"):
+        write(tmp_path, MODELS["31b-mini"])
+    with pytest.raises(ExportError, match="another configuration"):
+        write(tmp_path, bits=4)
+    assert json.loads((tmp_path / "config.json").read_text()) == before

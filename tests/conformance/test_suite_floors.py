@@ -214,7 +214,7 @@ def test_a_single_family_has_no_ratio() -> None:
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_rounding_is_up_and_to_two_digits(error: float) -> None:
-    rounded = floors._rounded_up(error)
+    rounded = floors.rounded_up(error)
     assert error <= rounded <= error * 1.1 * (1 + 1e-12)
     assert rounded == float(f"{rounded:.1e}")
 
@@ -231,7 +231,7 @@ def test_rounding_is_up_and_to_two_digits(error: float) -> None:
     ],
 )
 def test_rounding_of_some_numbers(error: float, rounded: float) -> None:
-    assert floors._rounded_up(error) == rounded
+    assert floors.rounded_up(error) == rounded
 
 
 # Who sets floors

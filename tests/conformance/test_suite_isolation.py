@@ -21,6 +21,7 @@ ALL_OF_REFERENCE = (
     "catalogue.py",
     "bench/checkpoint.py",
     "bench/rule_model.py",
+    "full_size_floors.py",
     "adapters/oracle.py",
     "adapters/transformers.py",
     "adapters/transformers_prompts.py",

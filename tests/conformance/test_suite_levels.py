@@ -13,6 +13,7 @@ from suite_runs import HERE, run_command
 from conformance import report
 from conformance.levels import LEVELS, Level, Tally, badge, level_of
 from reference.format import Fixtures
+from reference.format.full_size import FullSize
 
 
 def saboteur(how: str) -> str:
@@ -42,7 +43,10 @@ def test_the_level_of_a_case(case_id: str, level: str) -> None:
 
 def test_every_level_has_cases() -> None:
     fixtures = Fixtures()
-    assert {level_of(case_id) for case_id in (*fixtures.case_ids, *fixtures.prompts.ids)} == set(LEVELS)
+    full = FullSize(fixtures, Path())
+    ids = (*fixtures.case_ids, *fixtures.prompts.ids, *full.case_ids)
+    assert {level_of(case_id) for case_id in ids} == set(LEVELS)
+    assert {level_of(case_id) for case_id in full.case_ids} == {"L5"}
 
 
 def tally(**counts: int) -> Tally:

@@ -16,13 +16,24 @@ from typer.testing import CliRunner
 from conformance.adapters.base import Request
 from conformance.adapters.mlx_impl import MlxImplAdapter
 from conformance.cli import app
+from conformance.examine import Examiner
 from conformance.judge import Judge
+from conformance.question import Question
 from conformance.session import Session
 from reference import full_size
+from reference.config import TextConfig
 from reference.family import FAMILY
 from reference.format import FixtureError, Fixtures
 from reference.format.full_size import FullSize
 from reference.models import MODELS, Model
+from reference.oracle import attention
+from reference.oracle.arithmetic import F32
+from reference.oracle.decoder import Decoder
+from reference.streaming import forward
+from reference.streaming.arithmetic import streamed
+from reference.streaming.kept import Keeper
+from reference.streaming.matrix import RuleMatrix
+from reference.streaming.weights import by_rule
 
 NAMES = {"tiny-full": "e2b-mini", "experts-full": "26b-a4b-mini"}
 TINY = {
@@ -160,3 +171,70 @@ def test_goldens_hold_what_only_size_shows() -> None:
     assert head.whole[-1] == 512
     assert max(head.indices(["B", "H", "L", "E"])[-1]) > 500
     assert np.isfinite(full.golden(case)["logits"]).all()
+
+
+# What only size shows, put into the oracle: E2B's embedding and first layers take seconds.
+
+
+def wrapped_index(patch: pytest.MonkeyPatch) -> None:
+    """The offset into the table of per-layer embeddings in 32 bits."""
+
+    def elements(self: RuleMatrix, start: int, stop: int) -> Any:
+        wrapped = (start + 2**31) % 2**32 - 2**31
+        return right(self, wrapped % 2**31, wrapped % 2**31 + stop - start)
+
+    right = RuleMatrix.elements
+    patch.setattr(RuleMatrix, "elements", elements)
+
+
+def wide_window(patch: pytest.MonkeyPatch) -> None:
+    """A window of 1,024, as the larger members have."""
+    patch.setattr(TextConfig, "window_of", lambda self, layer: 1024 if self.is_sliding(layer) else None)
+
+
+def half_a_head(patch: pytest.MonkeyPatch) -> None:
+    """Kernels for heads of up to 256 channels: of 512 only the first half meets."""
+
+    def first_half(x: Any) -> Any:
+        return np.where(np.arange(x.shape[-1]) < 256, x, 0)
+
+    def attend(q: Any, k: Any, *rest: Any) -> Any:
+        return right(first_half(q), first_half(k), *rest)
+
+    right = attention.attend
+    patch.setattr(attention, "attend", attend)
+
+
+def nothing(patch: pytest.MonkeyPatch) -> None:
+    """The control."""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "layers", "first"),
+    [
+        (nothing, 5, None),
+        (wrapped_index, 1, "model.ple"),
+        (wide_window, 1, "model.layers.0.self_attn.context"),
+        (half_a_head, 5, "model.layers.4.self_attn.context"),
+    ],
+)
+def test_mistakes_that_miniatures_cannot_show(
+    mistake: Any, layers: int, first: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FullSize(Fixtures(), Path())
+    question = Question.of(full, "forward/e2b-full/text-l593/no-cache")
+    model = full_size.FULL_SIZE["e2b-full"]
+    mistake(monkeypatch)
+
+    def stop(*told: Any) -> None:
+        if told[-1] == f"layer {layers}":
+            raise StopIteration
+
+    decoder = Decoder(model.config, by_rule(model, F32.dtype), streamed(F32))
+    keeper = Keeper(config=model.config, length=593, rows=full_size.stored_rows(model))
+    with pytest.raises(StopIteration):
+        forward.run(decoder, question.inputs["ids"], keeper, stop)
+    verdict = Examiner(full, "f32").examine(question, {name: one.values for name, one in keeper.kept.items()})
+    divergence = verdict.first_divergence
+    assert (divergence.name if divergence else None) == first
+    assert sum(tap.status == "pass" for tap in verdict.taps) >= (1 if first else 2 + 5 * layers)

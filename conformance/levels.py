@@ -18,6 +18,7 @@ LEVELS: Mapping[Level, str] = {
 }
 _GLOBS: tuple[tuple[str, Level], ...] = (
     ("forward/*-full/*", "L5"),
+    ("forward/*-slice/*", "L5"),
     ("prompt/*", "L4"),
     ("module/echo/*", "L0"),
     ("module/weights/*", "L0"),

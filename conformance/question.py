@@ -95,10 +95,18 @@ class Question:
 def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
     """The command that puts a case, or its first tokens, to an implementation."""
     cut = f" --tokens {tokens}" if tokens else ""
-    who = f"--impl {shlex.quote(impl)}"
+    return f"pytest conformance/ {_who(impl)} --profile {profile} --cases '{case}'{cut}"
+
+
+def at_full_size(impl: str, profile: str, case: str) -> str:
+    """The command that puts a case of L5 to an implementation."""
+    return f"gemma4-conformance run --levels L5 {_who(impl)} --profile {profile} --cases '{case}'"
+
+
+def _who(impl: str) -> str:
     if impl.startswith(PORT):
-        who = f"--port {shlex.quote(impl.removeprefix(PORT))}"
-    return f"pytest conformance/ {who} --profile {profile} --cases '{case}'{cut}"
+        return f"--port {shlex.quote(impl.removeprefix(PORT))}"
+    return f"--impl {shlex.quote(impl)}"
 
 
 def _first_steps(steps: list[int] | None, tokens: int) -> list[int] | None:

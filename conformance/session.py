@@ -19,9 +19,9 @@ from conformance.judge import Judge
 from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.probe import require_exact_products
 from conformance.prompts.judge import PromptJudge, PromptVerdict
-from conformance.question import again
+from conformance.question import again, at_full_size
 from reference.format import FixtureError, Fixtures, default_root
-from reference.format.full_size import FOLDER, FullSize
+from reference.format.full_size import FullSize
 from reference.format.prompts import is_on_prompts
 
 
@@ -154,9 +154,13 @@ class Session:
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
-        default = self.fixtures.root in (default_root(), default_root() / FOLDER)
-        return command if default else f"{command} --fixtures-dir {shlex.quote(str(self.fixtures.root))}"
+        if isinstance(self.fixtures, FullSize):
+            command = at_full_size(self.impl, self.profile, case_id)
+            root = self.fixtures.fixtures.root
+        else:
+            command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
+            root = self.fixtures.root
+        return command if root == default_root() else f"{command} --fixtures-dir {shlex.quote(str(root))}"
 
 
 def _seen(verdict: CaseVerdict | PromptVerdict) -> str:

@@ -1,4 +1,7 @@
-"""The five members at full size, weights by rule, and what is asked of them: one text past the window each."""
+"""The five members at full size, weights by rule, and what is asked of them: one text past the window each.
+
+And slices of them, for machines that cannot hold the whole: real widths, heads and experts, few layers and words.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.family import FAMILY
+from reference.family import FAMILY, FULL, SLIDING
 from reference.format import Fixtures
 from reference.format.tensors import Array
 from reference.models import Model
@@ -21,17 +24,52 @@ FULL_SIZE: Mapping[str, Model] = {
     )
     for name, member in FAMILY.items()
 }
+_FEW_WORDS = {"vocab_size": 4096, "vocab_size_per_layer_input": 4096}
+_WITH_PLE = {  # the last two layers share
+    **_FEW_WORDS,
+    "layer_types": [SLIDING, SLIDING, SLIDING, FULL, SLIDING, FULL],
+    "num_hidden_layers": 6,
+    "num_kv_shared_layers": 2,
+}
+_WITHOUT = {**_FEW_WORDS, "layer_types": [SLIDING, FULL], "num_hidden_layers": 2}
+SLICES: Mapping[str, Model] = {
+    f"{name}-slice": Model(
+        id=f"{name}-slice",
+        member=FAMILY[name],
+        purpose="The published widths, heads and experts in a few layers, over 4,096 words.",
+        overrides=overrides,
+        nested=True,
+    )
+    for name, overrides in (
+        ("e2b", _WITH_PLE),
+        ("e4b", _WITH_PLE),
+        ("12b", _WITHOUT),
+        ("26b-a4b", _WITHOUT),
+        ("31b", _WITHOUT),
+    )
+}
 DECODE_STEPS = 4
-PAST_THE_WINDOW = 77
+_PAST_THE_WINDOW = 77
+_SLICE_LENGTH = 20
+
+
+def models() -> dict[str, Model]:
+    """All of them, by their ids."""
+    return {**FULL_SIZE, **SLICES}
 
 
 def prefill_length(model: Model) -> int:
-    """w + 77."""
-    return model.config.sliding_window + PAST_THE_WINDOW
+    """w + 77, and 20 of slices."""
+    return _SLICE_LENGTH if model.id in SLICES else model.config.sliding_window + _PAST_THE_WINDOW
 
 
 def stored_rows(model: Model) -> list[int]:
-    """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps."""
+    """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps.
+
+    Of slices all.
+    """
+    if model.id in SLICES:
+        return list(range(_SLICE_LENGTH + DECODE_STEPS))
     window, last = model.config.sliding_window, prefill_length(model) - 1
     return sorted({0, 1, 63, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 

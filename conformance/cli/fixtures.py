@@ -162,12 +162,13 @@ def _export_full_size(model_id: str, fixtures: Fixtures, *, quiet: bool) -> None
 
 
 def full_size_model(model_id: str) -> Model:
-    """A model of `full_size.FULL_SIZE`; BadOption where there is none of this name."""
-    from reference.full_size import FULL_SIZE
+    """One of `full_size.models`; BadOption where there is none of this name."""
+    from reference import full_size
 
-    if model_id not in FULL_SIZE:
-        raise BadOption(f"model: got {model_id}, expected one of {', '.join(FULL_SIZE)}")
-    return FULL_SIZE[model_id]
+    known = full_size.models()
+    if model_id not in known:
+        raise BadOption(f"model: got {model_id}, expected one of {', '.join(known)}")
+    return known[model_id]
 
 
 @app.command()

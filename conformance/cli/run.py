@@ -72,6 +72,8 @@ def run(
     full_size = wanted == {_FULL_SIZE}
     if _FULL_SIZE in wanted and not full_size:
         raise BadOption(f"--levels: got {levels}, expected {_FULL_SIZE} alone: its models need weights of their own")
+    if full_size and report is not None:
+        raise BadOption("--report: got it with L5, expected it with other levels: full size is not diagnosed yet")
     asked_of = [f"{kind}{given}" for kind, given in ((PORT, port), (ONE_SHOT, once), (DUMP, dump)) if given is not None]
     if len(asked_of) > 1:
         raise BadOption("--port, --once, --dump: got more than one of them, expected one")

@@ -77,13 +77,13 @@ def _cases(model: Model, ids: Array, kept: Mapping[str, Kept]) -> list[tuple[Cas
     stored = {name: one.values.astype(np.float32) for name, one in kept.items()}
     golden = tensors.encode(stored)
     asked = (
-        (length, "no-cache", Plan(steps=None), "past the window in one call without a cache."),
-        (length, "decode", Plan(steps=decode), f"past the window, the last {full_size.DECODE_STEPS} one by one."),
+        (length, "no-cache", Plan(steps=None), "all of them in one call without a cache."),
+        (length, "decode", Plan(steps=decode), f"the last {full_size.DECODE_STEPS} of them one by one."),
         (64, "no-cache", Plan(steps=None), "within the window."),
-        (1, "no-cache", Plan(steps=None), "a token alone."),
+        (1, "no-cache", Plan(steps=None), "<bos> alone."),
     )
     made = []
-    for count, name, plan, purpose in asked:
+    for count, name, plan, purpose in (one for one in asked if one[0] <= length):
         positions = np.arange(count, dtype=np.int32)[None]
         inputs = tensors.encode({"ids": ids[:, :count], "positions": positions})
         owner = f"forward/{model.id}/text-l{length}/no-cache"
@@ -93,7 +93,7 @@ def _cases(model: Model, ids: Array, kept: Mapping[str, Kept]) -> list[tuple[Cas
             id=case_id,
             kind="forward",
             model=model.id,
-            purpose=f"At full size, {count} tokens of real prompts: {purpose}",
+            purpose=f"At full width, {count} tokens of real prompts: {purpose}",
             inputs=TensorFile(file="inputs.safetensors", sha256=sha256(inputs)),
             plan=plan,
             golden=TensorFile(file="expected_f32.safetensors", sha256=sha256(golden))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,14 @@ def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> 
     assert verdict.first_divergence.name == tap
 
 
+def test_the_command_that_asks_again(places: tuple[Path, Path]) -> None:
+    session = Session("mlx_impl", "f32", root=places[0], full_size=True)
+    command = session.reproduce("forward/tiny-full/text-l1/no-cache")
+    assert command.startswith("gemma4-conformance run --levels L5 --impl mlx_impl --profile f32 --cases 'forward/tiny-")
+    ended = run(app, shlex.split(command)[1:])
+    assert ended.exit_code == 0, ended.output
+
+
 def test_a_row_that_is_not_stored_is_not_seen(places: tuple[Path, Path]) -> None:
     root, cache = places
     judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken("model.layers.3.output", 40), "f32")
@@ -146,6 +155,7 @@ def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyP
         (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
         (["run", "--levels", "L0,L5"], "--levels: got L0,L5, expected L5 alone"),
         (["run", "--levels", "L0-L5"], "--levels: got L0-L5, expected L5 alone"),
+        (["run", "--levels", "L5", "--report", "r"], "--report: got it with L5, expected it with other levels"),
     ],
 )
 def test_bad_input_is_one_line(command: list[str], said: str) -> None:

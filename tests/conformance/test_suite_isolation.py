@@ -20,7 +20,6 @@ ALL_OF_REFERENCE = (
     "kill_page.py",
     "catalogue.py",
     "bench/checkpoint.py",
-    "bench/rule_model.py",
     "full_size_floors.py",
     "adapters/oracle.py",
     "adapters/transformers.py",

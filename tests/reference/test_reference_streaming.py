@@ -149,7 +149,7 @@ def test_the_stored_goldens_of_e2b_are_made_again() -> None:
 def test_all_that_is_stored_of_full_size_is_sound() -> None:
     full = FullSize(Fixtures(), Path())
     assert full.faults() == []
-    assert {case.model for case in full.cases()} <= set(full_size.FULL_SIZE)
+    assert {case.model for case in full.cases()} <= set(full_size.models())
     assert sum(path.stat().st_size for path in (Fixtures().root / FOLDER).rglob("*") if path.is_file()) < 12e6
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reference.format import Case, Fixtures, GoldenPointer
+from reference.format import Case, Fixtures, Floors, GoldenPointer
+from reference.format.documents import read_model
 
 DOC = (Path(__file__).parents[1] / "docs" / "NUMERICS.md").read_text(encoding="utf-8")
 FIXTURES = Fixtures()
@@ -50,3 +51,16 @@ def test_the_ratios_of_the_families(profile: str) -> None:
     (found,) = re.findall(rf"^\| {profile} \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", DOC, re.MULTILINE)
     ratios = FIXTURES.floors(profile).leave_one_family_out
     assert list(found) == [str(ratios.get(family, "-")) for family in ("mlx", "numpy", "torch", "python")]
+
+
+@pytest.mark.parametrize("profile", ["f32", "bf16"])
+def test_the_errors_at_full_size_are_the_floors(profile: str) -> None:
+    section = DOC[DOC.index("### At full size") :]
+    depths = re.search(r"^\| layer \| ([\d |]+) \| logits \|$", section, re.MULTILINE)
+    row = re.search(rf"^\| {profile} \| (.*) \|$", section, re.MULTILINE)
+    assert depths is not None
+    assert row is not None
+    path = FIXTURES.root / "full" / "floors" / f"{profile}.json"
+    floors = read_model(path, Floors).floors["forward/e2b-full/text-l593/no-cache"]
+    names = [f"model.layers.{layer}.output" for layer in depths.group(1).split(" | ")] + ["logits"]
+    assert [float(figure) for figure in row.group(1).split(" | ")] == [floors[name][0] for name in names]

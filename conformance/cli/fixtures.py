@@ -190,15 +190,21 @@ def materialize(
 
     Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
     """
+    from reference.export.errors import ExportError
+    from reference.export.materialize import BITS
     from reference.export.materialize import materialize as write
 
+    if quantize is not None and quantize not in BITS:
+        raise BadOption(f"--quantize: got {quantize}, expected one of {', '.join(map(str, BITS))}")
     chosen = full_size_model(model)
     target = cache.full_size_dir() / (f"{model}-{quantize}bit" if quantize else model) if out_dir is None else out_dir
-    with progress_bar(quiet=as_json) as progress:
+    with needs_reference("materialize"), progress_bar(quiet=as_json) as progress:
         try:
             write(chosen, target, shards=shards, bits=quantize, progress=progress)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
+        except ExportError as error:
+            raise BadOption(str(error)) from None
     size = sum(path.stat().st_size for path in target.glob("*.safetensors"))
     if as_json:
         typer.echo(json.dumps({"folder": str(target), "bytes": size}))

@@ -24,6 +24,7 @@ from reference.streaming.matrix import Matrix
 from reference.streaming.weights import by_rule
 
 GROUP_SIZE = 64
+BITS = (2, 3, 4, 5, 6, 8)
 Progress = Callable[[int, int, str], None]
 """Called with megabytes written, megabytes in all, and what comes next."""
 
@@ -75,10 +76,7 @@ def materialize(model: Model, folder: Path, *, shards: int, bits: int | None, pr
 
 
 def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
-    """Write a safetensors file, giving each tensor before it is written."""
-    if path.exists():
-        yield from tensors
-        return
+    """Write a safetensors file, giving each tensor before it is written; one that is there is left as it is."""
     header: dict[str, Any] = {"__metadata__": PYTORCH_FORMAT}
     begin = 0
     for tensor in tensors:
@@ -88,6 +86,13 @@ def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     head = len(head).to_bytes(8, "little") + head
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(len(head)) != head:
+                expected = "none or those of this model, shards and bits"
+                raise ExportError(f"{path}: got other tensors, expected {expected}: choose another folder")
+        yield from tensors
+        return
     unfinished = path.with_name(f"{path.name}.partial")
     there = unfinished.stat().st_size if unfinished.exists() else 0
     with unfinished.open("r+b" if there else "wb") as file:

@@ -153,6 +153,8 @@ def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyP
     [
         (["export", "--model", "e3b-full"], "model: got e3b-full, expected one of e2b-full, e4b-full"),
         (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
+        (["materialize", "e2b-full", "--quantize", "7"], "--quantize: got 7, expected one of 2, 3, 4"),
+        (["materialize", "e2b-full", str(Fixtures().root / "models" / "e2b-mini")], "config.json: got another"),
         (["run", "--levels", "L0,L5"], "--levels: got L0,L5, expected L5 alone"),
         (["run", "--levels", "L0-L5"], "--levels: got L0-L5, expected L5 alone"),
         (["run", "--levels", "L5", "--report", "r"], "--report: got it with L5, expected it with other levels"),

@@ -138,15 +138,13 @@ class FusedDecoder:
         turns = {kind: turn(position, h.shape[0], inv_freq) for kind, inv_freq in self._frequencies.items()}
         donors: dict[int, Attended] = {}
         for i, layer in enumerate(self.layers):
-            ple_slice = None if per_layer is None else per_layer[i]
             if last_only and i == len(config.own_kv_layers):
                 h, turns = h[-1:], {kind: (cos[-1:], sin[-1:]) for kind, (cos, sin) in turns.items()}
-            if last_only and i >= len(config.own_kv_layers) and ple_slice is not None:
-                ple_slice = ple_slice[-1:]
+                per_layer = None if per_layer is None else [x[-1:] for x in per_layer]
             q, kv = layer.project(h, turns[config.layer_types[i]])
             if kv is not None:
                 donors[i] = attend(i, kv)
-            h = layer.finish(h, donors[config.kv_donor(i)](q), ple_slice)
+            h = layer.finish(h, donors[config.kv_donor(i)](q), None if per_layer is None else per_layer[i])
         return h[-1:] if last_only else h
 
     def _per_layer(self, h: mx.array, rows: mx.array) -> list[mx.array]:

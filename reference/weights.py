@@ -46,9 +46,16 @@ def fnv1a64(name: str) -> int:
 def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The output of one step of SplitMix64 from each state (uint64, any shape)."""
     z = state + _GAMMA
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    _mix(z, np.empty_like(z))
     return z ^ (z >> np.uint64(31))
+
+
+def _mix(z: npt.NDArray[np.uint64], shifted: npt.NDArray[np.uint64]) -> None:
+    """SplitMix64's two multiplications, in place; `shifted` is room of the same shape."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        np.right_shift(z, np.uint64(shift), out=shifted)
+        np.bitwise_xor(z, shifted, out=z)
+        np.multiply(z, factor, out=z)
 
 
 def hash_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint64]:
@@ -68,10 +75,7 @@ def q(name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
     word, shifted = np.empty_like(counted), np.empty_like(counted)
     for first in range(0, stop - start, _PIECE):
         np.add(counted, np.uint64((base + first) & _MASK), out=word)
-        for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
-            np.right_shift(word, np.uint64(shift), out=shifted)
-            np.bitwise_xor(word, shifted, out=word)
-            np.multiply(word, factor, out=word)
+        _mix(word, shifted)
         # SplitMix64's last step, z ^ (z >> 31), leaves the top byte as it is.
         top = word.astype("<u8", copy=False).view(np.int8)[7::8]
         made[first : first + _PIECE] = top[: stop - start - first]

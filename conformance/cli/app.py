@@ -17,6 +17,7 @@ from reference.format import FixtureError, Fixtures
 from reference.format.models import Profile
 
 CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
+INTERRUPTED = 130  # as shells have it
 
 app = typer.Typer(
     help="Numerical conformance of Gemma 4 text decoders.",

@@ -16,6 +16,7 @@ from conformance.cli.app import (
     BAD_INPUT,
     CONFORMS,
     DIFFERS,
+    INTERRUPTED,
     FixturesDir,
     Json,
     app,
@@ -34,8 +35,6 @@ from reference.format.models import Profile
 
 if TYPE_CHECKING:
     from reference.models import Model
-
-_INTERRUPTED = 130  # as shells have it
 
 
 @app.command("list")
@@ -158,7 +157,7 @@ def _export_full_size(model_id: str, fixtures: Fixtures, *, quiet: bool) -> None
         try:
             exporter.export(full_size_model(model_id), fixtures, state, progress)
         except KeyboardInterrupt:
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def full_size_model(model_id: str) -> Model:
@@ -202,7 +201,7 @@ def materialize(
         try:
             write(chosen, target, shards=shards, bits=quantize, progress=progress)
         except KeyboardInterrupt:
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
         except ExportError as error:
             raise BadOption(str(error)) from None
     size = sum(path.stat().st_size for path in target.glob("*.safetensors"))

@@ -16,7 +16,7 @@ from conformance import report as report_file
 from conformance.adapters.base import DUMP, ONE_SHOT, PORT
 from conformance.adapters.limits import TIMEOUT, Limits
 from conformance.adapters.registry import BadOption
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.cli.app import CONFORMS, DIFFERS, INTERRUPTED, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.cli.report import write_report_page
 from conformance.jobs import judge_each
 from conformance.junit import write_junit
@@ -27,7 +27,6 @@ from reference.format.models import Profile
 
 _SHOWN = 3
 _FULL_SIZE: Level = "L5"
-_INTERRUPTED = 130  # as shells have it
 
 
 @app.command()
@@ -105,7 +104,7 @@ def run(
                     report_file.append(report, one.line)
     except KeyboardInterrupt:
         complain(f"interrupted: {len(judged)} of {len(asked)} cases were judged")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         if junit is not None:
             write_junit(junit, _title(session), judged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from reference.streaming.arithmetic import streamed
 from reference.streaming.forward import Progress
 from reference.streaming.kept import Keeper, Kept
 from reference.taps import Tap, model_taps
+from reference.weights import tensor_shapes
 
 
 def kept_by_rule(
@@ -49,14 +51,14 @@ def export(model: Model, fixtures: Fixtures, state: Path, progress: Progress) ->
 def write(model: Model, fixtures: Fixtures, ids: Array, kept: Mapping[str, Kept]) -> None:
     """Write a model's card, its config.json and its cases."""
     root = fixtures.root / FOLDER
-    parameters = list(weights.by_rule(model, F64.dtype).values())
+    shapes = tensor_shapes(model.config).values()
     card = ModelCard(
         id=model.id,
         member=model.member.repository,
         purpose=model.purpose,
         overrides=dict(model.overrides),
-        tensors=len(parameters),
-        parameters=sum(int(np.prod(value.shape, dtype=np.int64)) for value in parameters),
+        tensors=len(shapes),
+        parameters=sum(math.prod(shape) for shape in shapes),
         redundant_shared_kv=False,
         acceptance={},
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from reference.format.documents import read_model
 from reference.format.errors import FixtureError
-from reference.format.models import Case, GoldenPointer, ModelCard, Policy
+from reference.format.models import Policy
 from reference.format.store import Fixtures
 
 FOLDER = "full"
@@ -38,18 +37,5 @@ class FullSize(Fixtures):
         return self.fixtures.policy
 
     def faults(self) -> list[FixtureError]:
-        """What is wrong with the cases and cards; the sums are those of the whole fixtures."""
-        found = []
-        for case_id in self.case_ids:
-            try:
-                case: Case = self.case(case_id)
-                self.inputs(case)
-                if isinstance(case.golden, GoldenPointer):
-                    self.golden(case)
-                else:
-                    self._digest_check(case)
-                assert case.model is not None
-                read_model(self.root / "models" / case.model / "model.json", ModelCard)
-            except FixtureError as error:
-                found.append(error)
-        return found
+        """What is wrong with cases, cards and floors; the sums are those of the whole fixtures."""
+        return [*self._case_faults(), *self._document_faults()]

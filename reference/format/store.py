@@ -192,7 +192,9 @@ class Fixtures:
 
     def verify(self) -> list[FixtureError]:
         """Every fault of the folder: sums, files too few or too many, JSON against its model, tensors against cases."""
-        faults = list(self._sum_faults())
+        return [*self._sum_faults(), *self._case_faults(), *self.prompts.faults(), *self._document_faults()]
+
+    def _case_faults(self) -> Iterator[FixtureError]:
         for case_id in self.case_ids:
             try:
                 case = self.case(case_id)
@@ -202,17 +204,18 @@ class Fixtures:
                 if isinstance(case.golden, GoldenPointer):
                     self.golden(case)
             except FixtureError as error:
-                faults.append(error)
-        faults += self.prompts.faults()
-        cards = ((self.model_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
+                yield error
+
+    def _document_faults(self) -> Iterator[FixtureError]:
+        """Of the models' cards and the tables of floors."""
+        cards = ((self.root / "models" / model_id / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
         for path, model in (*cards, *floors):
             try:
                 read_model(path, model)
             except FixtureError as error:
-                faults.append(error)
-        return faults
+                yield error
 
     def differs_from(self, other: Fixtures) -> FixtureError | None:
         """The first file that another folder of fixtures lists in another way; None when both list the same.

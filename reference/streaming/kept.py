@@ -68,12 +68,18 @@ class Keeper:
     vocabulary: Sequence[int] | None = None
     """The entries of `logits` to keep; those at regular distances and the largest where there are none given."""
     kept: dict[str, Kept] = field(default_factory=dict)
+    _counts: Mapping[str, Mapping[str, int]] = field(init=False)
+    _axes: Mapping[str, Sequence[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counts = wanted(self.config)
+        self._axes = {tap.name: tap.axes for tap in model_taps(self.config)}
 
     def __call__(self, name: str, value: Array) -> None:
-        counts = wanted(self.config).get(name)
+        counts = self._counts.get(name)
         if counts is None:
             return
-        axes = next(tap.axes for tap in model_taps(self.config) if tap.name == name)
+        axes = self._axes[name]
         indices: dict[str, Sequence[int]] = {}
         for axis, size in zip(axes, value.shape, strict=True):
             if axis == "L":

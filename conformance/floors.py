@@ -27,13 +27,13 @@ from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded
 from reference.export.errors import ExportError
-from reference.export.exporter import Progress
 from reference.format import Fixtures, Floors, Policy
 from reference.format.layout import spread_mask
 from reference.format.models import Variant
 from reference.layouts import LAYOUTS
 from reference.models import MODELS
 from reference.oracle.summation import ORDERS
+from reference.progress import Progress
 
 SEEDED_PLANS = ("no-cache", "tokens", "padded")
 """Plans that other seeds than 0 are measured over, at the longest length."""

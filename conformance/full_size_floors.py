@@ -6,7 +6,7 @@ NumPy alone streams, and so can measure what no memory holds: its orders of summ
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,13 @@ from reference.format.models import Profile, Variant
 from reference.full_size import SLICES
 from reference.models import Model
 from reference.oracle.arithmetic import PROFILES, Arithmetic
+from reference.progress import Progress
 
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "oracle blas": {},
     "oracle split": {"order": "split"},
     "oracle fused": {"fused": True},
 }
-Progress = Callable[[int, int, str], None]
 
 
 def measure_full_size(model: Model, full: FullSize, profile: Profile, progress: Progress) -> Floors:

@@ -17,9 +17,9 @@ from conformance.judge import Judge
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
 from conformance.report import digest
-from reference.export.exporter import Progress
 from reference.format import Fixtures
 from reference.oracle.summation import OTHER_ORDERS
+from reference.progress import Progress
 
 
 @dataclass(slots=True, kw_only=True)

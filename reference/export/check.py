@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from reference.export.agreement import agreement_limit, worst
-from reference.export.exporter import GENERATED, Progress, staged
+from reference.export.exporter import GENERATED, staged
 from reference.format import Policy, tensors
 from reference.format.documents import read_model
+from reference.progress import Progress
 
 _MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from reference.format.documents import read_model, write_model
 from reference.format.schema import write_schemas
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
+from reference.progress import Progress
 
 GENERATED = ("models", "cases", "schema")
 """Folders that an export replaces; floors are measured, not exported."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what comes next."""
 
 
 def export(root: Path, progress: Progress) -> None:

@@ -18,9 +18,9 @@ from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.models import Model
 from reference.oracle.arithmetic import F64, Arithmetic
 from reference.oracle.decoder import Decoder
+from reference.progress import Progress
 from reference.streaming import forward, weights
 from reference.streaming.arithmetic import streamed
-from reference.streaming.forward import Progress
 from reference.streaming.kept import Keeper, Kept
 from reference.taps import Tap, model_taps
 from reference.weights import tensor_shapes

@@ -20,13 +20,12 @@ from reference.format import checkpoint
 from reference.format.files import canonical_json, write_atomic
 from reference.models import Model
 from reference.oracle.arithmetic import BFLOAT16
+from reference.progress import Progress
 from reference.streaming.matrix import Matrix
 from reference.streaming.weights import by_rule
 
 GROUP_SIZE = 64
 BITS = (2, 3, 4, 5, 6, 8)
-Progress = Callable[[int, int, str], None]
-"""Called with megabytes written, megabytes in all, and what comes next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

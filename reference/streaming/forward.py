@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,8 @@ from reference.format.files import write_atomic
 from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
+from reference.progress import Progress
 from reference.streaming.kept import Keeper
-
-Progress = Callable[[int, int, str], None]
-"""Called with layers done, layers in all, and what comes next."""
 
 
 def run(decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state: Path | None = None) -> None:

@@ -42,9 +42,14 @@ def test_memory_of_this_process() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no call for it on this system")
-def test_files_are_forgotten(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(os.urandom(1 << 20))
+def test_files_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system is asked to, of every tensor file as a whole: what it does then is its own."""
+    for name in ("model-1.safetensors", "model-2.safetensors", "config.json"):
+        (tmp_path / name).write_bytes(os.urandom(1 << 12))
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *rest: asked.append(rest))
     assert evict(tmp_path)
+    assert asked == [(0, 0, os.POSIX_FADV_DONTNEED)] * 2
 
 
 def row(name: str, **more: Any) -> Row:

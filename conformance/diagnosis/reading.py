@@ -50,7 +50,7 @@ def wrong_prompts(path: Path) -> list[CaseLine]:
 def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
     """The verdict on a safetensors file with the answer to one case; of what else the file holds nothing is read."""
     question, stored = Question.of(fixtures, case_id), tensors.read_lazily(path)
-    answer = {name: stored[name]() for name in question.golden if name in stored}
+    answer = {name: stored[name].whole() for name in question.golden if name in stored}
     return Examiner(fixtures, profile).examine(question, answer)
 
 

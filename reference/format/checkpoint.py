@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from reference.format import tensors
 from reference.format.errors import FixtureError
-from reference.format.tensors import Array
+from reference.format.tensors import Array, Stored
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -25,6 +25,7 @@ SPLIT_EXPERTS: Final = ".experts.switch_glu."
 _HEAD = re.compile(r"(model\.)?(language_model\.)?lm_head\.")
 _ROTARY_BUFFER = re.compile(r"\.rotary_emb\.\w*inv_freq$")
 _CURE = "download it again"
+_Tensor = TypeVar("_Tensor")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -88,14 +89,12 @@ def _part(weights: Mapping[str, Array], name: str) -> Array:
 
 def text_weights(directory: Path) -> dict[str, Array]:
     """The text decoder's tensors by their names in the state dict, experts as the file holds them."""
-    weights: dict[str, Array] = {}
-    for name, value in _stored(directory):
-        text = text_name(name)
-        if text in weights:
-            raise FixtureError(directory, got=f"a second tensor for {text}", expected="one", cure=f"remove {name}")
-        if text is not None:
-            weights[text] = value
-    return weights
+    return _text(directory, tensors.read)
+
+
+def text_tensors(directory: Path) -> dict[str, Stored]:
+    """The same, none of them read."""
+    return _text(directory, tensors.read_lazily)
 
 
 def read_weights(directory: Path) -> dict[str, Array]:
@@ -107,9 +106,16 @@ def _is_sharded(directory: Path) -> bool:
     return not (directory / SINGLE).is_file() and (directory / INDEX).is_file()
 
 
-def _stored(directory: Path) -> Iterator[tuple[str, Array]]:
+def _text(directory: Path, read: Callable[[Path], Mapping[str, _Tensor]]) -> dict[str, _Tensor]:
+    found: dict[str, _Tensor] = {}
     for file in files(directory):
-        yield from tensors.read(file).items()
+        for name, value in read(file).items():
+            text = text_name(name)
+            if text in found:
+                raise FixtureError(directory, got=f"a second tensor for {text}", expected="one", cure=f"remove {name}")
+            if text is not None:
+                found[text] = value
+    return found
 
 
 def _json_object(path: Path) -> dict[str, Any]:

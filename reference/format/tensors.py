@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
     "U8": np.dtype("u1"),
 }
 
@@ -69,11 +71,32 @@ def read(path: Path) -> dict[str, Array]:
     return decode(read_bytes(path), path)
 
 
-def read_lazily(path: Path) -> dict[str, Callable[[], Array]]:
-    """Name -> function that reads this one tensor, for files that memory should not hold.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A tensor in a file, read when it is wanted and as far as it is wanted."""
 
-    FixtureError when the file is missing or broken, and from the function when the dtype has no place in the format.
-    """
+    path: Path
+    name: str
+    dtype: str
+    """As safetensors names it; it may be none of DTYPES."""
+    shape: tuple[int, ...]
+    offset: int
+    """Of its first byte in the file."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """The elements [start, stop) of the row-major order; FixtureError when the format has no such dtype."""
+        size = _known(self.path, self.name, self.dtype).itemsize
+        with self.path.open("rb") as file:
+            file.seek(self.offset + start * size)
+            return _array(self.path, self.name, self.dtype, [stop - start], file.read((stop - start) * size))
+
+    def whole(self) -> Array:
+        """The tensor."""
+        return self.read(0, math.prod(self.shape)).reshape(self.shape)
+
+
+def read_lazily(path: Path) -> dict[str, Stored]:
+    """The tensors of a file that memory should not hold; FixtureError when it is missing or broken."""
     try:
         with path.open("rb") as file, safetensors.safe_open(path, "numpy"):  # which says whether it is sound
             start = 8 + int.from_bytes(file.read(8), "little")
@@ -83,17 +106,23 @@ def read_lazily(path: Path) -> dict[str, Callable[[], Array]]:
     except OSError as error:
         raise _unopened(path, error) from None
     header.pop("__metadata__", None)
-    return {name: functools.partial(_read_one, path, start, name, entry) for name, entry in header.items()}
-
-
-def _read_one(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> Array:
-    begin, end = entry["data_offsets"]
-    with path.open("rb") as file:
-        file.seek(start + begin)
-        return _array(path, name, entry["dtype"], entry["shape"], file.read(end - begin))
+    return {
+        name: Stored(
+            path=path,
+            name=name,
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            offset=start + entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+    }
 
 
 def _array(path: Path | str, name: str, dtype: str, shape: list[int], data: bytes | bytearray) -> Array:
+    return np.frombuffer(data, _known(path, name, dtype)).reshape(shape)
+
+
+def _known(path: Path | str, name: str, dtype: str) -> np.dtype[Any]:
     if dtype not in DTYPES:
         raise FixtureError(
             path,
@@ -101,7 +130,7 @@ def _array(path: Path | str, name: str, dtype: str, shape: list[int], data: byte
             expected=f"one of {', '.join(DTYPES)}",
             cure="write the tensor in one of these dtypes",
         )
-    return np.frombuffer(data, DTYPES[dtype]).reshape(shape)
+    return DTYPES[dtype]
 
 
 def _unreadable(path: Path | str, size: int, error: Exception) -> FixtureError:

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from reference.config import TextConfig
-from reference.format import checkpoint
+from reference.format import checkpoint, tensors
 from reference.format.tensors import Array
 from reference.mutants.mutant import STOPS, Function
 from reference.mutants.registry import Area
@@ -97,10 +97,11 @@ def _towers_kept(right: Function) -> Function:
 def _towers_taken(right: Function) -> Function:
     def text_weights(directory: Path) -> Weights:
         weights = right(directory)
-        for name, value in checkpoint._stored(directory):
-            _, found, end = name.partition("vision_tower.encoder.layers.")
-            if found:
-                weights[f"model.layers.{end}"] = value
+        for file in checkpoint.files(directory):
+            for name, value in tensors.read(file).items():
+                _, found, end = name.partition("vision_tower.encoder.layers.")
+                if found:
+                    weights[f"model.layers.{end}"] = value
         return weights
 
     return text_weights

@@ -19,9 +19,9 @@ from reference.config import TextConfig
 Float64 = npt.NDArray[np.float64]
 
 _MASK = (1 << 64) - 1
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+GAMMA = 0x9E3779B97F4A7C15
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+"""SplitMix64's constants: the step, and its shifts with their multipliers."""
 
 LAYER_SCALARS = (0.8984375, 1.1015625, 0.953125, 0.984375, 1.046875)
 """Cycle of `layer_scalar` over the layers: never 1, product near 1."""
@@ -45,17 +45,17 @@ def fnv1a64(name: str) -> int:
 
 def splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The output of one step of SplitMix64 from each state (uint64, any shape)."""
-    z = state + _GAMMA
+    z = state + np.uint64(GAMMA)
     _mix(z, np.empty_like(z))
     return z ^ (z >> np.uint64(31))
 
 
 def _mix(z: npt.NDArray[np.uint64], shifted: npt.NDArray[np.uint64]) -> None:
     """SplitMix64's two multiplications, in place; `shifted` is room of the same shape."""
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+    for shift, factor in MIX:
         np.right_shift(z, np.uint64(shift), out=shifted)
         np.bitwise_xor(z, shifted, out=z)
-        np.multiply(z, factor, out=z)
+        np.multiply(z, np.uint64(factor), out=z)
 
 
 def hash_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint64]:
@@ -70,7 +70,7 @@ _PIECE = 1 << 15
 
 def q(name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
     """The signed top byte of each hash word: int8 values of standard deviation 73.9."""
-    base, made = fnv1a64(name) + start + int(_GAMMA), np.empty(stop - start, np.int8)
+    base, made = fnv1a64(name) + start + GAMMA, np.empty(stop - start, np.int8)
     counted = np.arange(_PIECE, dtype=np.uint64)
     word, shifted = np.empty_like(counted), np.empty_like(counted)
     for first in range(0, stop - start, _PIECE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,31 +26,21 @@ class Matrix(ABC):
         self.dtype = dtype
 
     @abstractmethod
-    def elements(self, start: int, stop: int) -> Array:
-        """Elements of the row-major order, in `dtype`."""
+    def rows(self, block: slice) -> Array:
+        """[rows of the block, width], in `dtype`; the rows of a stack are counted through."""
 
     def __getitem__(self, index: int | Array) -> Array:
         """The entry of the first axis with this index, or those with these indices, as an array."""
         if isinstance(index, np.ndarray):
             found = {int(i): self[int(i)] for i in np.unique(index)}
             return np.stack([found[int(i)] for i in index.reshape(-1)]).reshape(*index.shape, *self.shape[1:])
-        size = math.prod(self.shape[1:])
-        return self.elements(index * size, (index + 1) * size).reshape(self.shape[1:])
+        rows = math.prod(self.shape[1:-1])
+        return self.rows(slice(index * rows, (index + 1) * rows)).reshape(self.shape[1:])
 
     def blocks(self) -> list[slice]:
         """Rows to be made at a time."""
-        rows = max(1, BLOCK_BYTES // (8 * self.shape[-1]))
-        return [slice(first, min(first + rows, self.shape[0])) for first in range(0, self.shape[0], rows)]
-
-    def pieces(self) -> Iterator[Array]:
-        """All elements in their order, a block's worth at a time."""
-        total, size = math.prod(self.shape), BLOCK_BYTES // 8
-        return (self.elements(start, min(start + size, total)) for start in range(0, total, size))
-
-    def rows(self, block: slice) -> Array:
-        """[rows of the block, width]."""
-        width = self.shape[-1]
-        return self.elements(block.start * width, block.stop * width).reshape(-1, width)
+        rows, total = max(1, BLOCK_BYTES // (8 * self.shape[-1])), math.prod(self.shape[:-1])
+        return [slice(first, min(first + rows, total)) for first in range(0, total, rows)]
 
 
 class RuleMatrix(Matrix):
@@ -59,17 +48,22 @@ class RuleMatrix(Matrix):
 
     def __init__(self, name: str, shape: tuple[int, ...], fan_in: int, dtype: np.dtype[np.generic]) -> None:
         super().__init__(shape, dtype)
-        self._name = name
+        self.name = name
+        self.exponent = weights.matrix_exponent(fan_in)
         # By the byte of q: 0 to 127, then -128 to -1.
         numbers = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
-        self._values = (numbers * 2.0 ** -weights.matrix_exponent(fan_in)).astype(dtype)
+        self._values = (numbers * 2.0**-self.exponent).astype(dtype)
 
-    def elements(self, start: int, stop: int) -> Array:
+    def rows(self, block: slice) -> Array:
         """q * 2^-k, which every dtype of the profiles holds exactly."""
+        width = self.shape[-1]
+        return self._elements(block.start * width, block.stop * width).reshape(-1, width)
+
+    def _elements(self, start: int, stop: int) -> Array:
         made: Array = np.empty(stop - start, self.dtype)
 
         def fill(first: int, last: int) -> None:
-            numbers = weights.q(self._name, first, last).view(np.uint8)
+            numbers = weights.q(self.name, first, last).view(np.uint8)
             np.take(self._values, numbers, out=made[first - start : last - start], mode="clip")  # quicker than checks
 
         parts = _THREADS if stop - start > 1 << 16 else 1

@@ -26,7 +26,7 @@ def to_torch(array: Array, dtype: torch.dtype) -> torch.Tensor:
 
 def to_numpy(tensor: torch.Tensor, dtype: torch.dtype) -> Array:
     """Copy a tensor into a C-ordered array of `dtype`; later in-place changes of the tensor do not reach it."""
-    copied = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+    copied = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
     if dtype == torch.bfloat16:
         bits: Array = copied.view(torch.int16).numpy()
         return bits.view(ml_dtypes.bfloat16)

@@ -72,21 +72,32 @@ def build_model(
     Raises:
         ValueError: for a configuration that is not Gemma 4's, or for missing, unexpected or misshapen weights.
     """
+    model = empty_model(fields, dtype, attention)
+    model.load_state_dict(_checked(model, weights, dtype), strict=False, assign=True)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    fill_buffers(model, lifted)
+    refuse_empty(model)
+    return model
+
+
+def empty_model(fields: Mapping[str, Any], dtype: torch.dtype, attention: Attention) -> Gemma4ForCausalLM:
+    """The model in evaluation mode, all of its tensors on the meta device. ValueError as in `build_model`."""
     config = text_config_of(fields)
     with _quiet(), torch.device("meta"):
         # experts: transformers' default kernel refuses float64
         model: Gemma4ForCausalLM = Gemma4ForCausalLM._from_config(  # type: ignore[no-untyped-call]  # theirs to annotate
             config, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
         )
-    model.load_state_dict(_checked(model, weights, dtype), strict=False, assign=True)
-    model.lm_head.weight = model.model.embed_tokens.weight
-    _fill_buffers(model, lifted)
-    left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
-    if left:  # a release of transformers that adds a buffer must not go unnoticed
-        raise ValueError(f"tensors of the model that nothing fills: {left}")
     model.requires_grad_(False)
     model.train(False)
     return model
+
+
+def refuse_empty(module: torch.nn.Module) -> None:
+    """ValueError for tensors still on the meta device: a release that adds a buffer must not go unnoticed."""
+    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    if left:
+        raise ValueError(f"tensors of the model that nothing fills: {left}")
 
 
 def _checked(model: Gemma4ForCausalLM, weights: Mapping[str, Array], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -113,7 +124,7 @@ def _redundant(model: Gemma4ForCausalLM, weights: Mapping[str, Array], name: str
     return match is not None and int(match[1]) < len(layers) and layers[int(match[1])].self_attn.is_kv_shared_layer
 
 
-def _fill_buffers(model: Gemma4ForCausalLM, lifted: bool) -> None:
+def fill_buffers(model: Gemma4ForCausalLM, lifted: bool) -> None:
     """Give the buffers that no checkpoint holds their values: RoPE's frequencies and sqrt(D), sqrt(P)."""
     inner = model.model
     with lifting(lifted):

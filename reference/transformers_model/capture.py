@@ -5,7 +5,7 @@ N layers, F feed-forward width, X experts. Everything is copied at once, because
 stream by `layer_scalar` in place.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,19 +21,31 @@ Observe = Callable[[torch.Tensor], None]
 
 
 class Recorder:
-    """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`."""
+    """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`; of all taps where none are named.
 
-    def __init__(self, stack: ExitStack, dtype: torch.dtype) -> None:
+    `take`, where it is given, is called with each tap in the place of that.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        dtype: torch.dtype,
+        wanted: Collection[str] | None = None,
+        take: Callable[[str, Array], None] | None = None,
+    ) -> None:
         self.taps: Taps = {}
         self._stack = stack
         self._dtype = dtype
+        self._wanted = wanted
+        self._take = take or self.taps.__setitem__
         self._rows: tuple[int, int] = (0, 0)  # B, L of the call under way
         self._residual: torch.Tensor | None = None  # B L D, before the feed-forward block
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
 
     def put(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy a tensor into the taps."""
-        self.taps[name] = to_numpy(tensor, self._dtype)
+        """Copy a tensor into the taps, if it is wanted."""
+        if self._wanted is None or name in self._wanted:
+            self._take(name, to_numpy(tensor, self._dtype))
 
     def output(self, module: nn.Module, observe: Callable[[Any], None]) -> None:
         """Call `observe` with each output of `module`."""
@@ -168,9 +180,11 @@ class Recorder:
 
 
 @contextmanager
-def recording(dtype: torch.dtype) -> Iterator[Recorder]:
+def recording(
+    dtype: torch.dtype, wanted: Collection[str] | None = None, take: Callable[[str, Array], None] | None = None
+) -> Iterator[Recorder]:
     """Give a recorder whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
     with ExitStack() as stack:
-        recorder = Recorder(stack, dtype)
+        recorder = Recorder(stack, dtype, wanted, take)
         recorder.ropes()
         yield recorder

@@ -1,0 +1,101 @@
+"""Where a streaming pass has its model from: a rule, or a checkpoint of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reference.config import TextConfig
+from reference.format import FixtureError, ModelCard, checkpoint
+from reference.format.files import sha256
+from reference.format.full_size import own_id
+from reference.models import Model
+from reference.streaming.weights import by_rule, of_checkpoint
+from reference.weights import tensor_shapes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A model whose weights are made or read as they are used."""
+
+    card: ModelCard
+    config_json: Mapping[str, Any]
+    config: TextConfig
+    weights: Callable[[np.dtype[Any]], dict[str, Any]]
+    """Of a dtype, as in `streaming.weights`."""
+    option: str
+    """How a command names it."""
+    fingerprint: str
+    """Of the weights: a pass over others is none to go on with."""
+
+    @property
+    def id(self) -> str:
+        """The model's id."""
+        return self.card.id
+
+
+def rule(model: Model) -> Source:
+    """A model whose weights are formulas."""
+    return Source(
+        card=ModelCard(
+            id=model.id,
+            member=model.member.repository,
+            purpose=model.purpose,
+            overrides=dict(model.overrides),
+            redundant_shared_kv=False,
+            acceptance={},
+            **_size(model.config),
+        ),
+        config_json=model.config_json,
+        config=model.config,
+        weights=functools.partial(by_rule, model),
+        option=f"--model {model.id}",
+        fingerprint=model.id,
+    )
+
+
+def own(directory: Path) -> Source:
+    """A checkpoint; its id is the folder's name. FixtureError where it is not whole."""
+    raw = checkpoint.read_config(directory)
+    expected, cure = "the configuration of a Gemma 4 text decoder", "name the folder of a whole checkpoint"
+    try:
+        config = TextConfig.from_dict(raw)
+        expected = "its tensors"
+        weights = functools.partial(of_checkpoint, directory, config)
+        weights(np.dtype(np.float64))  # nothing is read yet: are all there?
+    except (ValueError, KeyError, TypeError) as error:
+        raise FixtureError(directory, got=str(error), expected=expected, cure=cure) from None
+    return Source(
+        card=ModelCard(
+            id=own_id(directory),
+            member=directory.resolve().name,
+            purpose="A checkpoint of the user's own.",
+            overrides={},
+            weights_rule=None,
+            redundant_shared_kv=False,
+            acceptance={},
+            **_size(config),
+        ),
+        config_json=raw,
+        config=config,
+        weights=weights,
+        option=f"--checkpoint {directory.resolve().name}",
+        fingerprint=_fingerprint(directory),
+    )
+
+
+def _fingerprint(directory: Path) -> str:
+    """Of the files' names, sizes and times."""
+    seen = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoint.parts(directory))
+    return sha256(repr(list(seen)).encode())
+
+
+def _size(config: TextConfig) -> dict[str, int]:
+    shapes = tensor_shapes(config).values()
+    return {"tensors": len(shapes), "parameters": sum(math.prod(shape) for shape in shapes)}

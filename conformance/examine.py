@@ -54,15 +54,14 @@ class Examiner:
         case, golden, specs = question.case, question.golden, question.taps
         comparable = comparable_rows(
             specs,
-            [spec.name for spec in specs if spec.cls == "routing"],
-            golden,
-            answer,
-            lambda logits, gaps: self._narrow_rows(case, logits, golden[logits], gaps),
+            question.shapes,
+            question.choices(answer),
+            lambda logits, margins: self._narrow_rows(case, logits, golden[logits], margins),
         )
+        rows, answer = question.stored_rows(comparable.rows), question.stored_part(answer)
         pads = question.inputs[case.mask].astype(bool) if case.mask else True
         taps = tuple(
-            self._tap(case, spec, answer.get(spec.name), golden[spec.name], comparable.rows.get(spec.name), pads)
-            for spec in specs
+            self._tap(case, spec, answer.get(spec.name), golden[spec.name], rows.get(spec.name), pads) for spec in specs
         )
 
         def verdict(outcome: Outcome, note: str = "") -> CaseVerdict:
@@ -72,7 +71,7 @@ class Examiner:
             return verdict("fail", f"{taps[-1].name} is required and absent")
         # The floors of these figures are of whole texts, and the figures of all logits.
         if case.kind == "forward" and question.whole and not question.is_sampled:
-            taps += self._whole_model(case, question.inputs["ids"], golden, answer, comparable.rows["logits"] & pads)
+            taps += self._whole_model(case, question.inputs["ids"], golden, answer, rows["logits"] & pads)
         failing = next((tap.name for tap in taps if tap.status == "fail"), None)
         if failing is not None:
             return verdict("fail", advice(self.fixtures, case, failing, answer))
@@ -107,7 +106,7 @@ class Examiner:
         figures = whole_model(logits, got, ids, rows, movable * float(np.abs(logits[rows]).max()))
         return judge_figures(figures, self._floor(case, KL), self._floor(case, NLL), self.fixtures.policy)
 
-    def _narrow_rows(self, case: Case, logits: str, golden: Array, gaps: Array) -> Array | None:
+    def _narrow_rows(self, case: Case, logits: str, golden: Array, margins: Array) -> Array | None:
         """Where the margin [B, L] of the router's logits is within what rounding moves them by.
 
         None where no honest variant was ever left to measure that with.
@@ -115,7 +114,7 @@ class Examiner:
         floor = self._floors(case).get(logits)
         if floor is None:
             return None
-        narrow: Array = gaps <= self.fixtures.policy.routing_margin * floor[1] * np.abs(golden).max()
+        narrow: Array = margins <= self.fixtures.policy.routing_margin * floor[1] * np.abs(golden).max()
         return narrow
 
     def _floors(self, case: Case) -> Mapping[str, list[float]]:

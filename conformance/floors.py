@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal
 
@@ -20,7 +20,7 @@ from conformance.compare import Error, measure
 from conformance.judge import crash_line
 from conformance.known_failures import KnownFailures
 from conformance.probe import require_exact_products
-from conformance.routing import comparable_rows
+from conformance.routing import Choice, Node, choices_of, comparable_rows
 from conformance.tolerance import tolerance
 from conformance.whole_model import KL, NLL, whole_model
 from reference.cases import Draft, all_drafts
@@ -40,8 +40,8 @@ SEEDED_PLANS = ("no-cache", "tokens", "padded")
 
 
 @dataclass(slots=True)
-class _Worst:
-    """Largest errors of one family at one tap."""
+class Worst:
+    """Largest errors at one tap."""
 
     rms: float = 0.0
     max: float = 0.0
@@ -50,7 +50,7 @@ class _Worst:
         self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
 
 
-_Table = dict[tuple[str, str], dict[str, _Worst]]
+_Table = dict[tuple[str, str], dict[str, Worst]]
 """(case id of the golden, tap) -> family -> worst errors."""
 
 
@@ -79,7 +79,7 @@ def measure_floors(
         require_exact_products(fixtures, adapter, name, profile)
     known = {name: KnownFailures.of(name) for name in adapters}
     families = {name: adapter.hello().family for name, adapter in adapters.items()}
-    table: _Table = defaultdict(lambda: defaultdict(_Worst))
+    table: _Table = defaultdict(lambda: defaultdict(Worst))
     golden: dict[tuple[str, str], Array] = {}
     for done, (seed, draft) in enumerate(drafts):
         progress(done, len(drafts), f"{draft.id}, seed {seed}")
@@ -140,23 +140,41 @@ def _errors(
         return
     except Exception as crash:  # an implementation that is taken for honest must not
         raise ExportError(f"{draft.id}: {name}: {crash_line(crash)}") from None
-    axes = {tap.name: tap.axes for tap in draft.taps}
     pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
     taps = [tap for tap in draft.taps if tap.name in golden]
-    routing = [tap.name for tap in taps if tap.is_routing]
-    rows = comparable_rows(taps, routing, golden, answer, lambda _, gaps: np.ones(gaps.shape, bool)).rows
+    choices = choices_of(taps, [tap.name for tap in taps if tap.is_routing], golden, answer)
+    rows = certain_rows(taps, {tap: value.shape for tap, value in golden.items()}, choices)
+    axes = {tap.name: tap.axes for tap in draft.taps}
+    yield from errors_of(f"{draft.id}: {name}", axes, golden, answer, {tap: one & pads for tap, one in rows.items()})
+    if draft.kind == "forward" and "logits" in answer:
+        yield from _whole_model_errors(draft, golden["logits"], answer["logits"], rows["logits"] & pads)
+
+
+def certain_rows(
+    taps: Sequence[Node], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
+) -> Mapping[str, Array]:
+    """The rows [B, L] of every tap that has such, up to where the answer chose other experts."""
+    return comparable_rows(taps, shapes, choices, lambda _, margins: np.ones(margins.shape, bool)).rows
+
+
+def errors_of(
+    who: str,
+    axes: Mapping[str, Sequence[str]],
+    golden: Mapping[str, Array],
+    answer: Mapping[str, Array],
+    rows: Mapping[str, Array],
+) -> Iterator[tuple[str, Error]]:
+    """The errors of an honest answer in the rows that count; ExportError for a wrong shape, NaN or infinity."""
     for tap, value in answer.items():
         if value.shape != golden[tap].shape:
-            raise ExportError(f"{draft.id}: {name} answers {tap} in shape {value.shape}, not {golden[tap].shape}")
-        valid = spread_mask(rows[tap] & pads, axes[tap], value.shape) if tap in rows else None
+            raise ExportError(f"{who} answers {tap} in shape {value.shape}, not {golden[tap].shape}")
+        valid = spread_mask(rows[tap], axes[tap], value.shape) if tap in rows else None
         if valid is not None and not valid.any():
             continue
         error = measure(value, golden[tap], valid)
         if not (math.isfinite(error.rms) and math.isfinite(error.max)):
-            raise ExportError(f"{draft.id}: {name} answers {tap} with NaN or infinity, which sets no floor")
+            raise ExportError(f"{who} answers {tap} with NaN or infinity, which sets no floor")
         yield tap, error
-    if draft.kind == "forward" and "logits" in answer:
-        yield from _whole_model_errors(draft, golden["logits"], answer["logits"], rows["logits"] & pads)
 
 
 def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array) -> Iterator[tuple[str, Error]]:

@@ -1,106 +1,155 @@
-"""Floors of a model at full size: what the oracle errs by in the profile's arithmetic, streamed; of slices also others.
+"""Floors of a model at full size: what honest passes err by in the profile's arithmetic, streamed layer by layer.
 
-NumPy alone streams, and so can measure what no memory holds: its orders of summation and its fused chains.
+The oracle streams, plain and with fused chains, and transformers does; of slices the MLX decoders answer as well.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 
 from conformance.adapters.base import Array, Skip
 from conformance.adapters.registry import create
-from conformance.compare import measure
-from conformance.floors import rounded_up
+from conformance.floors import Worst, certain_rows, errors_of, rounded_up
 from conformance.question import Question
-from conformance.routing import comparable_rows
-from reference.export.full_size import kept_by_rule
+from conformance.routing import Choice
+from reference.export.agreement import relative_rms
+from reference.export.full_size import kept
+from reference.export.second import kept_by_transformers
 from reference.format import Floors
 from reference.format.documents import read_model
 from reference.format.full_size import FullSize
-from reference.format.layout import spread_mask
 from reference.format.models import Profile, Variant
 from reference.full_size import SLICES
-from reference.models import Model
-from reference.oracle.arithmetic import PROFILES, Arithmetic
+from reference.oracle.arithmetic import BF16_EVERY_OP, PROFILES, Arithmetic
 from reference.progress import Progress
+from reference.streaming.kept import Kept
+from reference.streaming.source import Source
+from reference.taps import output_of
 
-VARIANTS: Mapping[str, dict[str, Any]] = {
+_ORDERS: Mapping[str, dict[str, Any]] = {
     "oracle blas": {},
-    "oracle split": {"order": "split"},
     "oracle fused": {"fused": True},
 }
+_EVERY_OP = "oracle every op"
+_ACCEPTED: Mapping[Profile, str] = {"f32": "oracle blas", "bf16": _EVERY_OP}
+"""The pass whose error at the last layer is a figure of acceptance; one that rounds every operation sets no floor."""
 
 
-def measure_full_size(model: Model, full: FullSize, profile: Profile, progress: Progress) -> Floors:
-    """The table of the profile, what stands in it of other models kept.
+def measure_full_size(
+    source: Source, full: FullSize, profile: Profile, progress: Progress
+) -> tuple[Floors, dict[str, float]]:
+    """The table of the profile, what stands in it of other models kept; and the profile's figure of acceptance.
 
-    NumPy streams; of slices whose weights are materialised the named implementations answer as well.
+    A floor is the maximum over the whole text and its first tokens, as the cases ask for them.
     """
-    case = next(case for case in full.cases() if case.model == model.id and case.taps)
-    question = Question.of(full, case.id)
-    measured = _Measured(question)
-    for number, (variant, options) in enumerate(VARIANTS.items()):
+    questions = [
+        Question.of(full, case.id)
+        for case in full.cases()
+        if case.model == source.id and case.plan is not None and case.plan.steps is None
+    ]
+    whole = next(question for question in questions if question.case.taps)
+    worst: dict[str, Worst] = defaultdict(Worst)
+    variants: list[Variant] = []
+    accepted: dict[str, float] = {}
+    passes = streams(source, whole, profile)
+    for number, (variant, run) in enumerate(passes.items()):
 
-        def told(done: int, total: int, what: str, number: int = number, variant: str = variant) -> None:
-            progress(number * total + done, len(VARIANTS) * total, f"{variant}: {what}")
+        def told(done: int, total: int, what: str, number: int = number, variant: str = variant.name) -> None:
+            progress(number * total + done, len(passes) * total, f"{variant}: {what}")
 
-        measured.take(_streamed(model, question, dataclasses.replace(PROFILES[profile], **options), told))
-    variants = [Variant(name=name, family="numpy", version=np.__version__) for name in VARIANTS]
-    if model.id in SLICES and full.model_dir(model.id).is_dir():
-        for name in ("transformers", "mlx_impl", "mlx_lm"):
+        made = run(told)
+        values = {name: one.values for name, one in made.items()}
+        differs = {
+            name: np.any(np.not_equal(one.chosen, whole.chosen[name]), axis=-1)
+            for name, one in made.items()
+            if one.chosen is not None
+        }
+        if variant.name == _ACCEPTED.get(profile):
+            last = output_of(source.config.num_hidden_layers)
+            rows = _certain(whole, differs)[last]  # [B, L]
+            rows = rows if rows.any() else ~rows  # in bf16 every token of a deep mixture chose otherwise somewhere
+            accepted = {profile: rounded_up(relative_rms(values[last][rows], whole.golden[last][rows]))}
+        if variant.name == _EVERY_OP:
+            continue
+        _take(worst, variant.name, questions, values, differs)
+        variants.append(variant)
+    if source.id in SLICES and full.model_dir(source.id).is_dir():
+        for name in ("mlx_impl", "mlx_lm"):
             adapter = create(name)
             try:
-                measured.take(question.stored_part(adapter.run(question.request(profile))))
+                answer = adapter.run(whole.request(profile))
             except Skip:
                 continue
+            choices = whole.choices(answer)
+            differs = {name: choice.differs for name, choice in choices.items() if choice.differs is not None}
+            _take(worst, name, questions, whole.stored_part(answer), differs)
             hello = adapter.hello()
             variants.append(Variant(name=name, family=hello.family, version=hello.version))
     path = full.root / "floors" / f"{profile}.json"
     before = read_model(path, Floors) if path.exists() else None
     known = {variant.name: variant for variant in (before.variants if before else [])}
-    return Floors(
+    measured = {tap: [rounded_up(one.rms), rounded_up(one.max)] for tap, one in worst.items()}
+    table = Floors(
         profile=profile,
         variants=list((known | {variant.name: variant for variant in variants}).values()),
         seeds=1,
-        command=f"gemma4-conformance floors --model MODEL --profile {profile}",
+        command=f"gemma4-conformance floors {source.option.split()[0]} MODEL --profile {profile}",
         leave_one_family_out={},
-        floors=(before.floors if before else {}) | {case.id: measured.floors},
+        floors=(before.floors if before else {}) | {whole.case.id: measured},
     )
+    return table, accepted
 
 
-def _streamed(model: Model, question: Question, arithmetic: Arithmetic, progress: Progress) -> dict[str, Array]:
-    """What the oracle answers in this arithmetic, of `logits` the entries that the golden holds."""
-    logits = next(tap for tap in question.taps if tap.name == "logits")
+def streams(source: Source, whole: Question, profile: Profile) -> dict[Variant, Callable[[Progress], dict[str, Kept]]]:
+    """The passes that stream, each as a function; of `logits` they keep what the golden holds."""
+    ids, logits = whole.inputs["ids"], next(tap for tap in whole.taps if tap.name == "logits")
     assert logits.picks is not None
     vocabulary = logits.picks.indices(logits.axes)[-1]
-    kept = kept_by_rule(model, question.inputs["ids"], arithmetic, progress, vocabulary=vocabulary)
-    return {name: one.values for name, one in kept.items()}
+
+    def oracle(arithmetic: Arithmetic) -> Callable[[Progress], dict[str, Kept]]:
+        return lambda progress: kept(source, ids, arithmetic, progress, vocabulary=vocabulary)
+
+    orders = {name: replace(PROFILES[profile], **options) for name, options in _ORDERS.items()}
+    if profile == "bf16" and source.card.weights_rule is not None:
+        orders[_EVERY_OP] = BF16_EVERY_OP
+    passes = {
+        Variant(name=name, family="numpy", version=np.__version__): oracle(arithmetic)
+        for name, arithmetic in orders.items()
+    }
+    versions = f"{transformers.__version__}, torch {torch.__version__}"
+    theirs = Variant(name="transformers streamed", family="torch", version=versions)
+    passes[theirs] = lambda progress: kept_by_transformers(source, ids, profile, progress, vocabulary)
+    return passes
 
 
-class _Measured:
-    """The largest errors over all answers to a question."""
+def _take(
+    worst: Mapping[str, Worst],
+    variant: str,
+    questions: list[Question],
+    values: Mapping[str, Array],
+    differs: Mapping[str, Array],
+) -> None:
+    """Measure an answer's stored part, whole and cut; `differs` [B, L] is where it chose other experts."""
+    for question in questions:
+        golden, rows = question.golden, _certain(question, differs)
+        cut = {name: value[tuple(slice(size) for size in golden[name].shape)] for name, value in values.items()}
+        axes = {tap.name: tap.axes for tap in question.taps}
+        for name, error in errors_of(f"{question.case.id}: {variant}", axes, golden, cut, rows):
+            worst[name].take(error)
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._specs = {tap.name: tap for tap in question.taps}
-        self._worst = dict.fromkeys(question.golden, (0.0, 0.0))
 
-    def take(self, answer: Mapping[str, Array]) -> None:
-        """Measure an answer, the rows left out in which it may have chosen other experts."""
-        golden, taps = self._question.golden, self._question.taps
-        routing = [tap.name for tap in taps if tap.cls == "routing"]
-        rows = comparable_rows(taps, routing, golden, answer, lambda _, gaps: np.ones(gaps.shape, bool)).rows
-        for name, value in answer.items():
-            valid = spread_mask(rows[name], self._specs[name].axes, value.shape) if name in rows else None
-            if valid is None or valid.any():
-                error, (rms, peak) = measure(value, golden[name], valid), self._worst[name]
-                self._worst[name] = (max(rms, error.rms), max(peak, error.max))
-
-    @property
-    def floors(self) -> dict[str, list[float]]:
-        """[relative RMS, relative maximum] of every tap, to two digits."""
-        return {name: [rounded_up(rms), rounded_up(peak)] for name, (rms, peak) in self._worst.items()}
+def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:
+    """The stored rows [B, L] of every tap up to where other experts were chosen."""
+    length = question.inputs["ids"].shape[1]
+    choices = {
+        name: Choice(margins=question.chosen[f"{name}.margin"], differs=where[:, :length])
+        for name, where in differs.items()
+    }
+    return question.stored_rows(certain_rows(question.taps, question.shapes, choices))

@@ -42,7 +42,7 @@ class Judge:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))
         except Exception as error:  # the port's fault, whatever it is
             return CaseVerdict(case=case, outcome="error", note=crash_line(error))
-        return self._examiner.examine(question, question.stored_part(answer))
+        return self._examiner.examine(question, answer)
 
 
 def crash_line(error: Exception) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from conformance.adapters.base import PORT, Array, Request
+from conformance.routing import Choice, choices_of, other_choice
 from reference.format import Case, Fixtures, Plan, TapSpec
 
 _COLUMNS = ("L", "S")
@@ -20,7 +21,7 @@ _COLUMNS = ("L", "S")
 class Question:
     """What an implementation is given, and the goldens that it never sees; `taps` are those that are asked.
 
-    `whole` is False of a case that was cut.
+    `chosen` are a sampled case's experts at every row, with their margins; `whole` is False of a case that was cut.
     """
 
     case: Case
@@ -29,6 +30,7 @@ class Question:
     inputs: Mapping[str, Array]
     golden: Mapping[str, Array]
     taps: Sequence[TapSpec]
+    chosen: Mapping[str, Array] = field(default_factory=dict)
     whole: bool = True
 
     @classmethod
@@ -42,6 +44,7 @@ class Question:
             inputs=fixtures.inputs(case),
             golden=fixtures.golden(case),
             taps=fixtures.taps(case),
+            chosen=fixtures.choices(case),
         )
 
     def request(self, profile: str) -> Request:
@@ -63,6 +66,35 @@ class Question:
         for tap in self.taps:
             if tap.picks is not None and tap.name in cut and list(cut[tap.name].shape) == tap.picks.whole:
                 cut[tap.name] = cut[tap.name][np.ix_(*tap.picks.indices(tap.axes))]
+        return cut
+
+    @property
+    def shapes(self) -> dict[str, Sequence[int]]:
+        """Of the taps in a port."""
+        return {tap.name: tap.picks.whole if tap.picks else self.golden[tap.name].shape for tap in self.taps}
+
+    def choices(self, answer: Mapping[str, Array]) -> dict[str, Choice]:
+        """The choices of experts that an answer shows, of a sampled case at rows that are not stored as well."""
+        routing = [tap.name for tap in self.taps if tap.cls == "routing"]
+        if not self.is_sampled:
+            return choices_of(self.taps, routing, self.golden, answer)
+        found = {}
+        for name in routing:
+            expected = np.zeros(self.shapes[name], bool)
+            np.put_along_axis(expected, self.chosen[name].astype(np.int64), True, -1)
+            got = answer.get(name)
+            found[name] = Choice(
+                margins=self.chosen[f"{name}.margin"],
+                differs=None if got is None or got.shape != expected.shape else other_choice(got, expected),
+            )
+        return found
+
+    def stored_rows(self, rows: Mapping[str, Array]) -> dict[str, Array]:
+        """Of rows [B, L] of taps those that are stored."""
+        cut = dict(rows)
+        for tap in self.taps:
+            if tap.picks is not None and tap.name in cut:
+                cut[tap.name] = cut[tap.name][:, tap.picks.indices(tap.axes)[tap.axes.index("L")]]
         return cut
 
     def can_be_shortened(self) -> bool:

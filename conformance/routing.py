@@ -38,6 +38,14 @@ NarrowRows = Callable[[str, Array], Array | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A router's choice [B, L]: the golden's margins, and where an answer differs, None where it shows none."""
+
+    margins: Array
+    differs: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparable:
     """Rows [B, L] of each tap that can be compared, and where the first choice fell that cannot: (tap, row)."""
 
@@ -45,14 +53,33 @@ class Comparable:
     first_undecidable: tuple[str, int] | None
 
 
+def choices_of(
+    taps: Sequence[Node], routing: Collection[str], golden: Mapping[str, Array], answer: Mapping[str, Array]
+) -> dict[str, Choice]:
+    """The choices of an answer; `routing` are the taps [B, L, X] that hold them, their parents the router's logits."""
+    found = {}
+    for tap in (tap for tap in taps if tap.name in routing):
+        expected, got = golden[tap.name], answer.get(tap.name)
+        found[tap.name] = Choice(
+            margins=routing_margins(golden[tap.parents[0]], expected),
+            differs=None if got is None or got.shape != expected.shape else other_choice(got, expected),
+        )
+    return found
+
+
+def other_choice(a: Array, b: Array) -> Array:
+    """Where two choices [..., X] are not of the same experts."""
+    differs: Array = ((a != 0) != (b != 0)).any(-1)
+    return differs
+
+
 def comparable_rows(
     taps: Sequence[Node],
-    routing: Collection[str],
-    golden: Mapping[str, Array],
-    answer: Mapping[str, Array],
+    shapes: Mapping[str, Sequence[int]],
+    choices: Mapping[str, Choice],
     narrow_rows: NarrowRows,
 ) -> Comparable:
-    """The rows to compare of every tap that has axes B and L; `taps` in execution order, `routing` the choices.
+    """The rows to compare of every tap that has axes B and L; `taps` in execution order.
 
     A port that does not offer the routing tap shows no choice, so that all its narrow rows are undecidable.
     """
@@ -61,17 +88,18 @@ def comparable_rows(
     for tap in taps:
         if "B" not in tap.axes or "L" not in tap.axes:
             continue
-        shape = golden[tap.name].shape
+        shape = shapes[tap.name]
         kept = np.ones((shape[tap.axes.index("B")], shape[tap.axes.index("L")]), bool)
         for parent in tap.parents:
             kept = kept & rows.get(parent, True)
         if tap.name.endswith(_MIX_ROWS):
             kept = np.logical_and.accumulate(kept, axis=1)
-        if tap.name in routing and kept.any():
-            narrow = narrow_rows(tap.parents[0], routing_margins(golden[tap.parents[0]], golden[tap.name]))
+        choice = choices.get(tap.name)
+        if choice is not None and kept.any():
+            narrow = narrow_rows(tap.parents[0], choice.margins)
             lost = kept if narrow is None else kept & narrow
-            if narrow is not None and tap.name in answer and answer[tap.name].shape == shape:
-                lost = lost & ((golden[tap.name] != 0) != (answer[tap.name] != 0)).any(-1)
+            if narrow is not None and choice.differs is not None:
+                lost = lost & choice.differs
             if lost.any() and first is None:
                 first = (tap.name, int(np.argwhere(lost)[:, 1].min()))
             kept = kept & ~lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +15,7 @@ from conformance.adapters.limits import Limits
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
 from conformance.examine import CaseVerdict, Outcome
 from conformance.failure import describe
-from conformance.fetch.cache import full_size_dir, tokenizer_path
+from conformance.fetch.cache import tokenizer_path
 from conformance.judge import Judge
 from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.probe import require_exact_products
@@ -55,12 +56,12 @@ class Session:
         root: Path | None = None,
         known: Path | None = None,
         limits: Limits | None = None,
-        full_size: bool = False,
+        full_size: Callable[[Fixtures], FullSize] | None = None,
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
-        With `full_size` the models of L5 are asked whose weights were materialised, else all others. BadOption,
-        FixtureError or AdapterUnavailable where one of these cannot be had.
+        `full_size` opens the goldens of L5 in the place of all others: of them those are asked whose models' weights
+        are there. BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
         """
         if tokens is not None and tokens < 1:
             raise BadOption(f"--tokens: got {tokens}, expected at least 1")
@@ -68,13 +69,13 @@ class Session:
             raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         small = Fixtures(root)
-        self.fixtures = FullSize(small, full_size_dir()) if full_size else small
+        self.fixtures = small if full_size is None else full_size(small)
         self.known = KnownFailures.of(impl) if known is None else _listed(known)
         adapter = create(impl, limits)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
         questions = list(self._prompt_judge.questions())
-        if root is None and not full_size:  # a part of the fixtures may lack what a line is about
+        if root is None and full_size is None:  # a part of the fixtures may lack what a line is about
             self.known.check_used([*self.fixtures.case_ids, *questions])
         self.hello = hello_of(adapter, impl)
         if profile not in self.hello.profiles:
@@ -85,8 +86,9 @@ class Session:
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
         self.asked = [case_id for case_id in matching if self._judge.asks(case_id)]
         self.asked += [question for question in questions if _matches(question, pattern)]
-        if full_size and self.asked:
-            self.asked = self._materialised(self.asked)
+        if isinstance(self.fixtures, FullSize) and self.asked:
+            self.asked = self.fixtures.with_weights(self.asked)
+            self.fixtures.check_floors(self.asked, profile)
         if not self.asked:
             raise FixtureError(
                 "--cases",
@@ -94,14 +96,6 @@ class Session:
                 expected="a glob over case ids",
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
-
-    def _materialised(self, case_ids: list[str]) -> list[str]:
-        """The cases whose models' weights are there; FixtureError where none are."""
-        models = {case_id: self.fixtures.case(case_id).model or "" for case_id in case_ids}
-        there = [case_id for case_id in case_ids if self.fixtures.model_dir(models[case_id]).is_dir()]
-        if not there:
-            self.fixtures.check_model(models[case_ids[0]])
-        return there
 
     def judged(self, case_id: str) -> Judged:
         """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
@@ -155,7 +149,7 @@ class Session:
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
         if isinstance(self.fixtures, FullSize):
-            command = at_full_size(self.impl, self.profile, case_id)
+            command = at_full_size(self.impl, self.profile, case_id) + self.fixtures.options
             root = self.fixtures.fixtures.root
         else:
             command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)

@@ -6,9 +6,11 @@ And slices of them, for machines that cannot hold the whole: real widths, heads 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
+from reference.config import TextConfig
 from reference.family import FAMILY, FULL, SLIDING
 from reference.format import Fixtures
 from reference.format.tensors import Array
@@ -48,6 +50,18 @@ SLICES: Mapping[str, Model] = {
         ("31b", _WITHOUT),
     )
 }
+
+
+class Asked(Protocol):
+    """A model, as far as it decides what is asked of it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def config(self) -> TextConfig: ...
+
+
 DECODE_STEPS = 4
 _PAST_THE_WINDOW = 77
 _SLICE_LENGTH = 20
@@ -58,12 +72,12 @@ def models() -> dict[str, Model]:
     return {**FULL_SIZE, **SLICES}
 
 
-def prefill_length(model: Model) -> int:
+def prefill_length(model: Asked) -> int:
     """w + 77, and 20 of slices."""
     return _SLICE_LENGTH if model.id in SLICES else model.config.sliding_window + _PAST_THE_WINDOW
 
 
-def stored_rows(model: Model) -> list[int]:
+def stored_rows(model: Asked) -> list[int]:
     """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps.
 
     Of slices all.
@@ -74,7 +88,7 @@ def stored_rows(model: Model) -> list[int]:
     return sorted({0, 1, 63, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 
 
-def token_ids(model: Model, fixtures: Fixtures) -> Array:
+def token_ids(model: Asked, fixtures: Fixtures) -> Array:
     """Token ids [1, L] I32: real prompts one behind the other, the last ids of the vocabulary at rows that are kept."""
     length, vocabulary = prefill_length(model) + DECODE_STEPS, model.config.vocab_size
     ids = np.array(_real_ids(fixtures, length), np.int32) % vocabulary  # as they are, but for models with fewer

@@ -6,17 +6,17 @@ import json
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from conformance.adapters.registry import BadOption
+from conformance.cli import full_size
 from conformance.cli.app import (
     BAD_INPUT,
     CONFORMS,
     DIFFERS,
-    INTERRUPTED,
     FixturesDir,
     Json,
     app,
@@ -25,16 +25,13 @@ from conformance.cli.app import (
     out,
     progress_bar,
 )
-from conformance.fetch import cache
+from conformance.cli.full_size import By, Checkpoint, Goldens
 from reference.format import FixtureError, Fixtures, default_root
 from reference.format.archive import write_archive
 from reference.format.documents import write_model
 from reference.format.files import sha256
-from reference.format.full_size import FOLDER, FullSize
+from reference.format.full_size import FOLDER
 from reference.format.models import Profile
-
-if TYPE_CHECKING:
-    from reference.models import Model
 
 
 @app.command("list")
@@ -75,7 +72,7 @@ def verify(
     fixtures = Fixtures(vendored or fixtures_dir)
     faults = fixtures.verify()
     if (fixtures.root / FOLDER).is_dir():
-        faults += FullSize(fixtures, cache.full_size_dir()).faults()
+        faults += full_size.materialised(fixtures).faults()
     if vendored is not None and (fault := fixtures.differs_from(Fixtures(fixtures_dir))):
         faults.append(fault)
     files = fixtures.files()
@@ -105,6 +102,12 @@ def export(
         str | None,
         typer.Option(help="Make the goldens of this model at full size alone, such as e2b-full.", metavar="MODEL"),
     ] = None,
+    checkpoint: Checkpoint = None,
+    goldens: Goldens = None,
+    by: Annotated[
+        By,
+        typer.Option(help="Who derives them at full size; transformers on a GPU where there is one (needs torch)."),
+    ] = "oracle",
     archive: Annotated[
         Path | None,
         typer.Option(help="Make nothing: verify, and pack what is stored into a tar.gz for a release.", metavar="FILE"),
@@ -124,9 +127,13 @@ def export(
         write_archive(fixtures, archive, release)
         typer.echo(f"{archive}: fixtures {release}, sha256 {sha256(archive.read_bytes())}")
         raise typer.Exit(CONFORMS)
-    if model is not None:
-        _export_full_size(model, Fixtures(root), quiet=as_json)
+    if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
+        full_size.export(asked, Fixtures(root), by, quiet=as_json)
         raise typer.Exit(CONFORMS)
+    if by != "oracle":
+        raise BadOption(
+            f"--by: got {by} without a model, expected it with --model or --checkpoint: all others have both"
+        )
     with needs_reference("export"), progress_bar(quiet=as_json) as progress:
         from reference.export import check as checker
         from reference.export import exporter
@@ -148,69 +155,6 @@ def export(
     raise typer.Exit(DIFFERS if result.faults else CONFORMS)
 
 
-def _export_full_size(model_id: str, fixtures: Fixtures, *, quiet: bool) -> None:
-    """Layer by layer; stopped with ctrl-C it goes on from there at the next call."""
-    from reference.export import full_size as exporter
-
-    state = cache.full_size_dir() / f"{model_id}.state"
-    with progress_bar(quiet=quiet) as progress:
-        try:
-            exporter.export(full_size_model(model_id), fixtures, state, progress)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def full_size_model(model_id: str) -> Model:
-    """One of `full_size.models`; BadOption where there is none of this name."""
-    from reference import full_size
-
-    known = full_size.models()
-    if model_id not in known:
-        raise BadOption(f"model: got {model_id}, expected one of {', '.join(known)}")
-    return known[model_id]
-
-
-@app.command()
-def materialize(
-    model: Annotated[str, typer.Argument(help="A model at full size, such as e2b-full.")],
-    out_dir: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder to make (default: in the cache, where L5 looks).", metavar="DIR", show_default=False
-        ),
-    ] = None,
-    shards: Annotated[int, typer.Option(help="Files that the tensors are spread over.", min=1)] = 1,
-    quantize: Annotated[
-        int | None, typer.Option(help="Quantise matrices to so many bits, as MLX does (needs mlx).", metavar="BITS")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write the weights of a model at full size as an ordinary checkpoint in bfloat16.
-
-    Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
-    """
-    from reference.export.errors import ExportError
-    from reference.export.materialize import BITS
-    from reference.export.materialize import materialize as write
-
-    if quantize is not None and quantize not in BITS:
-        raise BadOption(f"--quantize: got {quantize}, expected one of {', '.join(map(str, BITS))}")
-    chosen = full_size_model(model)
-    target = cache.full_size_dir() / (f"{model}-{quantize}bit" if quantize else model) if out_dir is None else out_dir
-    with needs_reference("materialize"), progress_bar(quiet=as_json) as progress:
-        try:
-            write(chosen, target, shards=shards, bits=quantize, progress=progress)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except ExportError as error:
-            raise BadOption(str(error)) from None
-    size = sum(path.stat().st_size for path in target.glob("*.safetensors"))
-    if as_json:
-        typer.echo(json.dumps({"folder": str(target), "bytes": size}))
-    else:
-        out.print(f"{target}: {size / 1e9:.2f} GB", markup=False, highlight=False, soft_wrap=True)
-
-
 @app.command()
 def floors(
     profile: Annotated[Profile, typer.Option(help="The arithmetic to measure.")] = "f32",
@@ -218,6 +162,8 @@ def floors(
     model: Annotated[
         str | None, typer.Option(help="Measure this model at full size alone, such as e2b-full.", metavar="MODEL")
     ] = None,
+    checkpoint: Checkpoint = None,
+    goldens: Goldens = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:
     """Measure the errors that honest implementations make, and write them to floors/<profile>.json.
@@ -225,8 +171,8 @@ def floors(
     Needs the extras `reference` and `mlx-lm`.
     """
     fixtures = Fixtures(fixtures_dir)
-    if model is not None:
-        _full_size_floors(model, fixtures, profile)
+    if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
+        full_size.measure(asked, fixtures, profile)
         raise typer.Exit(CONFORMS)
     for fault in fixtures.verify():
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
@@ -240,13 +186,3 @@ def floors(
         fixtures.write_sums()
     for family, ratio in measured.leave_one_family_out.items():
         out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
-
-
-def _full_size_floors(model_id: str, fixtures: Fixtures, profile: Profile) -> None:
-    with needs_reference("floors"), progress_bar(quiet=False) as progress:
-        from conformance.full_size_floors import measure_full_size
-
-        full = FullSize(fixtures, cache.full_size_dir())
-        measured = measure_full_size(full_size_model(model_id), full, profile, progress)
-        write_model(full.root / "floors" / f"{profile}.json", measured)
-        fixtures.write_sums()

@@ -17,6 +17,7 @@ from conformance.adapters.base import DUMP, ONE_SHOT, PORT
 from conformance.adapters.limits import TIMEOUT, Limits
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, INTERRUPTED, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
 from conformance.cli.report import write_report_page
 from conformance.jobs import judge_each
 from conformance.junit import write_junit
@@ -43,7 +44,14 @@ def run(
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
     profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
-    levels: Annotated[str, typer.Option(help="Levels to judge, such as L0,L1 or L0-L2; L5 stands alone.")] = "L0-L4",
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Levels to judge, such as L0,L1 or L0-L2 (default: L0-L4); L5 stands alone.", metavar="LEVELS"
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    goldens: Goldens = None,
     jobs: Annotated[int, typer.Option(help="Processes that judge, each with a port of its own.", min=1)] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds that a port may take for an answer.", min=0.1)] = TIMEOUT,
     memory_limit: Annotated[
@@ -67,10 +75,14 @@ def run(
 
     Interrupted, it leaves what it saw in the report and in the JUnit XML.
     """
+    own = opened(checkpoint, goldens)
+    levels = levels or ("L0-L4" if own is None else _FULL_SIZE)
     wanted = _levels(levels)
     full_size = wanted == {_FULL_SIZE}
     if _FULL_SIZE in wanted and not full_size:
         raise BadOption(f"--levels: got {levels}, expected {_FULL_SIZE} alone: its models need weights of their own")
+    if own is not None and not full_size:
+        raise BadOption(f"--levels: got {levels} with --checkpoint, expected {_FULL_SIZE}, as it is without the option")
     if full_size and report is not None:
         raise BadOption("--report: got it with L5, expected it with other levels: full size is not diagnosed yet")
     asked_of = [f"{kind}{given}" for kind, given in ((PORT, port), (ONE_SHOT, once), (DUMP, dump)) if given is not None]
@@ -78,7 +90,7 @@ def run(
         raise BadOption("--port, --once, --dump: got more than one of them, expected one")
     name = asked_of[0] if asked_of else impl
     limits = Limits(seconds=timeout) if memory_limit is None else Limits(seconds=timeout, gib=memory_limit)
-    opened = partial(
+    begun = partial(
         Session,
         name,
         profile,
@@ -87,16 +99,16 @@ def run(
         root=fixtures_dir,
         known=known_failures,
         limits=limits,
-        full_size=full_size,
+        full_size=(own or materialised) if full_size else None,
     )
-    session = opened()
+    session = begun()
     asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
     if not asked:
         raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
     session.start_report()
     judged: list[Judged] = []
     try:
-        with progress_bar(quiet=as_json) as progress, closing(judge_each(session, asked, jobs, opened)) as coming:
+        with progress_bar(quiet=as_json) as progress, closing(judge_each(session, asked, jobs, begun)) as coming:
             for done, case_id in enumerate(asked):
                 progress(done, len(asked), case_id)
                 judged.append(one := next(coming))

@@ -18,6 +18,7 @@ from reference.export.checkpoint import PYTORCH_FORMAT
 from reference.export.errors import ExportError
 from reference.format import checkpoint
 from reference.format.files import canonical_json, write_atomic
+from reference.format.tensors import Array
 from reference.models import Model
 from reference.oracle.arithmetic import BFLOAT16
 from reference.progress import Progress
@@ -119,30 +120,60 @@ def _tensors(model: Model, bits: int | None) -> Iterator[_Tensor]:
         if not isinstance(value, Matrix):
             data = value.astype(ml_dtypes.bfloat16).tobytes()
             yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(iter, [data]))
-        elif bits is None or len(value.shape) != 2:
+        elif bits is None:
             yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(_plain, value))
+        elif len(value.shape) == 2:
+            matrices = partial(_blocks, value)
+            yield from _quantized(stored.removesuffix(".weight"), value.shape, matrices, bits)
         else:
-            module, (rows, width) = stored.removesuffix(".weight"), value.shape
-            groups = (rows, width // GROUP_SIZE)
-            for part, dtype, shape in (
-                ("weight", "U32", (rows, width * bits // 32)),
-                ("scales", "BF16", groups),
-                ("biases", "BF16", groups),
-            ):
-                pieces = partial(_quantized, value, bits, part)
-                yield _Tensor(name=f"{module}.{part}", dtype=dtype, shape=shape, pieces=pieces)
+            yield from _quantized_experts(stored, value, bits)
+
+
+def _quantized_experts(name: str, stack: Matrix, bits: int) -> Iterator[_Tensor]:
+    """As mlx-community stores them: gates and ups apart."""
+    layer, _, fused = name.rpartition("experts.")
+    experts, rows, width = stack.shape
+    parts = {"down_proj": slice(rows)}
+    if fused == "gate_up_proj":
+        parts = {"gate_proj": slice(rows // 2), "up_proj": slice(rows // 2, rows)}
+    for part, taken in parts.items():
+        module = f"{layer.removesuffix('.')}{checkpoint.SPLIT_EXPERTS}{part}"
+        shape = (experts, taken.stop - (taken.start or 0), width)
+        yield from _quantized(module, shape, partial(_parts_of_each, stack, taken), bits)
+
+
+def _quantized(
+    module: str, shape: tuple[int, ...], matrices: Callable[[], Iterator[Array]], bits: int
+) -> Iterator[_Tensor]:
+    """The codes, scales and biases of what `matrices` gives piece by piece."""
+    *rows, width = shape
+    for part, dtype, size in (
+        ("weight", "U32", width * bits // 32),
+        ("scales", "BF16", width // GROUP_SIZE),
+        ("biases", "BF16", width // GROUP_SIZE),
+    ):
+        pieces = partial(_codes, matrices, bits, part)
+        yield _Tensor(name=f"{module}.{part}", dtype=dtype, shape=(*rows, size), pieces=pieces)
 
 
 def _plain(value: Matrix) -> Iterator[bytes]:
-    return (piece.tobytes() for piece in value.pieces())
+    return (block.tobytes() for block in _blocks(value))
 
 
-def _quantized(value: Matrix, bits: int, part: str) -> Iterator[bytes]:
-    """One of the three parts of a matrix, block by block."""
+def _blocks(value: Matrix) -> Iterator[Array]:
+    return (value.rows(block) for block in value.blocks())
+
+
+def _parts_of_each(stack: Matrix, taken: slice) -> Iterator[Array]:
+    return (stack[expert][taken] for expert in range(stack.shape[0]))
+
+
+def _codes(matrices: Callable[[], Iterator[Array]], bits: int, part: str) -> Iterator[bytes]:
+    """One of the three parts of what MLX quantises, matrix by matrix."""
     import mlx.core as mx
 
-    for block in value.blocks():
-        plain = mx.array(value.rows(block).view(np.uint16)).view(mx.bfloat16)
+    for matrix in matrices():
+        plain = mx.array(np.ascontiguousarray(matrix).view(np.uint16)).view(mx.bfloat16)
         packed, scales, biases = mx.quantize(plain, group_size=GROUP_SIZE, bits=bits)
         numbers = {"weight": packed, "scales": scales.view(mx.uint16), "biases": biases.view(mx.uint16)}
         yield np.array(numbers[part]).tobytes()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from reference.cases.hunts import hunted_by, reported
 from reference.export.agreement import agreement_limit, worst
 from reference.export.derive import Taps, by_oracle, by_transformers, second
 from reference.export.errors import ExportError
+from reference.export.versions import library_versions
 from reference.format import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, tensors
 from reference.format.documents import write_model
 from reference.format.files import sha256, write_atomic
@@ -122,7 +121,7 @@ class Writer:
             taps=specs,
             provenance=Provenance(
                 generator=f"gemma4-conformance {__version__}",
-                versions=library_versions(),
+                versions=library_versions("numpy", "torch", "transformers"),
                 command=COMMAND,
                 derivations=["oracle", second(draft.kind)],
                 agreement=_two_digits(figure),
@@ -179,9 +178,3 @@ def _valid(draft: Draft, golden: Taps) -> dict[str, Array | None]:
 
 def _two_digits(figure: float) -> float:
     return float(f"{figure:.1e}")
-
-
-@functools.cache
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that the goldens depend on."""
-    return {name: importlib.metadata.version(name) for name in ("numpy", "torch", "transformers")}

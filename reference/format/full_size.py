@@ -1,12 +1,17 @@
-"""`FullSize`: the goldens of models at full size, `fixtures/full`, whose weights are formulas and ship nowhere."""
+"""`FullSize`: the goldens of models at full size, whose weights ship nowhere, and those of a user's own checkpoint."""
 
 from __future__ import annotations
 
 import functools
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from reference.format import checkpoint
+from reference.format.documents import read_model
 from reference.format.errors import FixtureError
-from reference.format.models import Policy
+from reference.format.models import Floors, Policy
 from reference.format.store import Fixtures
 
 FOLDER = "full"
@@ -15,8 +20,8 @@ FOLDER = "full"
 class FullSize(Fixtures):
     """The folder `full` of the fixtures; `checkpoints` is where materialised weights lie, one folder for each model."""
 
-    def __init__(self, fixtures: Fixtures, checkpoints: Path) -> None:
-        super().__init__(fixtures.root / FOLDER)
+    def __init__(self, fixtures: Fixtures, checkpoints: Path, root: Path | None = None) -> None:
+        super().__init__(root or fixtures.root / FOLDER)
         self.fixtures = fixtures
         self.checkpoints = checkpoints
 
@@ -24,12 +29,33 @@ class FullSize(Fixtures):
         """Where the model's weights are, once `gemma4-conformance materialize` has written them."""
         return self.checkpoints / model_id
 
+    options = ""
+    """What tells a command that these goldens are meant."""
+
     def check_model(self, model_id: str) -> None:
         """FixtureError unless the weights are there: whole files alone bear their names."""
         config = self.model_dir(model_id) / "config.json"
         if not config.is_file():
             cure = f"write them: gemma4-conformance materialize {model_id}"
             raise FixtureError(config, got="no such file", expected=f"the weights of {model_id}", cure=cure)
+
+    def with_weights(self, case_ids: Sequence[str]) -> list[str]:
+        """The cases whose models' weights are there; FixtureError where none are."""
+        models = {case_id: self.case(case_id).model or "" for case_id in case_ids}
+        there = [case_id for case_id in case_ids if self.model_dir(models[case_id]).is_dir()]
+        if not there:
+            self.check_model(models[case_ids[0]])
+        return there
+
+    def check_floors(self, case_ids: Iterable[str], profile: str) -> None:
+        """FixtureError unless floors of all these cases were measured: an answer takes minutes."""
+        path = self.root / "floors" / f"{profile}.json"
+        measured = read_model(path, Floors).floors if path.exists() else {}
+        for owner in (self.owner(self.case(case_id)) for case_id in case_ids):
+            if owner.id not in measured:
+                model = self.options or f" --model {owner.model}"
+                cure = f"measure them: gemma4-conformance floors{model} --profile {profile}"
+                raise FixtureError(path, got=f"no floors of {owner.id}", expected="what is measured once", cure=cure)
 
     @functools.cached_property
     def policy(self) -> Policy:
@@ -39,3 +65,43 @@ class FullSize(Fixtures):
     def faults(self) -> list[FixtureError]:
         """What is wrong with cases, cards and floors; the sums are those of the whole fixtures."""
         return [*self._case_faults(), *self._document_faults()]
+
+    def write_sums(self) -> None:
+        """Those of the whole fixtures."""
+        self.fixtures.write_sums()
+
+
+def own_id(directory: Path) -> str:
+    """The id of a checkpoint's model: the folder's name in the letters of an id, `-full` at its end."""
+    name = re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-")
+    return name if name.endswith(("-full", "-slice")) else f"{name}-full"
+
+
+class OwnGoldens(FullSize):
+    """The folder of goldens that were made of a checkpoint, which is the model's directory."""
+
+    def __init__(self, fixtures: Fixtures, root: Path, directory: Path) -> None:
+        """FixtureError where the folder has no goldens of this model, or they were made of another configuration."""
+        self._directory, self._model = directory, own_id(directory)
+        self.options = f" --checkpoint {shlex.quote(str(directory))} --goldens {shlex.quote(str(root))}"
+        cure = f"make them: gemma4-conformance export{self.options}"
+        if not (root / "models" / self._model).is_dir():
+            raise FixtureError(root, got=f"no goldens of {self._model}", expected="some", cure=cure)
+        super().__init__(fixtures, directory.parent, root)
+        made_of = checkpoint.read_config(root / "models" / self._model)
+        if checkpoint.read_config(directory) != made_of:
+            expected = f"the configuration that the goldens in {root} were made of"
+            raise FixtureError(directory / "config.json", got="another", expected=expected, cure=cure)
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Those of this model."""
+        return tuple(case_id for case_id in super().case_ids if self.case(case_id).model == self._model)
+
+    def model_dir(self, model_id: str) -> Path:  # noqa: ARG002 (there is one)
+        """The checkpoint."""
+        return self._directory
+
+    def write_sums(self) -> None:
+        """Of this folder."""
+        Fixtures.write_sums(self)

@@ -177,6 +177,11 @@ class Case(Document):
     golden_f32: TensorFile | None = Field(
         default=None, description="Module goldens rounded to F32, for porters who judge themselves."
     )
+    choices: TensorFile | None = Field(
+        default=None,
+        description="Of models at full size with experts: <routing tap> U8 B L k, the experts chosen at every row, in "
+        "ascending order, and <routing tap>.margin F32 B L.",
+    )
     lookalikes: Lookalikes | None = None
     mask: str | None = Field(
         default=None, description="U8 input B L: rows with 0 (pads) are masked out of every tap that has axes B and L."
@@ -206,7 +211,9 @@ class ModelCard(Document):
     weights_of: str | None = Field(
         default=None, description="The model whose weights, all of them, this one holds in another layout."
     )
-    weights_rule: Literal["int8-splitmix64-v1"] = "int8-splitmix64-v1"
+    weights_rule: Literal["int8-splitmix64-v1"] | None = Field(
+        default="int8-splitmix64-v1", description="null: the weights are those of a checkpoint of the user's own."
+    )
     tensors: int
     parameters: int
     redundant_shared_kv: bool = Field(description="The file carries k/v weights for KV-shared layers, to be ignored.")

@@ -74,6 +74,14 @@ class Fixtures:
         """The known wrong answers to a case, by the names in `case.lookalikes`."""
         return {} if case.lookalikes is None else self._tensor_file(case, case.lookalikes)
 
+    def choices(self, case: Case) -> dict[str, Array]:
+        """The experts chosen at every row of a case and the margins, as in `case.choices` of the golden's owner."""
+        owner = self.owner(case)
+        if owner.choices is None:
+            return {}
+        stop = case.golden.rows[1] if isinstance(case.golden, GoldenPointer) else None
+        return {name: value[:, :stop] for name, value in self._tensor_file(owner, owner.choices).items()}
+
     def owner(self, case: Case) -> Case:
         """The case that stores this case's golden: itself, or the one pointed to; FixtureError when that has none."""
         if not isinstance(case.golden, GoldenPointer):
@@ -200,6 +208,7 @@ class Fixtures:
                 case = self.case(case_id)
                 self.inputs(case)
                 self.lookalikes(case)
+                self.choices(case)
                 self._digest_check(case)
                 if isinstance(case.golden, GoldenPointer):
                     self.golden(case)

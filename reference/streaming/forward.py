@@ -18,8 +18,7 @@ from reference.streaming.kept import Keeper
 def run(decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state: Path | None = None) -> None:
     """A pass over ids [1, L] in one call, for the keeper's record.
 
-    `state` is a file that holds the pass behind its last whole layer; a pass that finds one goes on from there, and
-    takes it away at its end.
+    `state` is a file that holds the pass behind its last whole layer; a pass that finds one goes on from there.
     """
     config = decoder.config
     positions, valid = np.arange(ids.shape[1], dtype=np.int32)[None], np.ones(ids.shape, bool)
@@ -49,5 +48,3 @@ def run(decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state:
     progress(total - 1, total, "logits")
     decoder.unembed(h[:, list(keeper.rows)], keeper)
     progress(total, total, "done")
-    if state is not None:
-        state.unlink(missing_ok=True)

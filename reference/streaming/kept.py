@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reference.config import TextConfig
+from reference.format.routing import routing_margins
 from reference.format.tensors import Array
-from reference.taps import model_taps
+from reference.taps import Tap, model_taps
 
 # Entries that are kept of an axis; of an axis that is not named, all.
 _GLOBAL: Mapping[str, Mapping[str, int]] = {
@@ -56,6 +57,10 @@ class Kept:
     indices: Mapping[str, Sequence[int]]
     values: Array
     rms: float
+    chosen: Array | None = None
+    """Of a choice of experts those of every row, U8 [B, L, k] in ascending order ..."""
+    margins: Array | None = None
+    """... and the margins of their logits, F32 [B, L]."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,17 +74,21 @@ class Keeper:
     """The entries of `logits` to keep; those at regular distances and the largest where there are none given."""
     kept: dict[str, Kept] = field(default_factory=dict)
     _counts: Mapping[str, Mapping[str, int]] = field(init=False)
-    _axes: Mapping[str, Sequence[str]] = field(init=False)
+    _taps: Mapping[str, Tap] = field(init=False)
+    _scores: Array = field(init=False)
+    """The router's logits that came last."""
 
     def __post_init__(self) -> None:
         self._counts = wanted(self.config)
-        self._axes = {tap.name: tap.axes for tap in model_taps(self.config)}
+        self._taps = {tap.name: tap for tap in model_taps(self.config)}
 
     def __call__(self, name: str, value: Array) -> None:
         counts = self._counts.get(name)
         if counts is None:
             return
-        axes = self._axes[name]
+        axes = self._taps[name].axes
+        if name.endswith("router.proj"):
+            self._scores = value
         indices: dict[str, Sequence[int]] = {}
         for axis, size in zip(axes, value.shape, strict=True):
             if axis == "L":
@@ -98,4 +107,11 @@ class Keeper:
             indices={axis: list(self.rows) if axis == "L" else list(taken) for axis, taken in indices.items()},
             values=value[np.ix_(*(np.asarray(taken) for taken in every))],
             rms=float(np.sqrt(np.mean(wide * wide))),
+            **self._choice(value) if self._taps[name].is_routing else {},
         )
+
+    def _choice(self, combine: Array) -> dict[str, Array]:
+        assert self.config.top_k_experts is not None
+        order = np.argsort(combine == 0, axis=-1, kind="stable")  # those that were chosen come first
+        chosen = order[..., : self.config.top_k_experts].astype(np.uint8)
+        return {"chosen": chosen, "margins": routing_margins(self._scores, combine).astype(np.float32)}

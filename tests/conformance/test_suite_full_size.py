@@ -7,24 +7,30 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from wide_models import WIDE
 
 from conformance.adapters.base import Request
 from conformance.adapters.mlx_impl import MlxImplAdapter
+from conformance.adapters.registry import BadOption
 from conformance.cli import app
+from conformance.cli.full_size import materialised, opened
 from conformance.examine import Examiner
 from conformance.judge import Judge
 from conformance.question import Question
 from conformance.session import Session
 from reference import full_size
 from reference.config import TextConfig
+from reference.export import full_size as exporter
+from reference.export import second
 from reference.family import FAMILY
-from reference.format import FixtureError, Fixtures
+from reference.format import FixtureError, Fixtures, tensors
 from reference.format.full_size import FullSize
 from reference.models import MODELS, Model
 from reference.oracle import attention
@@ -32,7 +38,7 @@ from reference.oracle.arithmetic import F32
 from reference.oracle.decoder import Decoder
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper
+from reference.streaming.kept import Keeper, Kept
 from reference.streaming.matrix import RuleMatrix
 from reference.streaming.weights import by_rule
 
@@ -112,7 +118,7 @@ def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> 
 
 
 def test_the_command_that_asks_again(places: tuple[Path, Path]) -> None:
-    session = Session("mlx_impl", "f32", root=places[0], full_size=True)
+    session = Session("mlx_impl", "f32", root=places[0], full_size=materialised)
     command = session.reproduce("forward/tiny-full/text-l1/no-cache")
     assert command.startswith("gemma4-conformance run --levels L5 --impl mlx_impl --profile f32 --cases 'forward/tiny-")
     ended = run(app, shlex.split(command)[1:])
@@ -145,13 +151,191 @@ def test_floors_of_other_models_stay(places: tuple[Path, Path]) -> None:
 def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path))
     with pytest.raises(FixtureError, match="gemma4-conformance materialize experts-full"):
-        Session("mlx_impl", "f32", root=tree[0], full_size=True)
+        Session("mlx_impl", "f32", root=tree[0], full_size=materialised)
+
+
+# Experts: their choice is known at rows that are not stored.
+
+
+@pytest.mark.parametrize(
+    ("row", "margin", "outcome"),
+    [
+        (40, 0.0, "undecidable"),  # not stored, before stored rows: everything behind it in later layers may differ
+        (40, 1.0, "fail"),  # at a wide margin no rounding chooses otherwise
+        (88, 0.0, "undecidable"),
+        (None, 0.0, "pass"),
+    ],
+)
+def test_a_choice_at_a_row_that_is_not_stored(
+    row: int | None, margin: float, outcome: str, places: tuple[Path, Path]
+) -> None:
+    """A port that chooses other experts there, and is wrong in all that attends to it."""
+
+    class Chooses(MlxImplAdapter):
+        def run(self, request: Request) -> dict[str, Any]:
+            answer = super().run(request)
+            combine = answer["model.layers.2.router.combine"].copy()
+            if row is None:
+                return answer
+            combine[0, row] = np.roll(combine[0, row], 1)
+            answer["model.layers.2.router.combine"] = combine
+            for name in ("model.layers.3.self_attn.context", "model.layers.3.output", "logits"):
+                answer[name] = answer[name] * np.where(np.arange(89) > row, 1.01, 1.0)[None, :, None]
+            return answer
+
+    root, cache = places
+    full = FullSize(Fixtures(root), cache / "full")
+    question = Question.of(full, "forward/experts-full/text-l89/no-cache")
+    margins = question.chosen["model.layers.2.router.combine.margin"].copy()
+    if row is not None:
+        margins[0, row] = margin
+    question = replace(question, chosen={**question.chosen, "model.layers.2.router.combine.margin": margins})
+    answer = Chooses().run(question.request("f32"))
+    verdict = Examiner(full, "f32").examine(question, answer)
+    assert verdict.outcome == outcome
+    if outcome == "undecidable":
+        assert f"undecidable from model.layers.2.router.combine, row {row} on" in verdict.note
+
+
+def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
+    full = FullSize(Fixtures(), Path())
+    whole, cut = (full.case(f"forward/26b-a4b-full/text-l{length}/no-cache") for length in (1105, 64))
+    choices = full.choices(whole)
+    assert len(choices) == 2 * 30
+    chosen, margin = (choices[f"model.layers.29.router.combine{end}"] for end in ("", ".margin"))
+    assert (chosen.shape, margin.shape) == ((1, 1105, 8), (1, 1105))
+    assert (np.diff(chosen.astype(int), axis=-1) > 0).all()
+    rows = full_size.stored_rows(full_size.FULL_SIZE["26b-a4b-full"])
+    stored = full.golden(whole)["model.layers.29.router.combine"]
+    assert np.array_equal(np.argwhere(stored[0])[:, 1].reshape(-1, 8), chosen[0, rows])
+    assert full.choices(cut)["model.layers.29.router.combine"].shape == (1, 64, 8)
+    assert full.choices(full.case("forward/31b-full/text-l1105/no-cache")) == {}
+
+
+def test_both_derivations_make_the_golden(places: tuple[Path, Path], tmp_path: Path) -> None:
+    root, cache = places
+    case_id = "forward/experts-full/text-l89/no-cache"
+    stored = root / "full" / "cases" / case_id
+    named = ["--checkpoint", str(cache / "full" / "experts-full"), "--goldens"]
+    for by, derivations in (("both", 2), ("transformers", 1)):
+        ended = run(app, ["export", *named, str(tmp_path / by), "--by", by])
+        assert ended.exit_code == 0, ended.output
+        made = tmp_path / by / "cases" / case_id
+        assert (made / "choices.safetensors").read_bytes()[:64] == (stored / "choices.safetensors").read_bytes()[:64]
+        provenance = json.loads((made / "case.json").read_text())["provenance"]
+        assert len(provenance["derivations"]) == derivations
+        assert provenance.get("agreement", 0) <= 1e-12
+        golden, again = (tensors.read(folder / "expected_f32.safetensors") for folder in (stored, made))
+        assert golden.keys() == again.keys()
+        assert all(np.allclose(golden[name], again[name], rtol=1e-6, atol=1e-7) for name in golden)
+        if by == "both":  # the oracle's, to the bit
+            assert all(np.array_equal(golden[name], again[name]) for name in golden)
+
+
+def test_derivations_that_differ_are_no_golden(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(*given: Any) -> dict[str, Kept]:
+        made = right(*given)
+        one = made["model.layers.3.output"]
+        return made | {"model.layers.3.output": replace(one, values=one.values * (1 + 1e-11))}
+
+    right = second.kept_by_transformers
+    monkeypatch.setattr(second, "kept_by_transformers", shifted)
+    named = ["--checkpoint", str(places[1] / "full" / "tiny-full"), "--goldens", str(tmp_path / "goldens")]
+    ended = run(app, ["export", *named, "--by", "both"])
+    assert ended.exit_code == 1
+    (left,) = (tmp_path / "goldens").iterdir()
+    assert left.suffix == ".state"  # the oracle's pass, to go on from
+
+
+def test_a_model_that_echoes_its_input_is_no_golden(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "_echo", lambda *_: 0.2)
+    before = (places[0] / "SHA256SUMS").read_bytes()
+    assert run(app, ["export", "--model", "tiny-full", "--fixtures-dir", str(places[0])]).exit_code == 1
+    assert (places[0] / "SHA256SUMS").read_bytes() == before
+
+
+# A checkpoint of one's own.
+
+
+def exported(checkpoint: Path, goldens: Path, *profiles: str) -> list[str]:
+    """Goldens and floors of a checkpoint, and the options that name both."""
+    named = ["--checkpoint", str(checkpoint), "--goldens", str(goldens)]
+    for command in (["export"], *(["floors", "--profile", profile] for profile in profiles)):
+        ended = run(app, [*command, *named])
+        assert ended.exit_code == 0, ended.output
+    return named
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_goldens_of_a_materialised_checkpoint_are_the_rule_s(
+    name: str, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, cache = places
+    exported(cache / "full" / name, tmp_path)
+    for case_id in (f"forward/{name}/text-l89/no-cache", f"forward/{name}/text-l64/no-cache"):
+        for path in (root / "full" / "cases" / case_id).glob("*.safetensors"):
+            assert (tmp_path / "cases" / case_id / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / "SHA256SUMS").is_file()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("member", ["e2b", "26b-a4b"])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
+    member: str, bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mlx_impl on the codes that MLX made, against the oracle on what they mean."""
+    monkeypatch.setattr(full_size, "FULL_SIZE", {"wide-full": WIDE[member]})
+    folder, goldens = tmp_path / "My_Gemma 4", tmp_path / "goldens"
+    quantised = ["--quantize", str(bits)] if bits else []
+    assert run(app, ["materialize", "wide-full", str(folder), *quantised]).exit_code == 0
+    named = exported(folder, goldens, "f32")
+    ended = run(app, ["run", *named, "--json"])
+    assert ended.exit_code == 0, ended.output
+    assert json.loads(ended.stdout)["levels"] == {"L5": {"pass": 4}}
+    ended = run(app, ["run", *named, "--jobs", "2", "--cases", "*-l1/*"])
+    assert ended.exit_code == 0, ended.output
+
+    session = Session("mlx_impl", "f32", full_size=opened(folder, goldens))
+    command = session.reproduce("forward/my-gemma-4-full/text-l1/no-cache")
+    ended = run(app, shlex.split(command)[1:])
+    assert ended.exit_code == 0, ended.output
+
+
+def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = places[1] / "full" / "tiny-full"
+    named = ["--checkpoint", str(folder), "--goldens", str(tmp_path)]
+    for options, said in (
+        (named[:2], "--checkpoint, --goldens: got one of them, expected both"),
+        (named, f"{tmp_path}: got no goldens of tiny-full, expected some; make them: gemma4-conformance export"),
+        ([*named, "--levels", "L1"], "--levels: got L1 with --checkpoint, expected L5"),
+    ):
+        with pytest.raises((BadOption, FixtureError)) as told:
+            raise run(app, ["run", *options]).exception or AssertionError
+        assert str(told.value).startswith(said)
+    exported(folder, tmp_path)
+    cure = "measure them: gemma4-conformance floors --checkpoint .* --goldens .* --profile f32"
+    with pytest.raises(FixtureError, match=cure):
+        Session("mlx_impl", "f32", full_size=opened(folder, tmp_path))
+    other = tmp_path / "tiny-full"
+    shutil.copytree(places[1] / "full" / "experts-full", other)
+    with pytest.raises(FixtureError, match=r"config\.json: got another, expected the configuration"):
+        Session("mlx_impl", "f32", full_size=opened(other, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         (["export", "--model", "e3b-full"], "model: got e3b-full, expected one of e2b-full, e4b-full"),
+        (["export", "--by", "both"], "--by: got both without a model, expected it with --model or --checkpoint"),
+        (["export", "--checkpoint", str(Fixtures().root / "models" / "e2b-mini")], "--checkpoint, --goldens: got one"),
+        (["export", "--checkpoint", "none", "--goldens", "g"], "config.json: got No such file"),
+        (
+            ["export", "--checkpoint", "none", "--goldens", "g", "--model", "e2b-full"],
+            "--checkpoint, --model: got both",
+        ),
         (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
         (["materialize", "e2b-full", "--quantize", "7"], "--quantize: got 7, expected one of 2, 3, 4"),
         (["materialize", "e2b-full", str(Fixtures().root / "models" / "e2b-mini")], "config.json: got another"),
@@ -195,8 +379,8 @@ def wrapped_index(patch: pytest.MonkeyPatch) -> None:
         wrapped = (start + 2**31) % 2**32 - 2**31
         return right(self, wrapped % 2**31, wrapped % 2**31 + stop - start)
 
-    right = RuleMatrix.elements
-    patch.setattr(RuleMatrix, "elements", elements)
+    right = RuleMatrix._elements
+    patch.setattr(RuleMatrix, "_elements", elements)
 
 
 def wide_window(patch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ ALL_OF_REFERENCE = (
     "cli/bugs.py",
     "cli/diagnose.py",
     "cli/fixtures.py",
+    "cli/full_size.py",
     "cli/prompts.py",
     "cli/self_test.py",
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conformance.adapters.base import Array
-from conformance.routing import comparable_rows
+from conformance.routing import Comparable, choices_of, comparable_rows
 from reference.format.routing import routing_margins
 from reference.models import MODELS
 from reference.taps import Tap, model_taps
@@ -38,7 +39,13 @@ def rows_of(answer: dict[str, Array], *, narrow: bool | None) -> dict[str, Array
         assert logits.endswith("router.proj")
         return None if narrow is None else np.full(gaps.shape, narrow)
 
-    return dict(comparable_rows(TAPS, ROUTING, golden(), answer, narrow_rows).rows)
+    return dict(compared(answer, narrow_rows).rows)
+
+
+def compared(answer: dict[str, Array], narrow_rows: Any) -> Comparable:
+    expected = golden()
+    shapes = {name: value.shape for name, value in expected.items()}
+    return comparable_rows(TAPS, shapes, choices_of(TAPS, ROUTING, expected, answer), narrow_rows)
 
 
 def test_the_margin_is_the_gap_between_the_last_chosen_and_the_next() -> None:
@@ -70,7 +77,7 @@ def test_a_choice_that_differs_at_a_narrow_margin_takes_along_what_is_computed_f
 
 def test_the_first_undecidable_choice_is_named() -> None:
     answer = with_other_choice("model.layers.3.router.combine", 1) | {CHOICE: with_other_choice(CHOICE, 4)[CHOICE]}
-    found = comparable_rows(TAPS, ROUTING, golden(), answer, lambda _, gaps: np.ones(gaps.shape, bool))
+    found = compared(answer, lambda _, gaps: np.ones(gaps.shape, bool))
     assert found.first_undecidable == (CHOICE, 4)
 
 
@@ -90,6 +97,7 @@ def test_where_no_floor_was_ever_measured_nothing_behind_the_router_is_compared(
 
 def test_taps_without_rows_have_no_mask() -> None:
     donors = Tap(name="donors", axes=("N",), parents=())
-    found = comparable_rows([donors, replace(TAPS[0])], [], golden() | {"donors": np.ones(3)}, {}, lambda _, gaps: gaps)
+    shapes = {name: value.shape for name, value in golden().items()} | {"donors": (3,)}
+    found = comparable_rows([donors, replace(TAPS[0])], shapes, {}, lambda _, gaps: gaps)
     assert list(found.rows) == [TAPS[0].name]
     assert found.first_undecidable is None

@@ -1,0 +1,146 @@
+"""Commands on models at full size: materialize; and how export, floors and run find one, by rule or a user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from conformance.adapters.registry import BadOption
+from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
+from conformance.fetch import cache
+from reference.format import Fixtures, ModelCard
+from reference.format.documents import read_model, write_model
+from reference.format.full_size import FOLDER, FullSize, OwnGoldens
+from reference.format.models import Profile
+
+if TYPE_CHECKING:
+    from reference.models import Model
+    from reference.streaming.source import Source
+
+Opened = Callable[[Fixtures], FullSize]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a checkpoint of your own, plain or quantised by MLX.", metavar="DIR"),
+]
+By = Literal["oracle", "transformers", "both"]
+Goldens = Annotated[Path | None, typer.Option(help="Folder for the goldens of --checkpoint.", metavar="DIR")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A model at full size that a command is about, and what opens its goldens."""
+
+    source: Source
+    opened: Opened
+    root: Path | None = None
+    """The folder of the goldens; None of those in the fixtures."""
+
+
+def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
+    """What opens the goldens of a user's own checkpoint; None where there is none. BadOption for half of the pair."""
+    if (checkpoint is None) != (goldens is None):
+        raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
+    if checkpoint is None or goldens is None:
+        return None
+    return partial(OwnGoldens, root=goldens, directory=checkpoint)
+
+
+def materialised(fixtures: Fixtures) -> FullSize:
+    """The goldens in the fixtures, with the weights in the cache."""
+    return FullSize(fixtures, cache.full_size_dir())
+
+
+def asked(model: str | None, checkpoint: Path | None, goldens: Path | None) -> Asked | None:
+    """The model that the options name, None where they name none; BadOption, FixtureError where there is none such."""
+    from reference.streaming import source
+
+    own = opened(checkpoint, goldens)
+    if own is not None and model is not None:
+        raise BadOption("--checkpoint, --model: got both, expected one of them")
+    if own is not None and checkpoint is not None:
+        return Asked(source=source.own(checkpoint), opened=own, root=goldens)
+    return None if model is None else Asked(source=source.rule(_by_rule(model)), opened=materialised)
+
+
+def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
+    """Make the goldens layer by layer; stopped with ctrl-C the oracle goes on from there at the next call."""
+    from reference.export import full_size as exporter
+
+    root = asked.root or fixtures.root / FOLDER
+    with needs_reference("export"), progress_bar(quiet=quiet) as progress:
+        try:
+            exporter.export(asked.source, fixtures, root, asked.root or cache.full_size_dir(), progress, by)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+    asked.opened(fixtures).write_sums()
+
+
+def measure(asked: Asked, fixtures: Fixtures, profile: Profile) -> None:
+    """Measure the floors of a profile."""
+    with needs_reference("floors"), progress_bar(quiet=False) as progress:
+        from conformance.full_size_floors import measure_full_size
+
+        store = asked.opened(fixtures)
+        measured, accepted = measure_full_size(asked.source, store, profile, progress)
+        write_model(store.root / "floors" / f"{profile}.json", measured)
+        path = store.root / "models" / asked.source.id / "model.json"
+        card = read_model(path, ModelCard)
+        write_model(path, card.model_copy(update={"acceptance": card.acceptance | accepted}))
+        store.write_sums()
+
+
+@app.command()
+def materialize(
+    model: Annotated[str, typer.Argument(help="A model at full size, such as e2b-full.")],
+    out_dir: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder to make (default: in the cache, where L5 looks).", metavar="DIR", show_default=False
+        ),
+    ] = None,
+    shards: Annotated[int, typer.Option(help="Files that the tensors are spread over.", min=1)] = 1,
+    quantize: Annotated[
+        int | None, typer.Option(help="Quantise matrices to so many bits, as MLX does (needs mlx).", metavar="BITS")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the weights of a model at full size as an ordinary checkpoint in bfloat16.
+
+    Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
+    """
+    from reference.export.errors import ExportError
+    from reference.export.materialize import BITS
+    from reference.export.materialize import materialize as write
+
+    if quantize is not None and quantize not in BITS:
+        raise BadOption(f"--quantize: got {quantize}, expected one of {', '.join(map(str, BITS))}")
+    chosen = _by_rule(model)
+    target = cache.full_size_dir() / (f"{model}-{quantize}bit" if quantize else model) if out_dir is None else out_dir
+    with needs_reference("materialize"), progress_bar(quiet=as_json) as progress:
+        try:
+            write(chosen, target, shards=shards, bits=quantize, progress=progress)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except ExportError as error:
+            raise BadOption(str(error)) from None
+    size = sum(path.stat().st_size for path in target.glob("*.safetensors"))
+    if as_json:
+        typer.echo(json.dumps({"folder": str(target), "bytes": size}))
+    else:
+        out.print(f"{target}: {size / 1e9:.2f} GB", markup=False, highlight=False, soft_wrap=True)
+
+
+def _by_rule(model_id: str) -> Model:
+    """One of `full_size.models`; BadOption where there is none of this name."""
+    from reference import full_size
+
+    known = full_size.models()
+    if model_id not in known:
+        raise BadOption(f"model: got {model_id}, expected one of {', '.join(known)}")
+    return known[model_id]

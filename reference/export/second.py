@@ -1,0 +1,37 @@
+"""The second derivation of a golden at full size: transformers, streamed, on a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reference import full_size
+from reference.format.checkpoint import text_part
+from reference.format.models import Profile
+from reference.format.tensors import Array
+from reference.oracle.arithmetic import PROFILES
+from reference.progress import Progress
+from reference.streaming.kept import Keeper, Kept, wanted
+from reference.streaming.source import Source
+from reference.transformers_model import streaming
+from reference.transformers_model.arrays import DType
+
+_DTYPES: Mapping[Profile, DType] = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+def kept_by_transformers(
+    source: Source, ids: Array, profile: Profile, progress: Progress, vocabulary: Sequence[int] | None = None
+) -> dict[str, Kept]:
+    """What is kept of a pass in a profile's dtype; in f64 without transformers' islands of float32."""
+    rows = full_size.stored_rows(source)
+    keeper = Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
+    streaming.run(
+        text_part(source.config_json),
+        source.weights(PROFILES[profile].dtype),
+        ids,
+        rows,
+        dtype=_DTYPES[profile],
+        wanted=wanted(source.config),
+        take=keeper,
+        progress=progress,
+    )
+    return {name: keeper.kept[name] for name in wanted(source.config)}

@@ -1,0 +1,12 @@
+"""Versions of the libraries that goldens depend on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+
+
+@functools.cache
+def library_versions(*names: str) -> dict[str, str]:
+    """Those of the named ones."""
+    return {name: importlib.metadata.version(name) for name in names}

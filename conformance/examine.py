@@ -61,7 +61,10 @@ class Examiner:
         rows, answer = question.stored_rows(comparable.rows), question.stored_part(answer)
         pads = question.inputs[case.mask].astype(bool) if case.mask else True
         taps = tuple(
-            self._tap(case, spec, answer.get(spec.name), golden[spec.name], rows.get(spec.name), pads) for spec in specs
+            self._tap(case, spec, answer.get(spec.name), golden[spec.name], rows.get(spec.name), pads)
+            if not question.chosen or spec.name in self._floors(case)
+            else TapVerdict(name=spec.name, status="undecidable" if spec.name in answer else "absent")
+            for spec in specs
         )
 
         def verdict(outcome: Outcome, note: str = "") -> CaseVerdict:
@@ -79,6 +82,11 @@ class Examiner:
             return verdict("advice", f"advice: {case.advice}")
         if comparable.first_undecidable is not None:
             return verdict("undecidable", _undecidable(comparable))
+        unmeasured = next((tap.name for tap in taps if tap.status == "undecidable"), None)
+        if unmeasured is not None:
+            return verdict(
+                "undecidable", f"undecidable from {unmeasured} on: no honest pass chose these experts so far"
+            )
         return verdict("pass")
 
     def _tap(

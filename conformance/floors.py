@@ -50,7 +50,7 @@ class Worst:
         self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
 
 
-_Table = dict[tuple[str, str], dict[str, Worst]]
+Table = dict[tuple[str, str], dict[str, Worst]]
 """(case id of the golden, tap) -> family -> worst errors."""
 
 
@@ -79,7 +79,7 @@ def measure_floors(
         require_exact_products(fixtures, adapter, name, profile)
     known = {name: KnownFailures.of(name) for name in adapters}
     families = {name: adapter.hello().family for name, adapter in adapters.items()}
-    table: _Table = defaultdict(lambda: defaultdict(Worst))
+    table: Table = defaultdict(lambda: defaultdict(Worst))
     golden: dict[tuple[str, str], Array] = {}
     for done, (seed, draft) in enumerate(drafts):
         progress(done, len(drafts), f"{draft.id}, seed {seed}")
@@ -188,7 +188,7 @@ def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array)
 def _floors(
     profile: str,
     adapters: Mapping[str, Adapter],
-    table: _Table,
+    table: Table,
     golden: Mapping[tuple[str, str], Array],
     seeds: int,
     command: str,
@@ -204,13 +204,13 @@ def _floors(
         variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
         seeds=seeds,
         command=command,
-        leave_one_family_out=_leave_one_out(table, golden, profile, policy),
+        leave_one_family_out=leave_one_out(table, golden, profile, policy),
         floors=dict(floors),
     )
 
 
-def _leave_one_out(
-    table: _Table, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy
+def leave_one_out(
+    table: Table, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy
 ) -> dict[str, float]:
     """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
     ratios: dict[str, float] = defaultdict(float)

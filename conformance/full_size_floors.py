@@ -16,7 +16,7 @@ import transformers
 
 from conformance.adapters.base import Array, Skip
 from conformance.adapters.registry import create
-from conformance.floors import Worst, certain_rows, errors_of, rounded_up
+from conformance.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
 from conformance.question import Question
 from conformance.routing import Choice
 from reference.export.agreement import relative_rms
@@ -55,7 +55,7 @@ def measure_full_size(
         if case.model == source.id and case.plan is not None and case.plan.steps is None
     ]
     whole = next(question for question in questions if question.case.taps)
-    worst: dict[str, Worst] = defaultdict(Worst)
+    table: Table = defaultdict(lambda: defaultdict(Worst))
     variants: list[Variant] = []
     accepted: dict[str, float] = {}
     passes = streams(source, whole, profile)
@@ -78,7 +78,7 @@ def measure_full_size(
             accepted = {profile: rounded_up(relative_rms(values[last][rows], whole.golden[last][rows]))}
         if variant.name == _EVERY_OP:
             continue
-        _take(worst, variant.name, questions, values, differs)
+        _take(table, variant, questions, values, differs)
         variants.append(variant)
     if source.id in SLICES and full.model_dir(source.id).is_dir():
         for name in ("mlx_impl", "mlx_lm"):
@@ -89,22 +89,35 @@ def measure_full_size(
                 continue
             choices = whole.choices(answer)
             differs = {name: choice.differs for name, choice in choices.items() if choice.differs is not None}
-            _take(worst, name, questions, whole.stored_part(answer), differs)
             hello = adapter.hello()
             variants.append(Variant(name=name, family=hello.family, version=hello.version))
+            _take(table, variants[-1], questions, whole.stored_part(answer), differs)
+    return _floors(source, whole, table, variants, profile, full), accepted
+
+
+def _floors(
+    source: Source, whole: Question, table: Table, variants: list[Variant], profile: Profile, full: FullSize
+) -> Floors:
     path = full.root / "floors" / f"{profile}.json"
     before = read_model(path, Floors) if path.exists() else None
+    ratios = dict(before.leave_one_family_out) if before else {}
+    if not whole.chosen:  # families that chose other experts are measured over other rows
+        golden = {key: whole.golden[key[1]] for key in table}
+        for family, ratio in leave_one_out(table, golden, profile, full.policy).items():
+            ratios[family] = max(ratio, ratios.get(family, 0.0))
     known = {variant.name: variant for variant in (before.variants if before else [])}
-    measured = {tap: [rounded_up(one.rms), rounded_up(one.max)] for tap, one in worst.items()}
-    table = Floors(
+    worst = {
+        tap: [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
+        for (_, tap), families in table.items()
+    }
+    return Floors(
         profile=profile,
         variants=list((known | {variant.name: variant for variant in variants}).values()),
         seeds=1,
         command=f"gemma4-conformance floors {source.option.split()[0]} MODEL --profile {profile}",
-        leave_one_family_out={},
-        floors=(before.floors if before else {}) | {whole.case.id: measured},
+        leave_one_family_out=ratios,
+        floors=(before.floors if before else {}) | {whole.case.id: worst},
     )
-    return table, accepted
 
 
 def streams(source: Source, whole: Question, profile: Profile) -> dict[Variant, Callable[[Progress], dict[str, Kept]]]:
@@ -130,19 +143,20 @@ def streams(source: Source, whole: Question, profile: Profile) -> dict[Variant, 
 
 
 def _take(
-    worst: Mapping[str, Worst],
-    variant: str,
+    table: Table,
+    variant: Variant,
     questions: list[Question],
     values: Mapping[str, Array],
     differs: Mapping[str, Array],
 ) -> None:
     """Measure an answer's stored part, whole and cut; `differs` [B, L] is where it chose other experts."""
+    owner = next(question.case.id for question in questions if question.case.taps)
     for question in questions:
         golden, rows = question.golden, _certain(question, differs)
         cut = {name: value[tuple(slice(size) for size in golden[name].shape)] for name, value in values.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
-        for name, error in errors_of(f"{question.case.id}: {variant}", axes, golden, cut, rows):
-            worst[name].take(error)
+        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
+            table[owner, name][variant.family].take(error)
 
 
 def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:

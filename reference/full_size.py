@@ -34,6 +34,7 @@ _WITH_PLE = {  # the last two layers share
     "num_kv_shared_layers": 2,
 }
 _WITHOUT = {**_FEW_WORDS, "layer_types": [SLIDING, FULL], "num_hidden_layers": 2}
+_WINDOW = "e2b-window-slice"
 SLICES: Mapping[str, Model] = {
     f"{name}-slice": Model(
         id=f"{name}-slice",
@@ -48,6 +49,14 @@ SLICES: Mapping[str, Model] = {
         ("12b", _WITHOUT),
         ("26b-a4b", _WITHOUT),
         ("31b", _WITHOUT),
+    )
+} | {
+    _WINDOW: Model(
+        id=_WINDOW,
+        member=FAMILY["e2b"],
+        purpose="E2B's widths in a sliding and a full layer, over 4,096 words and more tokens than the window holds.",
+        overrides=_WITHOUT | {"num_kv_shared_layers": 0},
+        nested=True,
     )
 }
 
@@ -64,6 +73,7 @@ class Asked(Protocol):
 
 DECODE_STEPS = 4
 _PAST_THE_WINDOW = 77
+_SLICE_PAST_THE_WINDOW = 9
 _SLICE_LENGTH = 20
 
 
@@ -73,18 +83,20 @@ def models() -> dict[str, Model]:
 
 
 def prefill_length(model: Asked) -> int:
-    """w + 77, and 20 of slices."""
+    """w + 77; of slices 20, and of the one that is about the window w + 9."""
+    if model.id == _WINDOW:
+        return model.config.sliding_window + _SLICE_PAST_THE_WINDOW
     return _SLICE_LENGTH if model.id in SLICES else model.config.sliding_window + _PAST_THE_WINDOW
 
 
 def stored_rows(model: Asked) -> list[int]:
     """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps.
 
-    Of slices all.
+    Of slices within the window all.
     """
-    if model.id in SLICES:
-        return list(range(_SLICE_LENGTH + DECODE_STEPS))
     window, last = model.config.sliding_window, prefill_length(model) - 1
+    if last < window:
+        return list(range(last + DECODE_STEPS + 1))
     return sorted({0, 1, 63, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 
 

@@ -104,13 +104,16 @@ def materialize(
             help="Folder to make (default: in the cache, where L5 looks).", metavar="DIR", show_default=False
         ),
     ] = None,
+    dtype: Annotated[
+        Literal["bf16", "f16", "f32"], typer.Option(help="Of the tensors; each holds the weights exactly.")
+    ] = "bf16",
     shards: Annotated[int, typer.Option(help="Files that the tensors are spread over.", min=1)] = 1,
     quantize: Annotated[
         int | None, typer.Option(help="Quantise matrices to so many bits, as MLX does (needs mlx).", metavar="BITS")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the weights of a model at full size as an ordinary checkpoint in bfloat16.
+    """Write the weights of a model at full size as an ordinary checkpoint.
 
     Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
     """
@@ -120,11 +123,13 @@ def materialize(
 
     if quantize is not None and quantize not in BITS:
         raise BadOption(f"--quantize: got {quantize}, expected one of {', '.join(map(str, BITS))}")
+    if quantize is not None and dtype != "bf16":
+        raise BadOption(f"--dtype: got {dtype} with --quantize, expected bf16, as MLX stores scales and biases")
     chosen = _by_rule(model)
     target = cache.full_size_dir() / (f"{model}-{quantize}bit" if quantize else model) if out_dir is None else out_dir
     with needs_reference("materialize"), progress_bar(quiet=as_json) as progress:
         try:
-            write(chosen, target, shards=shards, bits=quantize, progress=progress)
+            write(chosen, target, shards=shards, bits=quantize, progress=progress, dtype=dtype)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except ExportError as error:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from reference.export.checkpoint import PYTORCH_FORMAT
 from reference.export.errors import ExportError
 from reference.format import checkpoint
 from reference.format.files import canonical_json, write_atomic
+from reference.format.tensors import DTYPES as DTYPES_OF_FILES
 from reference.format.tensors import Array
 from reference.models import Model
-from reference.oracle.arithmetic import BFLOAT16
 from reference.progress import Progress
 from reference.streaming.matrix import Matrix
 from reference.streaming.weights import by_rule
 
 GROUP_SIZE = 64
 BITS = (2, 3, 4, 5, 6, 8)
+DTYPES: Mapping[str, tuple[str, str]] = {
+    "bf16": ("BF16", "bfloat16"),
+    "f16": ("F16", "float16"),
+    "f32": ("F32", "float32"),
+}
+"""Name -> that of safetensors, and that of config.json; all hold the rule's weights exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +47,22 @@ class _Tensor:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * {"BF16": 2, "U32": 4}[self.dtype]
+        return math.prod(self.shape) * DTYPES_OF_FILES[self.dtype].itemsize
 
 
-def materialize(model: Model, folder: Path, *, shards: int, bits: int | None, progress: Progress) -> None:
-    """Write config.json and the tensors in bfloat16, those of matrices quantised by MLX where `bits` are given.
+def materialize(
+    model: Model, folder: Path, *, shards: int, bits: int | None, progress: Progress, dtype: str = "bf16"
+) -> None:
+    """Write config.json and the tensors in one of DTYPES, those of matrices quantised by MLX where `bits` are given.
 
     A file in the making ends in `.partial`, and is gone on with behind its last whole tensor. ExportError where the
     folder holds another model.
     """
-    config = dict(model.config_json)
+    stored, named = DTYPES[dtype]
+    config = copy.deepcopy(model.config_json)
+    for part in (config, config.get("text_config", {})):
+        if "dtype" in part:
+            part["dtype"] = named
     if bits is not None:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
     described = canonical_json(config)
@@ -58,7 +70,7 @@ def materialize(model: Model, folder: Path, *, shards: int, bits: int | None, pr
     if target.exists() and target.read_bytes() != described:
         raise ExportError(f"{target}: got another configuration, expected none or that of {model.id}: choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = list(_tensors(model, bits))
+    tensors = list(_tensors(model, stored, bits))
     total, done = sum(tensor.size for tensor in tensors), 0
     weight_map: dict[str, str] = {}
     for shard in range(shards):
@@ -114,14 +126,14 @@ def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
     unfinished.rename(path)
 
 
-def _tensors(model: Model, bits: int | None) -> Iterator[_Tensor]:
-    for name, value in by_rule(model, BFLOAT16).items():
+def _tensors(model: Model, dtype: str, bits: int | None) -> Iterator[_Tensor]:
+    for name, value in by_rule(model, DTYPES_OF_FILES[dtype]).items():
         stored = name.replace("model.", model.tensor_prefix, 1)
         if not isinstance(value, Matrix):
-            data = value.astype(ml_dtypes.bfloat16).tobytes()
-            yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(iter, [data]))
+            data = value.astype(DTYPES_OF_FILES[dtype]).tobytes()
+            yield _Tensor(name=stored, dtype=dtype, shape=value.shape, pieces=partial(iter, [data]))
         elif bits is None:
-            yield _Tensor(name=stored, dtype="BF16", shape=value.shape, pieces=partial(_plain, value))
+            yield _Tensor(name=stored, dtype=dtype, shape=value.shape, pieces=partial(_plain, value))
         elif len(value.shape) == 2:
             matrices = partial(_blocks, value)
             yield from _quantized(stored.removesuffix(".weight"), value.shape, matrices, bits)

@@ -197,6 +197,24 @@ def test_a_choice_at_a_row_that_is_not_stored(
         assert f"undecidable from model.layers.2.router.combine, row {row} on" in verdict.note
 
 
+def test_where_no_honest_pass_chose_alike_nothing_is_told(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in bf16 behind the first layers: taps without a floor are undecidable, and the case is not green."""
+    root, cache = places
+    full = FullSize(Fixtures(root), cache / "full")
+    question = Question.of(full, "forward/experts-full/text-l89/no-cache")
+    table = full.floors("f32")
+    measured = {name: floor for name, floor in table.floors[question.case.id].items() if name != "logits"}
+    monkeypatch.setattr(full, "floors", lambda _: table.model_copy(update={"floors": {question.case.id: measured}}))
+    answer = MlxImplAdapter().run(question.request("f32"))
+    verdict = Examiner(full, "f32").examine(question, answer)
+    assert verdict.outcome == "undecidable"
+    assert verdict.note.startswith("undecidable from logits on")
+    wrong = Examiner(full, "f32").examine(question, answer | {"model.norm": answer["model.norm"] * 1.01})
+    assert wrong.outcome == "fail"
+
+
 def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
     full = FullSize(Fixtures(), Path())
     whole, cut = (full.case(f"forward/26b-a4b-full/text-l{length}/no-cache") for length in (1105, 64))
@@ -337,6 +355,10 @@ def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, 
             "--checkpoint, --model: got both",
         ),
         (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
+        (
+            ["materialize", "e2b-full", "--quantize", "4", "--dtype", "f32"],
+            "--dtype: got f32 with --quantize",
+        ),
         (["materialize", "e2b-full", "--quantize", "7"], "--quantize: got 7, expected one of 2, 3, 4"),
         (["materialize", "e2b-full", str(Fixtures().root / "models" / "e2b-mini")], "config.json: got another"),
         (["run", "--levels", "L0,L5"], "--levels: got L0,L5, expected L5 alone"),

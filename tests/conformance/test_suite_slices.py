@@ -29,7 +29,9 @@ def test_mlx_impl_meets_the_goldens_of_a_slice(name: str, tmp_path: Path) -> Non
     materialize(SLICES[name], tmp_path / name, shards=1, bits=None, progress=quiet)
     judge = Judge(full, MlxImplAdapter(), "f32")
     asked = [case.id for case in full.cases() if case.model == name]
-    assert len(asked) == 3
+    assert len(asked) == (4 if name == "e2b-window-slice" else 3)
+    if name == "e2b-window-slice":  # of 525 tokens once: MLX's products on the processor are slow
+        asked = ["forward/e2b-window-slice/text-l525/no-cache"]
     for case_id in asked:
         verdict = judge.judge(case_id)
         assert verdict.outcome == "pass", verdict.first_divergence or verdict.note

@@ -50,6 +50,17 @@ def test_a_checkpoint_holds_the_rule_s_weights(shards: int, tmp_path: Path) -> N
     assert all(np.array_equal(np.array(stored[name]), EXPECTED[name]) for name in EXPECTED)
 
 
+@pytest.mark.parametrize(("dtype", "name"), [("f16", "float16"), ("f32", "float32")])
+def test_other_dtypes_hold_the_same_weights(dtype: str, name: str, tmp_path: Path) -> None:
+    write(tmp_path, dtype=dtype)
+    config, read = loading.load(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert {raw["dtype"], raw["text_config"]["dtype"]} == {name}
+    assert config == MODEL.config
+    assert {value.dtype.name for value in read.values()} == {name}
+    assert all(np.array_equal(read[name].astype(np.float64), EXPECTED[name]) for name in EXPECTED)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("name", WIDE)
 def test_quantised_weights_are_mlx_s(name: str, bits: int, tmp_path: Path) -> None:

@@ -55,9 +55,7 @@ class FullSize(Fixtures):
             if owner.id not in measured:
                 model = self.options or f" --model {owner.model}"
                 cure = f"measure them: gemma4-conformance floors{model} --profile {profile}"
-                raise FixtureError(
-                    path, got=f"no floors of {owner.id}", expected="those of each case", cure=cure
-                )
+                raise FixtureError(path, got=f"no floors of {owner.id}", expected="those of each case", cure=cure)
 
     @functools.cached_property
     def policy(self) -> Policy:

@@ -6,8 +6,8 @@ The oracle streams, plain and with fused chains, and transformers does; of slice
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,31 @@ def measure_full_size(
     table: Table = defaultdict(lambda: defaultdict(Worst))
     variants: list[Variant] = []
     accepted: dict[str, float] = {}
+    for answer in _answers(source, whole, full, profile, progress):
+        if answer.variant.name == _ACCEPTED.get(profile):
+            last = output_of(source.config.num_hidden_layers)
+            rows = _certain(whole, answer.differs)[last]  # [B, L]
+            rows = rows if rows.any() else ~rows  # in bf16 every token of a deep mixture chose otherwise somewhere
+            error = relative_rms(answer.values[last][rows], whole.golden[last][rows])
+            accepted = {profile: rounded_up(error)}
+        if answer.variant.name != _EVERY_OP:
+            _take(table, questions, answer)
+            variants.append(answer.variant)
+    return _floors(source, whole, table, variants, profile, full), accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What a variant answered, as far as it is stored, and where [B, L] it chose other experts."""
+
+    variant: Variant
+    values: Mapping[str, Array]
+    differs: Mapping[str, Array]
+
+
+def _answers(
+    source: Source, whole: Question, full: FullSize, profile: Profile, progress: Progress
+) -> Iterator[_Answer]:
     passes = streams(source, whole, profile)
     for number, (variant, run) in enumerate(passes.items()):
 
@@ -65,21 +90,12 @@ def measure_full_size(
             progress(number * total + done, len(passes) * total, f"{variant}: {what}")
 
         made = run(told)
-        values = {name: one.values for name, one in made.items()}
-        differs = {
-            name: np.any(np.not_equal(one.chosen, whole.chosen[name]), axis=-1)
-            for name, one in made.items()
-            if one.chosen is not None
-        }
-        if variant.name == _ACCEPTED.get(profile):
-            last = output_of(source.config.num_hidden_layers)
-            rows = _certain(whole, differs)[last]  # [B, L]
-            rows = rows if rows.any() else ~rows  # in bf16 every token of a deep mixture chose otherwise somewhere
-            accepted = {profile: rounded_up(relative_rms(values[last][rows], whole.golden[last][rows]))}
-        if variant.name == _EVERY_OP:
-            continue
-        _take(table, variant, questions, values, differs)
-        variants.append(variant)
+        chosen = {name: one.chosen for name, one in made.items() if one.chosen is not None}
+        yield _Answer(
+            variant=variant,
+            values={name: one.values for name, one in made.items()},
+            differs={name: np.any(np.not_equal(ids, whole.chosen[name]), axis=-1) for name, ids in chosen.items()},
+        )
     if source.id in SLICES and full.model_dir(source.id).is_dir():
         for name in ("mlx_impl", "mlx_lm"):
             adapter = create(name)
@@ -87,12 +103,13 @@ def measure_full_size(
                 answer = adapter.run(whole.request(profile))
             except Skip:
                 continue
-            choices = whole.choices(answer)
-            differs = {name: choice.differs for name, choice in choices.items() if choice.differs is not None}
             hello = adapter.hello()
-            variants.append(Variant(name=name, family=hello.family, version=hello.version))
-            _take(table, variants[-1], questions, whole.stored_part(answer), differs)
-    return _floors(source, whole, table, variants, profile, full), accepted
+            choices = whole.choices(answer)
+            yield _Answer(
+                variant=Variant(name=name, family=hello.family, version=hello.version),
+                values=whole.stored_part(answer),
+                differs={name: one.differs for name, one in choices.items() if one.differs is not None},
+            )
 
 
 def _floors(
@@ -142,21 +159,15 @@ def streams(source: Source, whole: Question, profile: Profile) -> dict[Variant, 
     return passes
 
 
-def _take(
-    table: Table,
-    variant: Variant,
-    questions: list[Question],
-    values: Mapping[str, Array],
-    differs: Mapping[str, Array],
-) -> None:
-    """Measure an answer's stored part, whole and cut; `differs` [B, L] is where it chose other experts."""
+def _take(table: Table, questions: list[Question], answer: _Answer) -> None:
+    """Measure an answer, whole and cut to each question."""
     owner = next(question.case.id for question in questions if question.case.taps)
     for question in questions:
-        golden, rows = question.golden, _certain(question, differs)
-        cut = {name: value[tuple(slice(size) for size in golden[name].shape)] for name, value in values.items()}
+        golden, rows = question.golden, _certain(question, answer.differs)
+        cut = {name: value[tuple(slice(size) for size in golden[name].shape)] for name, value in answer.values.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
-        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
-            table[owner, name][variant.family].take(error)
+        for name, error in errors_of(f"{question.case.id}: {answer.variant.name}", axes, golden, cut, rows):
+            table[owner, name][answer.variant.family].take(error)
 
 
 def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from reference.format import checkpoint
 from reference.format.documents import read_model
@@ -77,6 +78,14 @@ def own_id(directory: Path) -> str:
     return name if name.endswith(("-full", "-slice")) else f"{name}-full"
 
 
+def own_config(directory: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint of the user's own; FixtureError where the folder has none."""
+    if not (directory / "config.json").is_file():
+        cure = "name the folder that the checkpoint's config.json and safetensors are in"
+        raise FixtureError(directory, got="no config.json in it", expected="the folder of a checkpoint", cure=cure)
+    return checkpoint.read_config(directory)
+
+
 class OwnGoldens(FullSize):
     """The folder of goldens that were made of a checkpoint, which is the model's directory."""
 
@@ -89,7 +98,7 @@ class OwnGoldens(FullSize):
             raise FixtureError(root, got=f"no goldens of {self._model}", expected="some", cure=cure)
         super().__init__(fixtures, directory.parent, root)
         made_of = checkpoint.read_config(root / "models" / self._model)
-        if checkpoint.read_config(directory) != made_of:
+        if own_config(directory) != made_of:
             expected = f"the configuration that the goldens in {root} were made of"
             raise FixtureError(directory / "config.json", got="another", expected=expected, cure=cure)
 

@@ -14,7 +14,7 @@ import numpy as np
 from reference.config import TextConfig
 from reference.format import FixtureError, ModelCard, checkpoint
 from reference.format.files import sha256
-from reference.format.full_size import own_id
+from reference.format.full_size import own_config, own_id
 from reference.models import Model
 from reference.streaming.weights import by_rule, of_checkpoint
 from reference.weights import tensor_shapes
@@ -62,7 +62,7 @@ def rule(model: Model) -> Source:
 
 def own(directory: Path) -> Source:
     """A checkpoint; its id is the folder's name. FixtureError where it is not whole."""
-    raw = checkpoint.read_config(directory)
+    raw = own_config(directory)
     expected, cure = "the configuration of a Gemma 4 text decoder", "name the folder of a whole checkpoint"
     try:
         config = TextConfig.from_dict(raw)

@@ -23,7 +23,7 @@ from reference.transformers_model.lift import lifting
 
 
 def device() -> str:
-    """The GPU where there is one that knows float64, else the processor."""
+    """An NVIDIA GPU where there is one (Apple's know no float64), else the processor."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -349,7 +349,10 @@ def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, 
         (["export", "--model", "e3b-full"], "model: got e3b-full, expected one of e2b-full, e4b-full"),
         (["export", "--by", "both"], "--by: got both without a model, expected it with --model or --checkpoint"),
         (["export", "--checkpoint", str(Fixtures().root / "models" / "e2b-mini")], "--checkpoint, --goldens: got one"),
-        (["export", "--checkpoint", "none", "--goldens", "g"], "config.json: got No such file"),
+        (
+            ["export", "--checkpoint", "none", "--goldens", "g"],
+            "none: got no config.json in it, expected the folder",
+        ),
         (
             ["export", "--checkpoint", "none", "--goldens", "g", "--model", "e2b-full"],
             "--checkpoint, --model: got both",

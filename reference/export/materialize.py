@@ -18,8 +18,7 @@ from reference.export.checkpoint import PYTORCH_FORMAT
 from reference.export.errors import ExportError
 from reference.format import checkpoint
 from reference.format.files import canonical_json, write_atomic
-from reference.format.tensors import DTYPES as DTYPES_OF_FILES
-from reference.format.tensors import Array
+from reference.format.tensors import CHECKPOINT_DTYPES, Array
 from reference.models import Model
 from reference.progress import Progress
 from reference.streaming.matrix import Matrix
@@ -47,7 +46,7 @@ class _Tensor:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * DTYPES_OF_FILES[self.dtype].itemsize
+        return math.prod(self.shape) * CHECKPOINT_DTYPES[self.dtype].itemsize
 
 
 def materialize(
@@ -127,10 +126,10 @@ def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
 
 
 def _tensors(model: Model, dtype: str, bits: int | None) -> Iterator[_Tensor]:
-    for name, value in by_rule(model, DTYPES_OF_FILES[dtype]).items():
+    for name, value in by_rule(model, CHECKPOINT_DTYPES[dtype]).items():
         stored = name.replace("model.", model.tensor_prefix, 1)
         if not isinstance(value, Matrix):
-            data = value.astype(DTYPES_OF_FILES[dtype]).tobytes()
+            data = value.astype(CHECKPOINT_DTYPES[dtype]).tobytes()
             yield _Tensor(name=stored, dtype=dtype, shape=value.shape, pieces=partial(iter, [data]))
         elif bits is None:
             yield _Tensor(name=stored, dtype=dtype, shape=value.shape, pieces=partial(_plain, value))

@@ -27,9 +27,10 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
     "U8": np.dtype("u1"),
 }
+CHECKPOINT_DTYPES: Mapping[str, np.dtype[Any]] = {**DTYPES, "U32": np.dtype("<u4")}
+"""Those of checkpoints: the codes of quantised weights as well."""
 
 
 def dtype_name(array: Array) -> str:
@@ -78,17 +79,17 @@ class Stored:
     path: Path
     name: str
     dtype: str
-    """As safetensors names it; it may be none of DTYPES."""
+    """As safetensors names it; it may be none of CHECKPOINT_DTYPES."""
     shape: tuple[int, ...]
     offset: int
     """Of its first byte in the file."""
 
     def read(self, start: int, stop: int) -> Array:
         """The elements [start, stop) of the row-major order; FixtureError when the format has no such dtype."""
-        size = _known(self.path, self.name, self.dtype).itemsize
+        dtype = _known(self.path, self.name, self.dtype, CHECKPOINT_DTYPES)
         with self.path.open("rb") as file:
-            file.seek(self.offset + start * size)
-            return _array(self.path, self.name, self.dtype, [stop - start], file.read((stop - start) * size))
+            file.seek(self.offset + start * dtype.itemsize)
+            return np.frombuffer(file.read((stop - start) * dtype.itemsize), dtype)
 
     def whole(self) -> Array:
         """The tensor."""
@@ -119,18 +120,18 @@ def read_lazily(path: Path) -> dict[str, Stored]:
 
 
 def _array(path: Path | str, name: str, dtype: str, shape: list[int], data: bytes | bytearray) -> Array:
-    return np.frombuffer(data, _known(path, name, dtype)).reshape(shape)
+    return np.frombuffer(data, _known(path, name, dtype, DTYPES)).reshape(shape)
 
 
-def _known(path: Path | str, name: str, dtype: str) -> np.dtype[Any]:
-    if dtype not in DTYPES:
+def _known(path: Path | str, name: str, dtype: str, known: Mapping[str, np.dtype[Any]]) -> np.dtype[Any]:
+    if dtype not in known:
         raise FixtureError(
             path,
             got=f"dtype {dtype} in tensor {name}",
-            expected=f"one of {', '.join(DTYPES)}",
+            expected=f"one of {', '.join(known)}",
             cure="write the tensor in one of these dtypes",
         )
-    return DTYPES[dtype]
+    return known[dtype]
 
 
 def _unreadable(path: Path | str, size: int, error: Exception) -> FixtureError:

@@ -7,6 +7,7 @@ import sys
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     write_archive(FIXTURES, folder / "a.tar.gz", "1.2.3")
     with tarfile.open(folder / "a.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+        safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4
+        archive.extractall(folder, **safely)
     return folder / "gemma4-fixtures-1.2.3"
 
 

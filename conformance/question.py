@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.adapters.base import PORT, Array, Request
-from conformance.routing import Choice, choices_of, other_choice
+from conformance.routing import Choice, choice_of, choices_of
 from reference.format import Case, Fixtures, Plan, TapSpec
 
 _COLUMNS = ("L", "S")
@@ -82,11 +82,7 @@ class Question:
         for name in routing:
             expected = np.zeros(self.shapes[name], bool)
             np.put_along_axis(expected, self.chosen[name].astype(np.int64), True, -1)
-            got = answer.get(name)
-            found[name] = Choice(
-                margins=self.chosen[f"{name}.margin"],
-                differs=None if got is None or got.shape != expected.shape else other_choice(got, expected),
-            )
+            found[name] = choice_of(self.chosen[f"{name}.margin"], expected, answer.get(name))
         return found
 
     def stored_rows(self, rows: Mapping[str, Array]) -> dict[str, Array]:

@@ -57,20 +57,20 @@ def choices_of(
     taps: Sequence[Node], routing: Collection[str], golden: Mapping[str, Array], answer: Mapping[str, Array]
 ) -> dict[str, Choice]:
     """The choices of an answer; `routing` are the taps [B, L, X] that hold them, their parents the router's logits."""
-    found = {}
-    for tap in (tap for tap in taps if tap.name in routing):
-        expected, got = golden[tap.name], answer.get(tap.name)
-        found[tap.name] = Choice(
-            margins=routing_margins(golden[tap.parents[0]], expected),
-            differs=None if got is None or got.shape != expected.shape else other_choice(got, expected),
+    return {
+        tap.name: choice_of(
+            routing_margins(golden[tap.parents[0]], golden[tap.name]), golden[tap.name], answer.get(tap.name)
         )
-    return found
+        for tap in taps
+        if tap.name in routing
+    }
 
 
-def other_choice(a: Array, b: Array) -> Array:
-    """Where two choices [..., X] are not of the same experts."""
-    differs: Array = ((a != 0) != (b != 0)).any(-1)
-    return differs
+def choice_of(margins: Array, expected: Array, got: Array | None) -> Choice:
+    """The choice that an answer shows; `expected` and `got` [B, L, X] are 0 where an expert is not chosen."""
+    if got is None or got.shape != expected.shape:
+        return Choice(margins=margins, differs=None)
+    return Choice(margins=margins, differs=((got != 0) != (expected != 0)).any(-1))
 
 
 def comparable_rows(

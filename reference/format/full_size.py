@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reference.format import checkpoint
-from reference.format.documents import read_model
 from reference.format.errors import FixtureError
-from reference.format.models import Floors, Policy
+from reference.format.models import Policy
 from reference.format.store import Fixtures
 
 FOLDER = "full"
@@ -51,7 +50,7 @@ class FullSize(Fixtures):
     def check_floors(self, case_ids: Iterable[str], profile: str) -> None:
         """FixtureError unless floors of all these cases were measured: an answer takes minutes."""
         path = self.root / "floors" / f"{profile}.json"
-        measured = read_model(path, Floors).floors if path.exists() else {}
+        measured = self.floors(profile).floors if path.exists() else {}
         for owner in (self.owner(self.case(case_id)) for case_id in case_ids):
             if owner.id not in measured:
                 model = self.options or f" --model {owner.model}"

@@ -68,7 +68,7 @@ def own(directory: Path) -> Source:
         config = TextConfig.from_dict(raw)
         expected = "its tensors"
         weights = functools.partial(of_checkpoint, directory, config)
-        weights(np.dtype(np.float64))  # nothing is read yet: are all there?
+        weights(np.dtype(np.float64))  # no matrix is read yet: are all there?
     except (ValueError, KeyError, TypeError) as error:
         raise FixtureError(directory, got=str(error), expected=expected, cure=cure) from None
     return Source(

@@ -76,13 +76,11 @@ def run(
         if index == count - 1:
             progress(count, count + 1, "logits")
 
-    for index, layer in enumerate(inner.layers):
-        layer.register_forward_pre_hook(lambda module, _args, index=index: fill(index, module))
     with torch.inference_mode(), lifting(lifted), recording(TORCH_DTYPES[dtype], wanted, take) as recorder:
         recorder.model(model)
-        for index in range(count):
-            recorder.layer(model, index, probs=False)
-        for index, layer in enumerate(inner.layers):  # behind the recorder's
+        for index, layer in enumerate(inner.layers):
+            layer.register_forward_pre_hook(lambda module, _args, index=index: fill(index, module))
+            recorder.layer(model, index, probs=False)  # which sees the output before the layer is emptied
             layer.register_forward_hook(lambda module, _args, _output, index=index: empty(index, module))
         for module in (inner.rotary_emb, inner.embed_tokens, getattr(inner, "embed_tokens_per_layer", None)):
             if module is not None:

@@ -32,6 +32,7 @@ from reference.export import second
 from reference.family import FAMILY
 from reference.format import FixtureError, Fixtures, tensors
 from reference.format.full_size import FullSize
+from reference.format.routing import routing_margins
 from reference.models import MODELS, Model
 from reference.oracle import attention
 from reference.oracle.arithmetic import F32
@@ -40,6 +41,7 @@ from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
 from reference.streaming.kept import Keeper, Kept
 from reference.streaming.matrix import RuleMatrix
+from reference.streaming.source import own
 from reference.streaming.weights import by_rule
 
 NAMES = {"tiny-full": "e2b-mini", "experts-full": "26b-a4b-mini"}
@@ -230,6 +232,17 @@ def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
     assert full.choices(full.case("forward/31b-full/text-l1105/no-cache")) == {}
 
 
+def test_margins_are_those_of_the_router_s_logits(places: tuple[Path, Path]) -> None:
+    full = FullSize(Fixtures(places[0]), Path())
+    case = full.case("forward/experts-full/text-l89/no-cache")
+    golden, choices, rows = full.golden(case), full.choices(case), full_size.stored_rows(TINY["experts-full"])
+    routing = [name for name in choices if not name.endswith(".margin")]
+    assert routing
+    for name in routing:
+        expected = routing_margins(golden[name.replace("combine", "proj")], golden[name])
+        assert np.allclose(choices[f"{name}.margin"][:, rows], expected, atol=1e-5)
+
+
 def test_both_derivations_make_the_golden(places: tuple[Path, Path], tmp_path: Path) -> None:
     root, cache = places
     case_id = "forward/experts-full/text-l89/no-cache"
@@ -239,7 +252,14 @@ def test_both_derivations_make_the_golden(places: tuple[Path, Path], tmp_path: P
         ended = run(app, ["export", *named, str(tmp_path / by), "--by", by])
         assert ended.exit_code == 0, ended.output
         made = tmp_path / by / "cases" / case_id
-        assert (made / "choices.safetensors").read_bytes()[:64] == (stored / "choices.safetensors").read_bytes()[:64]
+        choices, again = (tensors.read(folder / "choices.safetensors") for folder in (stored, made))
+        assert choices.keys() == again.keys()
+        for name, value in choices.items():
+            assert (
+                np.allclose(again[name], value, rtol=1e-6, atol=1e-12)
+                if "margin" in name
+                else (np.array_equal(again[name], value))
+            )
         provenance = json.loads((made / "case.json").read_text())["provenance"]
         assert len(provenance["derivations"]) == derivations
         assert provenance.get("agreement", 0) <= 1e-12
@@ -265,6 +285,29 @@ def test_derivations_that_differ_are_no_golden(
     assert ended.exit_code == 1
     (left,) = (tmp_path / "goldens").iterdir()
     assert left.suffix == ".state"  # the oracle's pass, to go on from
+
+
+def test_a_pass_over_other_weights_is_not_gone_on_with(places: tuple[Path, Path], tmp_path: Path) -> None:
+    """The checkpoint was replaced between an interruption and the next call: no layer of the old one counts."""
+    folder, fixtures = tmp_path / "tiny-full", Fixtures(places[0])
+    shutil.copytree(places[1] / "full" / "tiny-full", folder)
+    held = dict(tensors.read(folder / "model.safetensors"))
+    tensors.write(folder / "model.safetensors", held)  # so that the file that replaces it is of the same size
+
+    def stop(*told: Any) -> None:
+        if told[-1] == "layer 5":
+            raise KeyboardInterrupt
+
+    def export(root: Path, progress: Any = lambda *_: None) -> Any:
+        exporter.export(own(folder), fixtures, root, root, progress)
+        return tensors.read(root / "cases" / "forward/tiny-full/text-l89/no-cache" / "expected_f32.safetensors")
+
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "interrupted", stop)
+    name = "model.language_model.layers.0.input_layernorm.weight"
+    tensors.write(folder / "model.safetensors", held | {name: -held[name]})
+    got, expected = export(tmp_path / "interrupted"), export(tmp_path / "fresh")
+    assert all(np.array_equal(got[tap], value) for tap, value in expected.items())
 
 
 def test_a_model_that_echoes_its_input_is_no_golden(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

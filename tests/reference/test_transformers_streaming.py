@@ -107,12 +107,21 @@ def test_it_is_transformers_own_pass(name: str, profile: Any) -> None:
 def test_no_layer_stays_in_memory() -> None:
     """A layer's matrices are made when it runs, one layer behind the other."""
     made: list[str] = []
+    seen: list[Any] = []
+    filled: list[int] = []
     source = rule(MODELS["e2b-mini"])
+
+    def count(layer: Any) -> None:
+        seen.append(layer)
+        filled.append(sum(any(not tensor.is_meta for tensor in one.parameters()) for one in seen))
+
     with pytest.MonkeyPatch.context() as patch:
         right = torch_rule.rows
+        patch.setattr(streaming, "refuse_empty", count)
         patch.setattr(torch_rule, "rows", lambda matrix, *rest: made.append(matrix.name) or right(matrix, *rest))
         told: list[str] = []
         by_transformers(source, told=lambda *what: told.append(what[-1]))
+    assert filled == [1] * source.config.num_hidden_layers
     layers = [int(name.split(".")[2]) for name in made if ".layers." in name]
     assert layers == sorted(layers)
     assert set(layers) == set(range(source.config.num_hidden_layers))

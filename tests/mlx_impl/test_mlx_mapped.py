@@ -1,5 +1,6 @@
 """The mapped table in the eyes of the operating system: few pages are read, and two processes share them."""
 
+import gc
 import json
 import re
 import subprocess
@@ -76,12 +77,12 @@ def test_the_table_takes_no_memory_of_mlx(folder: Path) -> None:
     ids = mx.array([[2, 17, 42, 95]])
     held = []
     for ple in ("resident", "mapped"):
-        mx.clear_cache()
+        gc.collect()  # what earlier tests left must not be let go between the two readings
         before = mx.get_active_memory()
         decoder = load(folder, "bfloat16", ple=ple)  # type: ignore[arg-type]
         mx.eval(decoder(ids))
         held.append(mx.get_active_memory() - before)
         del decoder
     resident, mapped = held
-    assert resident - mapped >= 40 * MIB
+    assert resident > 40 * MIB
     assert mapped < 4 * MIB

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -16,6 +16,8 @@ LEVELS: Mapping[Level, str] = {
     "L4": "prompts to the byte",
     "L5": "models at full size",
 }
+FULL_SIZE: Level = "L5"
+"""It stands alone: its models need weights of their own."""
 _GLOBS: tuple[tuple[str, Level], ...] = (
     ("forward/*-full/*", "L5"),
     ("forward/*-slice/*", "L5"),
@@ -54,10 +56,10 @@ class Tally:
         return bool(self.count("pass")) and not self.count("fail") and not self.count("known")
 
 
-def badge(tallies: Mapping[Level, Tally], levels: Sequence[Level] = tuple(LEVELS)) -> Level | None:
-    """The highest level that is reached with all below it; None when the first is not."""
+def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level | None:
+    """The highest level that is reached with all below it, at full size that alone; None when the first is not."""
     reached = None
-    for level in levels:
+    for level in (FULL_SIZE,) if full_size else tuple(LEVELS):
         if level not in tallies or not tallies[level].reached:
             break
         reached = level

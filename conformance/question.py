@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import PORT, Array, Request
+from conformance.adapters.base import Array, Request
 from conformance.routing import Choice, choice_of, choices_of
 from reference.format import Case, Fixtures, Plan, TapSpec
 
@@ -118,23 +117,6 @@ class Question:
             inputs={name: x[:, :tokens] for name, x in self.inputs.items()},
             golden={name: _cut(x, axes[name], tokens) for name, x in self.golden.items()},
         )
-
-
-def again(impl: str, profile: str, case: str, tokens: int | None) -> str:
-    """The command that puts a case, or its first tokens, to an implementation."""
-    cut = f" --tokens {tokens}" if tokens else ""
-    return f"pytest conformance/ {_who(impl)} --profile {profile} --cases '{case}'{cut}"
-
-
-def at_full_size(impl: str, profile: str, case: str) -> str:
-    """The command that puts a case of L5 to an implementation."""
-    return f"gemma4-conformance run --levels L5 {_who(impl)} --profile {profile} --cases '{case}'"
-
-
-def _who(impl: str) -> str:
-    if impl.startswith(PORT):
-        return f"--port {shlex.quote(impl.removeprefix(PORT))}"
-    return f"--impl {shlex.quote(impl)}"
 
 
 def _first_steps(steps: list[int] | None, tokens: int) -> list[int] | None:

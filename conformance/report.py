@@ -19,6 +19,7 @@ from conformance.examine import CaseVerdict, Outcome
 from conformance.prompts.judge import PromptVerdict
 from reference.format import FixtureError, tensors
 from reference.format.files import sha256
+from reference.format.full_size import FullSize, OwnGoldens
 from reference.format.models import Profile
 from reference.format.store import SUMS, Fixtures
 from reference.format.tensors import DTYPES, Array
@@ -29,6 +30,13 @@ _JUDGED_BY = (b"cases/", b"floors/", b"models/")
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FullSizeLine(_Line):
+    """The goldens of L5 that a run was on: those of the fixtures, or a user's own, of a checkpoint."""
+
+    checkpoint: str | None = None
+    goldens: str | None = None
 
 
 class RunLine(_Line):
@@ -42,6 +50,7 @@ class RunLine(_Line):
     device: str
     profile: Profile
     fixtures: str
+    full_size: FullSizeLine | None = None
     products_error: float | None
 
 
@@ -77,8 +86,17 @@ class CaseLine(_Line):
 
 def digest(fixtures: Fixtures) -> str:
     """What names the fixtures that a verdict on tensors rests on: the SHA-256 of their lines in SHA256SUMS."""
-    lines = tensors.read_bytes(fixtures.root / SUMS).splitlines(keepends=True)
-    return sha256(b"".join(line for line in lines if line[66:].startswith(_JUDGED_BY)))
+    lines = tensors.read_bytes(fixtures.sums_root / SUMS).splitlines(keepends=True)
+    below = fixtures.root.relative_to(fixtures.sums_root).as_posix().encode()
+    judged_by = tuple(part if below == b"." else below + b"/" + part for part in _JUDGED_BY)
+    return sha256(b"".join(line for line in lines if line[66:].startswith(judged_by)))
+
+
+def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
+    """What a report tells of the fixtures, so that they are found again; None of miniatures."""
+    if isinstance(fixtures, OwnGoldens):
+        return FullSizeLine(checkpoint=str(fixtures.directory.resolve()), goldens=str(fixtures.root.resolve()))
+    return FullSizeLine() if isinstance(fixtures, FullSize) else None
 
 
 def start(directory: Path, run: RunLine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,8 +19,8 @@ from conformance.judge import Judge
 from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.probe import require_exact_products
 from conformance.prompts.judge import PromptJudge, PromptVerdict
-from conformance.question import again, at_full_size
-from reference.format import FixtureError, Fixtures, default_root
+from conformance.reproduce import again
+from reference.format import FixtureError, Fixtures
 from reference.format.full_size import FullSize
 from reference.format.prompts import is_on_prompts
 
@@ -134,6 +133,7 @@ class Session:
                 device=self.hello.device,
                 profile=self.profile,
                 fixtures=report_file.digest(self.fixtures),
+                full_size=report_file.full_size_of(self.fixtures),
                 products_error=self.products_error,
             )
         except ValidationError as error:
@@ -148,13 +148,8 @@ class Session:
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        if isinstance(self.fixtures, FullSize):
-            command = at_full_size(self.impl, self.profile, case_id) + self.fixtures.options
-            root = self.fixtures.fixtures.root
-        else:
-            command = again(self.impl, self.profile, case_id, None if is_on_prompts(case_id) else self.tokens)
-            root = self.fixtures.root
-        return command if root == default_root() else f"{command} --fixtures-dir {shlex.quote(str(root))}"
+        tokens = None if is_on_prompts(case_id) else self.tokens
+        return again(self.fixtures, self.impl, self.profile, case_id, tokens)
 
 
 def _seen(verdict: CaseVerdict | PromptVerdict) -> str:

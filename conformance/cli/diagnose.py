@@ -11,6 +11,7 @@ import typer
 from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
+from conformance.cli.full_size import of_report
 from conformance.report import CaseLine
 from reference.format import Fixtures
 from reference.format.models import Profile
@@ -44,17 +45,19 @@ def diagnose(
             raise BadOption(f"diagnose: got --profile {profile}, expected {' or '.join(asked)}: {case} is asked there")
         verdicts = [reading.of_dump(fixtures, profile, case, path)]
     else:
+        fixtures = of_report(fixtures, path)
         run, verdicts = reading.of_report(fixtures, path)
         wrong_prompts = reading.wrong_prompts(path)
         profile, impl = run.profile, run.impl
         port = _installed(impl)
     diagnosis = diagnosing.diagnose(fixtures, profile, verdicts, MUTANTS, port)
     if as_json:
-        tensors = telling.as_json(diagnosis, impl, profile) if diagnosis else {"failing": 0, "judged": len(verdicts)}
+        nothing = {"failing": 0, "judged": len(verdicts)}
+        tensors = telling.as_json(fixtures, diagnosis, impl, profile) if diagnosis else nothing
         prompts = [{"question": line.case, "fault": line.note} for line in wrong_prompts]
         typer.echo(json.dumps(tensors | {"wrong_prompts": prompts}, indent=1))
     else:
-        told = telling.everything_as_text(diagnosis, wrong_prompts, impl, profile)
+        told = telling.everything_as_text(fixtures, diagnosis, wrong_prompts, impl, profile)
         out.print(told or "nothing failed", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if diagnosis or wrong_prompts else CONFORMS)
 

@@ -26,7 +26,7 @@ from conformance.cli.app import (
     progress_bar,
 )
 from conformance.cli.full_size import By, Checkpoint, Goldens
-from reference.format import FixtureError, Fixtures, default_root
+from reference.format import FixtureError, Fixtures, Floors, default_root
 from reference.format.archive import write_archive
 from reference.format.documents import write_model
 from reference.format.files import sha256
@@ -172,8 +172,14 @@ def floors(
     """
     fixtures = Fixtures(fixtures_dir)
     if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
-        full_size.measure(asked, fixtures, profile)
-        raise typer.Exit(CONFORMS)
+        measured = full_size.measure(asked, fixtures, profile)
+    else:
+        measured = _measure(fixtures, profile, seeds)
+    for family, ratio in measured.leave_one_family_out.items():
+        out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
+
+
+def _measure(fixtures: Fixtures, profile: Profile, seeds: int) -> Floors:
     for fault in fixtures.verify():
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
             raise fault
@@ -184,5 +190,4 @@ def floors(
         measured = measure_floors(fixtures, profile, honest_variants(profile), seeds, command, progress)
         write_model(fixtures.root / "floors" / f"{profile}.json", measured)
         fixtures.write_sums()
-    for family, ratio in measured.leave_one_family_out.items():
-        out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
+    return measured

@@ -14,7 +14,8 @@ import typer
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
 from conformance.fetch import cache
-from reference.format import Fixtures, ModelCard
+from conformance.report import read
+from reference.format import Fixtures, Floors, ModelCard
 from reference.format.documents import read_model, write_model
 from reference.format.full_size import FOLDER, FullSize, OwnGoldens
 from reference.format.models import Profile
@@ -56,6 +57,16 @@ def materialised(fixtures: Fixtures) -> FullSize:
     return FullSize(fixtures, cache.full_size_dir())
 
 
+def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
+    """The fixtures that a report is on; FixtureError where it is broken, or its goldens are no longer there."""
+    told = read(path)[0].full_size
+    if told is None:
+        return fixtures
+    if told.checkpoint is None or told.goldens is None:
+        return materialised(fixtures)
+    return OwnGoldens(fixtures, Path(told.goldens), Path(told.checkpoint))
+
+
 def asked(model: str | None, checkpoint: Path | None, goldens: Path | None) -> Asked | None:
     """The model that the options name, None where they name none; BadOption, FixtureError where there is none such."""
     from reference.streaming import source
@@ -79,20 +90,25 @@ def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
     asked.opened(fixtures).write_sums()
+    if not quiet:
+        folder = root / "cases" / "forward" / asked.source.id
+        size = sum(path.stat().st_size for path in folder.rglob("*.*"))
+        out.print(f"{folder}: {size / 1e6:.2f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(asked: Asked, fixtures: Fixtures, profile: Profile) -> None:
-    """Measure the floors of a profile."""
+def measure(asked: Asked, fixtures: Fixtures, profile: Profile) -> Floors:
+    """Measure the floors of a profile, and write them with the model's figure of acceptance."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.full_size_floors import measure_full_size
 
         store = asked.opened(fixtures)
         measured, accepted = measure_full_size(asked.source, store, profile, progress)
         write_model(store.root / "floors" / f"{profile}.json", measured)
-        path = store.root / "models" / asked.source.id / "model.json"
+        path = store.card_dir(asked.source.id) / "model.json"
         card = read_model(path, ModelCard)
         write_model(path, card.model_copy(update={"acceptance": card.acceptance | accepted}))
         store.write_sums()
+    return measured
 
 
 @app.command()

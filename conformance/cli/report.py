@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from conformance.cli.app import FixturesDir, app
+from conformance.cli.full_size import of_report
 from reference.format import Fixtures
 
 
@@ -18,7 +19,7 @@ def report(
     fixtures_dir: FixturesDir = None,
 ) -> None:
     """Write report.html into a report's folder: level, diagnosis, heat maps of error over tolerance, failures."""
-    typer.echo(write_report_page(Fixtures(fixtures_dir), directory, compare))
+    typer.echo(write_report_page(of_report(Fixtures(fixtures_dir), directory), directory, compare))
 
 
 def write_report_page(fixtures: Fixtures, directory: Path, earlier: Path | None = None) -> Path:

@@ -22,12 +22,11 @@ from conformance.cli.report import write_report_page
 from conformance.jobs import judge_each
 from conformance.junit import write_junit
 from conformance.known_failures import KnownFailures
-from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of
 from conformance.session import Judged, Session
 from reference.format.models import Profile
 
 _SHOWN = 3
-_FULL_SIZE: Level = "L5"
 
 
 @app.command()
@@ -76,15 +75,13 @@ def run(
     Interrupted, it leaves what it saw in the report and in the JUnit XML.
     """
     own = opened(checkpoint, goldens)
-    levels = levels or ("L0-L4" if own is None else _FULL_SIZE)
+    levels = levels or ("L0-L4" if own is None else FULL_SIZE)
     wanted = _levels(levels)
-    full_size = wanted == {_FULL_SIZE}
-    if _FULL_SIZE in wanted and not full_size:
-        raise BadOption(f"--levels: got {levels}, expected {_FULL_SIZE} alone: its models need weights of their own")
+    full_size = wanted == {FULL_SIZE}
+    if FULL_SIZE in wanted and not full_size:
+        raise BadOption(f"--levels: got {levels}, expected {FULL_SIZE} alone: its models need weights of their own")
     if own is not None and not full_size:
-        raise BadOption(f"--levels: got {levels} with --checkpoint, expected {_FULL_SIZE}, as it is without the option")
-    if full_size and report is not None:
-        raise BadOption("--report: got it with L5, expected it with other levels: full size is not diagnosed yet")
+        raise BadOption(f"--levels: got {levels} with --checkpoint, expected {FULL_SIZE}, as it is without the option")
     asked_of = [f"{kind}{given}" for kind, given in ((PORT, port), (ONE_SHOT, once), (DUMP, dump)) if given is not None]
     if len(asked_of) > 1:
         raise BadOption("--port, --once, --dump: got more than one of them, expected one")
@@ -126,7 +123,7 @@ def run(
         seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
         complain(f"{count} failures written to {write_known_failures}: say of each why it is")
-    reached = badge(tallies, (_FULL_SIZE,) if full_size else tuple(LEVELS)) if cases == "*" else None
+    reached = badge(tallies, full_size=full_size) if cases == "*" else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
         typer.echo(json.dumps({"implementation": session.hello.name, "level": reached, "levels": counts}, indent=1))

@@ -12,20 +12,24 @@ from conformance.diagnosis.evidence import Evidence
 from conformance.examine import CaseVerdict
 from conformance.judge import Judge
 from conformance.question import Question
-from reference.format import Fixtures
+from reference.format import Fixtures, GoldenPointer
+from reference.format.full_size import FullSize
 from reference.loading import config_of
 from reference.mutants.mutant import Mutant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What is known about the mistake behind a run's failures; `shown_by` is the case that it is described on."""
+    """What is known about the mistake behind a run's failures; `shown_by` is the case that it is described on.
+
+    `naming` is None where known mistakes were not compared: at full size.
+    """
 
     shown_by: CaseVerdict
     failing: int
     judged: int
     words: Sequence[str]
-    naming: nearest.Naming
+    naming: nearest.Naming | None
     smallest: shrink.Smallest
 
 
@@ -39,16 +43,16 @@ def diagnose(
     """Diagnose the verdicts of one run, those that pass included; None when nothing failed.
 
     `port` puts shortened questions; without it the recognised mistake does, and an unknown one is not shortened.
+    At full size nothing is put again: an answer takes minutes.
     """
     failing = [verdict for verdict in verdicts if verdict.failed]
     if not failing:
         return None
-    predictor = nearest.Predictor(fixtures, profile)
-    worst = nearest.misfits(predictor, _evidence(fixtures, verdicts), catalogue)
-    stops = all(verdict.outcome == "error" for verdict in failing)
-    naming = nearest.name(worst, catalogue, fixtures.policy, stops=stops)
+    naming, again = None, None
+    if not isinstance(fixtures, FullSize):
+        naming = _name(fixtures, profile, verdicts, catalogue)
+        again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
     shown_by = min(failing, key=_clearest)
-    again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
     return Diagnosis(
         shown_by=shown_by,
         failing=len(failing),
@@ -56,12 +60,20 @@ def diagnose(
         words=words.in_words(
             _evidence_of(fixtures, shown_by),
             fixtures.taps(shown_by.case),
-            config_of(fixtures.model_dir(shown_by.case.model)) if shown_by.case.model else None,
+            config_of(fixtures.card_dir(shown_by.case.model)) if shown_by.case.model else None,
             profile,
         ),
         naming=naming,
         smallest=shrink.smallest(fixtures, failing, _still_fails(fixtures, profile, again) if again else None),
     )
+
+
+def _name(
+    fixtures: Fixtures, profile: str, verdicts: Sequence[CaseVerdict], catalogue: Mapping[str, Mutant]
+) -> nearest.Naming:
+    worst = nearest.misfits(nearest.Predictor(fixtures, profile), _evidence(fixtures, verdicts), catalogue)
+    stops = all(verdict.outcome == "error" for verdict in verdicts if verdict.failed)
+    return nearest.name(worst, catalogue, fixtures.policy, stops=stops)
 
 
 def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[Evidence]:
@@ -80,10 +92,11 @@ def _cost(verdict: CaseVerdict) -> tuple[int, int]:
     return shrink.size_of_kind(case.kind), len(case.plan.steps or []) if case.plan else 0
 
 
-def _clearest(verdict: CaseVerdict) -> tuple[bool, int, str]:
-    """A whole forward pass says where in a model it begins; one call without a cache says it most plainly."""
+def _clearest(verdict: CaseVerdict) -> tuple[bool, int, bool, str]:
+    """A whole forward pass says where in a model it begins; one call on a whole text says it most plainly."""
     plain = verdict.case.plan is not None and verdict.case.plan.steps is None
-    return verdict.outcome == "error", -_cost(verdict)[0] - plain, verdict.case.id
+    cut = isinstance(verdict.case.golden, GoldenPointer)
+    return verdict.outcome == "error", -_cost(verdict)[0] - plain, cut, verdict.case.id
 
 
 def _still_fails(fixtures: Fixtures, profile: str, port: Adapter) -> shrink.StillFails:

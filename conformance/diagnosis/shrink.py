@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from conformance.examine import CaseVerdict
-from conformance.question import Question, again
+from conformance.question import Question
 from reference.format import Case, Fixtures, GoldenPointer
 
 _SMALLER_FIRST = ("attention", "layer", "forward")
@@ -22,10 +22,6 @@ class Smallest:
 
     case: str
     tokens: int | None
-
-    def command(self, impl: str, profile: str) -> str:
-        """The command that puts it."""
-        return again(impl, profile, self.case, self.tokens)
 
 
 def smallest(fixtures: Fixtures, failing: Iterable[CaseVerdict], still_fails: StillFails | None) -> Smallest:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from conformance.diagnosis.diagnose import Diagnosis
-from conformance.question import again
 from conformance.report import CaseLine
+from conformance.reproduce import again
+from reference.format import Fixtures
 from reference.mutants import MUTANTS
 
+_ELSEWHERE = "looks like: known mistakes are not compared at full size; `--levels L0-L4 --report DIR` names one"
 
-def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
+
+def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
     """Several lines: where it is first wrong, how, what it looks like, and the command that shows it."""
     verdict, naming = diagnosis.shown_by, diagnosis.naming
     first = verdict.first_divergence
@@ -21,7 +24,9 @@ def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
     else:
         lines += [f"no answer to {verdict.case.id}", f"  {verdict.note}"]
     lines += [f"  {word}" for word in diagnosis.words]
-    if naming.mutant is not None:
+    if naming is None:
+        lines.append(_ELSEWHERE)
+    elif naming.mutant is not None:
         mutant = naming.mutant
         lines += [
             f"looks like: {mutant.id} ({mutant.area})",
@@ -37,27 +42,34 @@ def as_text(diagnosis: Diagnosis, impl: str, profile: str) -> str:
         lines.append("  the cases that were put do not tell them apart: put more (`--cases '*'`)")
     else:
         lines.append("looks like: unknown (no known mistake explains what was seen)")
-    lines.append(f"reproduce: {diagnosis.smallest.command(impl, profile)}")
+    lines.append(f"reproduce: {_reproduce(fixtures, diagnosis, impl, profile)}")
     return "\n".join(lines)
 
 
-def prompts_as_text(wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
+def _reproduce(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
+    return again(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
+
+
+def prompts_as_text(fixtures: Fixtures, wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
     """Prompts that are wrong: how many, and the first of them."""
     first = wrong[0]
     lines = [f"{len(wrong)} questions on prompts fail", f"first: {first.case}: {first.note}"]
-    return "\n".join([*lines, f"reproduce: {again(impl, profile, first.case, None)}"])
+    return "\n".join([*lines, f"reproduce: {again(fixtures, impl, profile, first.case)}"])
 
 
-def everything_as_text(diagnosis: Diagnosis | None, wrong_prompts: Sequence[CaseLine], impl: str, profile: str) -> str:
+def everything_as_text(
+    fixtures: Fixtures, diagnosis: Diagnosis | None, wrong_prompts: Sequence[CaseLine], impl: str, profile: str
+) -> str:
     """What is wrong with tensors and prompts; "" where nothing is."""
-    told = [as_text(diagnosis, impl, profile)] if diagnosis else []
-    told += [prompts_as_text(wrong_prompts, impl, profile)] if wrong_prompts else []
+    told = [as_text(fixtures, diagnosis, impl, profile)] if diagnosis else []
+    told += [prompts_as_text(fixtures, wrong_prompts, impl, profile)] if wrong_prompts else []
     return "\n\n".join(told)
 
 
-def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
+def as_json(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
     """The same for machines."""
-    first, mutant = diagnosis.shown_by.first_divergence, diagnosis.naming.mutant
+    first, naming = diagnosis.shown_by.first_divergence, diagnosis.naming
+    mutant = naming.mutant if naming else None
     return {
         "failing": diagnosis.failing,
         "judged": diagnosis.judged,
@@ -68,7 +80,7 @@ def as_json(diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
         "mistake": mutant.id if mutant else None,
         "cure": mutant.cure if mutant else None,
         "links": mutant.urls if mutant else [],
-        "stops_like": list(diagnosis.naming.stops_like),
-        "cannot_be_told_apart": list(diagnosis.naming.rivals),
-        "reproduce": diagnosis.smallest.command(impl, profile),
+        "stops_like": list(naming.stops_like) if naming else [],
+        "cannot_be_told_apart": list(naming.rivals) if naming else [],
+        "reproduce": _reproduce(fixtures, diagnosis, impl, profile),
     }

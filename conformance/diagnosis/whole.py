@@ -19,4 +19,4 @@ def report_as_text(fixtures: Fixtures, path: Path, port: Adapter | None) -> str:
     run, verdicts = reading.of_report(fixtures, path)
     wrong_prompts = reading.wrong_prompts(path)
     diagnosis = diagnose(fixtures, run.profile, verdicts, MUTANTS, port)
-    return telling.everything_as_text(diagnosis, wrong_prompts, run.impl, run.profile)
+    return telling.everything_as_text(fixtures, diagnosis, wrong_prompts, run.impl, run.profile)

@@ -40,8 +40,8 @@ def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | 
         return [*found, f"{int((~np.isfinite(got)).sum())} values are NaN or infinite"]
     found += _factor(got, golden, config)
     found += _order(got, golden, spec.axes)
-    found += _rows(got, golden, spec.axes, first, config)
-    found += _parts(got, golden, spec.axes, first, config)
+    found += _rows(got, golden, spec, first, config)
+    found += _parts(got, golden, spec, first, config)
     return [*found, *_grid(answer, golden, profile)]
 
 
@@ -99,44 +99,46 @@ def _order(got: Array, golden: Array, axes: Sequence[str]) -> Iterator[str]:
             yield f"the values are right, in another order along {letter}"
 
 
-def _rows(
-    got: Array, golden: Array, axes: Sequence[str], first: TapVerdict, config: TextConfig | None
-) -> Iterator[str]:
+def _rows(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: TextConfig | None) -> Iterator[str]:
     """At which positions the error lies."""
-    if "L" not in axes or golden.shape[axes.index("L")] < 3:
+    if "L" not in spec.axes or golden.shape[spec.axes.index("L")] < 3:
         return
-    per_row = _per(got - golden, axes.index("L"))
+    numbers = np.array(spec.numbers("L"))
+    per_row = _per(got - golden, spec.axes.index("L"))
     wrong = per_row > _limit(first, golden)
     count = len(wrong)
     start = int(np.argmax(wrong))
     if not wrong.any():
         return
     if start and wrong[start:].all():
-        window = config is not None and start == config.sliding_window
-        yield f"it begins at row {start}" + (", where the window is full" if window else "")
+        before, row = numbers[start - 1 : start + 1]
+        window = config is not None and row == config.sliding_window
+        if row - before > 1:  # of models at full size few rows are stored
+            yield f"it begins between rows {before + 1} and {row}"
+        else:
+            yield f"it begins at row {row}" + (", where the window is full" if window else "")
     elif not wrong.all():
-        rows = ", ".join(str(i) for i in np.flatnonzero(wrong)[:8])
+        rows = ", ".join(str(i) for i in numbers[wrong][:8])
         yield f"{int(wrong.sum())} of {count} rows are wrong: {rows}" + (" ..." if wrong.sum() > 8 else "")
     if wrong.sum() > 4 and _rank_correlation(per_row[wrong]) > 0.8:
         yield "it grows with the position"
 
 
-def _parts(
-    got: Array, golden: Array, axes: Sequence[str], first: TapVerdict, config: TextConfig | None
-) -> Iterator[str]:
+def _parts(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: TextConfig | None) -> Iterator[str]:
     """Which heads and which channels are wrong, when the others are not."""
-    limit = _limit(first, golden)
+    axes, limit = spec.axes, _limit(first, golden)
     for letter, what in (("H", "head"), ("K", "key/value head")):
         if letter in axes and golden.shape[axes.index(letter)] > 1:
             wrong = _per(got - golden, axes.index(letter)) > limit
             if wrong.any() and not wrong.all():
-                yield f"only {what}s {', '.join(str(i) for i in np.flatnonzero(wrong))} of {len(wrong)} are wrong"
+                numbers = ", ".join(str(i) for i in np.array(spec.numbers(letter))[wrong])
+                yield f"only {what}s {numbers} of {len(wrong)} are wrong"
     if first.name.endswith(("q_rope", "k_rope")) and config is not None:
         wrong = _per(got - golden, axes.index("E")) > limit
         layer = int(first.name.split(".")[2])
-        half = len(wrong) // 2
+        half = config.head_dim_of(layer) // 2
         turning = int(config.rope_of(layer).partial_rotary_factor * half)
-        rotated = np.tile(np.arange(half) < turning, 2)
+        rotated = np.array(spec.numbers("E")) % half < turning
         if config.rope_of(layer).rotary == "proportional" and wrong.any() and not wrong[~rotated].any():
             yield f"only rotated channels are wrong (j and j + {half} for j < {turning})"
 

@@ -11,8 +11,8 @@ from conformance.levels import LEVELS, Level, Tally, badge, level_of
 from conformance.page.changes import Change, changes
 from conformance.page.heat_map import draw, heat_maps
 from conformance.page.positions import draw_positions
-from conformance.question import again
 from conformance.report import CaseLine, RunLine, read
+from conformance.reproduce import again
 from reference.format import Fixtures
 from reference.format.files import write_atomic
 
@@ -49,7 +49,7 @@ def render(
     return render_page(
         "report.html.j2",
         run=run,
-        badge=badge(tallies) or "none",
+        badge=badge(tallies, full_size=run.full_size is not None) or "none",
         levels=[(level, LEVELS[level], tallies[level]) for level in LEVELS if level in tallies],
         diagnosis=diagnosis,
         positions=draw_positions(fixtures, directory, first) if first else "",
@@ -57,7 +57,7 @@ def render(
         maps=[(heat_map.model, draw(heat_map)) for heat_map in maps],
         failed=failed[:_LISTED],
         more=max(0, len(failed) - _LISTED),
-        again={line.case: again(run.impl, run.profile, line.case, None) for line in failed[:_LISTED]},
+        again={line.case: again(fixtures, run.impl, run.profile, line.case) for line in failed[:_LISTED]},
         changed=changed,
         undecided=[line for line in lines if line.outcome in ("undecidable", "advice")],
     )

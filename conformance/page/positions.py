@@ -36,7 +36,7 @@ def draw_positions(fixtures: Fixtures, directory: Path, line: CaseLine) -> str:
         return ""
     figure = Figure(figsize=(5.5, 1.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(range(len(error)), np.maximum(error, 1e-12), marker="o", markersize=3, color="#d7301f")
+    axes.plot(spec.numbers("L")[: len(error)], np.maximum(error, 1e-12), marker="o", markersize=3, color="#d7301f")
     axes.set_yscale("log")
     axes.set_xlabel("position", fontsize=8)
     axes.set_ylabel("relative error", fontsize=8)

@@ -66,6 +66,11 @@ class FullSize(Fixtures):
         """What is wrong with cases, cards and floors; the sums are those of the whole fixtures."""
         return [*self._case_faults(), *self._document_faults()]
 
+    @property
+    def sums_root(self) -> Path:
+        """That of the whole fixtures."""
+        return self.fixtures.root
+
     def write_sums(self) -> None:
         """Those of the whole fixtures."""
         self.fixtures.write_sums()
@@ -90,13 +95,13 @@ class OwnGoldens(FullSize):
 
     def __init__(self, fixtures: Fixtures, root: Path, directory: Path) -> None:
         """FixtureError where the folder has no goldens of this model, or they were made of another configuration."""
-        self._directory, self._model = directory, own_id(directory)
+        self.directory, self._model = directory, own_id(directory)
         self.options = f" --checkpoint {shlex.quote(str(directory))} --goldens {shlex.quote(str(root))}"
         cure = f"make them: gemma4-conformance export{self.options}"
         if not (root / "models" / self._model).is_dir():
             raise FixtureError(root, got=f"no goldens of {self._model}", expected="some", cure=cure)
         super().__init__(fixtures, directory.parent, root)
-        made_of = checkpoint.read_config(root / "models" / self._model)
+        made_of = checkpoint.read_config(self.card_dir(self._model))
         if own_config(directory) != made_of:
             expected = f"the configuration that the goldens in {root} were made of"
             raise FixtureError(directory / "config.json", got="another", expected=expected, cure=cure)
@@ -108,7 +113,12 @@ class OwnGoldens(FullSize):
 
     def model_dir(self, model_id: str) -> Path:  # noqa: ARG002 (there is one)
         """The checkpoint."""
-        return self._directory
+        return self.directory
+
+    @property
+    def sums_root(self) -> Path:
+        """This folder."""
+        return self.root
 
     def write_sums(self) -> None:
         """Of this folder."""

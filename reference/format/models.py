@@ -116,6 +116,11 @@ class TapSpec(Strict):
             raise ValueError(f"{len(self.axes)} axes for a shape of {len(self.shape)}")
         return self
 
+    def numbers(self, axis: str) -> list[int]:
+        """The port's indices of the entries along an axis, all of them where nothing was picked."""
+        at = self.axes.index(axis)
+        return self.picks.indices(self.axes)[at] if self.picks else list(range(self.shape[at]))
+
 
 class Lookalike(Strict):
     """What a port that makes a known slip answers in the place of a tap."""

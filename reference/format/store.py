@@ -162,9 +162,13 @@ class Fixtures:
         """The conversations and raw texts."""
         return Prompts(self.root)
 
-    def model_dir(self, model_id: str) -> Path:
-        """The directory of a model: an ordinary checkpoint (config.json, safetensors) beside its card."""
+    def card_dir(self, model_id: str) -> Path:
+        """The directory of a model's card and config.json."""
         return self.root / "models" / model_id
+
+    def model_dir(self, model_id: str) -> Path:
+        """The directory of a model's checkpoint: an ordinary one (config.json, safetensors), beside its card."""
+        return self.card_dir(model_id)
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -187,6 +191,11 @@ class Fixtures:
         return read_model(self.root / "floors" / "policy.json", Policy)
 
     # The whole folder
+
+    @property
+    def sums_root(self) -> Path:
+        """The folder whose SHA256SUMS these fixtures are in."""
+        return self.root
 
     def files(self) -> list[Path]:
         """Every file that SHA256SUMS covers, sorted."""
@@ -217,7 +226,7 @@ class Fixtures:
 
     def _document_faults(self) -> Iterator[FixtureError]:
         """Of the models' cards and the tables of floors."""
-        cards = ((self.root / "models" / model_id / "model.json", ModelCard) for model_id in self.model_ids)
+        cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
         for path, model in (*cards, *floors):

@@ -69,6 +69,13 @@ def test_a_level_counts_only_with_all_below_it(tallies: dict[Level, Tally], reac
     assert badge(tallies) == reached
 
 
+def test_full_size_stands_alone() -> None:
+    alone = {"L5": tally(passed=1)}
+    assert badge(alone, full_size=True) == "L5"
+    assert badge(alone) is None
+    assert badge({"L5": tally(passed=1, fail=1)}, full_size=True) is None
+
+
 def test_a_tally_counts_outcomes() -> None:
     counted = Tally()
     for outcome in ("pass", "pass", "skip"):

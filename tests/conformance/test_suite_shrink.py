@@ -14,6 +14,7 @@ from conformance.adapters.oracle import OracleAdapter
 from conformance.diagnosis.shrink import Smallest, StillFails, smallest
 from conformance.examine import CaseVerdict
 from conformance.judge import Judge
+from conformance.reproduce import again
 from reference.format import Fixtures
 
 FIXTURES = Fixtures()
@@ -155,11 +156,10 @@ def test_a_real_port_is_cut_to_where_its_mistake_begins() -> None:
 
 
 def test_the_command_is_what_one_types() -> None:
-    whole, cut = Smallest(case=CHUNKS, tokens=None), Smallest(case=CHUNKS, tokens=7)
-    assert whole.command("mlx_impl", "bf16") == (
+    assert again(FIXTURES, "mlx_impl", "bf16", CHUNKS) == (
         f"pytest conformance/ --impl mlx_impl --profile bf16 --cases '{CHUNKS}'"
     )
-    assert cut.command("my_port:MyAdapter", "f32") == (
+    assert again(FIXTURES, "my_port:MyAdapter", "f32", CHUNKS, 7) == (
         f"pytest conformance/ --impl my_port:MyAdapter --profile f32 --cases '{CHUNKS}' --tokens 7"
     )
-    assert shlex.split(cut.command("x", "f32"))[-4:] == ["--cases", CHUNKS, "--tokens", "7"]
+    assert shlex.split(again(FIXTURES, "x", "f32", CHUNKS, 7))[-4:] == ["--cases", CHUNKS, "--tokens", "7"]

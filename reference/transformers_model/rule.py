@@ -1,4 +1,4 @@
-"""Matrices of `int8-splitmix64-v1` made by torch, on a GPU where the model runs on one."""
+"""Matrices of `int8-splitmix64-v1` made by torch, on the GPU that the model runs on."""
 
 from __future__ import annotations
 

@@ -116,9 +116,9 @@ def test_no_layer_stays_in_memory() -> None:
         filled.append(sum(any(not tensor.is_meta for tensor in one.parameters()) for one in seen))
 
     with pytest.MonkeyPatch.context() as patch:
-        right = torch_rule.rows
+        right = RuleMatrix.rows
         patch.setattr(streaming, "refuse_empty", count)
-        patch.setattr(torch_rule, "rows", lambda matrix, *rest: made.append(matrix.name) or right(matrix, *rest))
+        patch.setattr(RuleMatrix, "rows", lambda matrix, block: made.append(matrix.name) or right(matrix, block))
         told: list[str] = []
         by_transformers(source, told=lambda *what: told.append(what[-1]))
     assert filled == [1] * source.config.num_hidden_layers
@@ -137,6 +137,20 @@ def test_torch_follows_the_rule(dtype: Any) -> None:
         got = torch_rule.rows(table, block, dtype, torch.device("cpu"))
         assert got.dtype == dtype
         assert np.array_equal(got.double().numpy(), table.rows(block))
+
+
+@pytest.mark.parametrize(("device", "by_torch"), [("cpu", False), ("meta", True)])
+def test_torch_makes_them_where_numpy_is_not_quicker(device: str, by_torch: bool) -> None:
+    table = RuleMatrix("e2b-full/table", (64, 48), 48, F64.dtype)
+    made: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_rule, "rows", lambda _, block, *rest: made.append((block, *rest)))
+        blocks = list(streaming._blocks(table, torch.float32, torch.device(device)))
+    if by_torch:
+        assert made == [(block, torch.float32, torch.device(device)) for block in table.blocks()]
+    else:
+        assert made == []
+        assert torch.cat(blocks).tolist() == table.rows(slice(0, 64)).tolist()
 
 
 def test_an_unsuitable_configuration_is_refused() -> None:

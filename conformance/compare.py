@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,7 +94,7 @@ def compare(
     seen = np.ones(golden.shape, bool) if valid is None else valid
     strange = seen & ~np.isfinite(_widened(answer))
     if strange.any():
-        where = [int(i) for i in np.argwhere(strange)[0]]
+        where = _place(spec, np.argwhere(strange)[0])
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
         return verdict("advice" if spec.cls == "advice" else "fail", fault)
     if spec.cls == "advice":
@@ -102,7 +103,13 @@ def compare(
     if error.rms <= allowed.rms and error.max <= allowed.max:
         return verdict("pass", error=error)
     got, wanted = answer[error.worst], golden[error.worst]
-    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {list(error.worst)}", error)
+    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {_place(spec, error.worst)}", error)
+
+
+def _place(spec: TapSpec, index: Sequence[int]) -> list[int]:
+    """Where an entry of what is stored stands in the port's tensor."""
+    numbers = spec.picks.indices(spec.axes) if spec.picks else None
+    return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
 
 
 def _widened(answer: Array) -> Array:

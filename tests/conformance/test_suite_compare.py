@@ -13,6 +13,7 @@ from suite_fakes import Array
 from conformance.compare import Error, TapVerdict, compare, measure
 from conformance.tolerance import Tolerance
 from reference.format import TapSpec
+from reference.format.models import Picks, Stride
 from reference.format.tensors import dtype_name
 
 ANY = Tolerance(rms=1e9, max=1e9)
@@ -264,6 +265,22 @@ def test_finiteness_is_checked_before_the_value() -> None:
     verdict = judged(f32(99, math.nan), f32(1, 1), NONE)
     assert verdict.fault == "1 NaN or infinite values, the first at [1], expected none"
     assert verdict.error is None
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(5.0, "got 5, expected 1 at [0, 63, 48]"), (math.nan, "1 NaN or infinite values, the first at [0, 63, 48]")],
+)
+def test_places_are_those_in_the_port_s_tensor(value: float, fault: str) -> None:
+    golden = np.ones((1, 2, 3), np.float32)
+    answer = golden.copy()
+    answer[0, 1, 2] = value
+    rows, channels = [0, 63], Stride(start=0, step=24, count=3)
+    picked = spec(golden).model_copy(
+        update={"axes": ["B", "L", "D"], "picks": Picks(whole=[1, 64, 72], taken={"L": rows, "D": channels}, rms=1.0)}
+    )
+    verdict = compare(picked, answer, golden, profile="f32", valid=None, allowed=NONE)
+    assert verdict.fault.startswith(fault)
 
 
 def test_a_wrong_value_is_told_with_place_error_and_tolerance() -> None:

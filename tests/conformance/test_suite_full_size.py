@@ -163,6 +163,8 @@ def test_a_report_at_full_size_says_where_it_is_wrong(
     lines = told.stdout.splitlines()
     assert lines[1:3] == ["first divergence: model.layers.3.output", "  in forward/tiny-full/text-l89/no-cache"]
     assert f"  it begins {where}" in lines
+    (row,) = re.findall(r"at \[0, (\d+), \d+\]", lines[3])
+    assert first <= int(row) in full_size.stored_rows(TINY["tiny-full"])
     assert lines[-2].startswith("looks like: known mistakes are not compared at full size")
     command = lines[-1].removeprefix("reproduce: ")
     ended = run(app, shlex.split(command)[1:])

@@ -120,7 +120,7 @@ def layer_scalar(layer: int, *, mini: bool) -> Float64:
     return bf16([value])
 
 
-def layer_norm_bases(config: TextConfig, layer: int) -> Mapping[str, float]:
+def layer_norm_bases(config: TextConfig, layer: int, *, mini: bool) -> Mapping[str, float]:
     """Base of every norm weight of a layer, by its name below `model.layers.{i}.`."""
     # Scores have standard deviation about 1.4 at any E; 20 to 30 are reached in the last full layer alone,
     # where low-precision softmax breaks and no layer is left for the error to grow in.
@@ -134,7 +134,8 @@ def layer_norm_bases(config: TextConfig, layer: int) -> Mapping[str, float]:
         "pre_feedforward_layernorm_2": 1.0,
         "post_feedforward_layernorm": 0.25,
         "post_feedforward_layernorm_1": 0.25,
-        "post_feedforward_layernorm_2": 0.25,
+        # At full size low precision chooses other experts for nearly every token: they weigh half as much there.
+        "post_feedforward_layernorm_2": 0.25 if mini else 0.125,
         "post_per_layer_input_norm": 0.25,
     }
 
@@ -215,7 +216,7 @@ def tensor(model_id: str, name: str, shape: tuple[int, ...], config: TextConfig,
         return norm(key, shape[0], 1.5 * math.sqrt(config.hidden_size))
     if inner == "router.per_expert_scale":
         return per_expert_scale(key, shape[0])
-    bases = layer_norm_bases(config, int(index))
+    bases = layer_norm_bases(config, int(index), mini=mini)
     base = bases.get(inner.removesuffix(".weight"))
     return matrix(key, shape, shape[-1]) if base is None else norm(key, shape[0], base)
 

@@ -61,16 +61,12 @@ def test_the_derivations_and_the_acceptance_at_full_size(model: str) -> None:
     (found,) = re.findall(rf"^\| `{model}` \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", DOC, re.MULTILINE)
     agreements = {case.provenance.agreement for case in full.cases() if case.model == model}
     figures = read_model(full.root / "models" / model / "model.json", ModelCard).acceptance
-    assert [None if one == "-" else float(one) for one in found] == [
-        *agreements,
-        *(figures.get(name) for name in ("f32", "bf16", "echo")),
-    ]
+    assert [float(one) for one in found] == [*agreements, *(figures[name] for name in ("f32", "bf16", "echo"))]
     policy = FIXTURES.policy
     assert max(agreement or 1.0 for agreement in agreements) <= policy.agreement
     assert figures["f32"] <= policy.acceptance_f32
     assert figures["echo"] <= policy.acceptance_echo
-    if model != "26b-a4b-full":  # in bf16 other experts are chosen, as NUMERICS.md says
-        assert figures.get("bf16", 0.0) <= policy.acceptance_bf16
+    assert figures["bf16"] <= policy.acceptance_bf16
 
 
 @pytest.mark.parametrize("profile", ["f32", "bf16"])

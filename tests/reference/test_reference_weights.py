@@ -10,6 +10,7 @@ import scalar_elements
 
 from reference import weights
 from reference.export import scalar_rule
+from reference.full_size import FULL_SIZE
 from reference.models import MODELS, Model
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -133,6 +134,15 @@ def test_layer_scalars_cycle_and_minis_have_two_extremes() -> None:
     mini = [weights.layer_scalar(layer, mini=True).tolist() for layer in range(12)]
     assert mini == [full[0], [0.0050048828125], [1.296875], *full[3:]]
     assert 0.9 < math.prod(cycle) < 1.1
+
+
+@pytest.mark.parametrize(("branch", "base"), [(1, 0.25), (2, 0.125)])
+def test_at_full_size_the_experts_weigh_half_as_much(branch: int, base: float) -> None:
+    name, config = f"model.layers.3.post_feedforward_layernorm_{branch}.weight", FULL_SIZE["26b-a4b-full"].config
+    built = weights.tensor("26b-a4b-full", name, (2816,), config, mini=False)
+    for index in (0, 1, 1407, 2815):
+        expected = scalar_rule.weight("norm", f"26b-a4b-full/{name}", index, base=base)
+        assert Fraction(built[index]) == expected
 
 
 def test_fan_in_of_experts_is_their_last_axis() -> None:

@@ -143,28 +143,34 @@ class Port(MlxImplAdapter):
 
 
 @pytest.mark.parametrize(
-    ("first", "where"), [(9, "at row 9"), (8, "at row 8, where the window is full"), (40, "between rows 11 and 63")]
+    ("model", "first", "where"),
+    [
+        ("tiny-full", 9, "at row 9"),
+        ("tiny-full", 8, "at row 8, where the window is full"),
+        ("tiny-full", 40, "between rows 11 and 63"),
+        ("experts-full", 9, "at row 9"),
+    ],
 )
 def test_a_report_at_full_size_says_where_it_is_wrong(
-    first: int, where: str, places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, first: int, where: str, places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / f"wrong_from_{first}.py").write_text(PORT.format(first=first))
-    options = ["--levels", "L5", "--fixtures-dir", str(places[0]), "--cases", "forward/tiny-full/*"]
+    options = ["--levels", "L5", "--fixtures-dir", str(places[0]), "--cases", f"forward/{model}/*"]
     report = tmp_path / "report"
     ended = run(app, ["run", "--impl", f"wrong_from_{first}:Port", *options, "--report", str(report)])
     assert ended.exit_code == 1, ended.output
     page = (report / "report.html").read_text()
     assert "level none" in page
-    assert 'id="cell tiny-full output 3"' in page
+    assert f'id="cell {model} output 3"' in page
     assert 'id="positions"' in page
     told = run(app, ["diagnose", str(report), "--fixtures-dir", str(places[0])])
     assert told.exit_code == 1
     lines = told.stdout.splitlines()
-    assert lines[1:3] == ["first divergence: model.layers.3.output", "  in forward/tiny-full/text-l89/no-cache"]
+    assert lines[1:3] == ["first divergence: model.layers.3.output", f"  in forward/{model}/text-l89/no-cache"]
     assert f"  it begins {where}" in lines
     (row,) = re.findall(r"at \[0, (\d+), \d+\]", lines[3])
-    assert first <= int(row) in full_size.stored_rows(TINY["tiny-full"])
+    assert first <= int(row) in full_size.stored_rows(TINY[model])
     assert lines[-2].startswith("looks like: known mistakes are not compared at full size")
     command = lines[-1].removeprefix("reproduce: ")
     ended = run(app, shlex.split(command)[1:])

@@ -11,7 +11,7 @@ from conformance.reproduce import again
 from reference.format import Fixtures
 from reference.mutants import MUTANTS
 
-_ELSEWHERE = "looks like: known mistakes are not compared at full size; `--levels L0-L4 --report DIR` names one"
+_ELSEWHERE = "looks like: known mistakes are not compared at full size; `--levels L0-L4 --report DIR` compares"
 
 
 def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:

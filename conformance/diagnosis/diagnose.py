@@ -48,11 +48,11 @@ def diagnose(
     failing = [verdict for verdict in verdicts if verdict.failed]
     if not failing:
         return None
-    naming, again = None, None
-    if not isinstance(fixtures, FullSize):
+    naming, again, full_size = None, None, isinstance(fixtures, FullSize)
+    if not full_size:
         naming = _name(fixtures, profile, verdicts, catalogue)
         again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
-    shown_by = min(failing, key=_clearest)
+    shown_by = min(failing, key=lambda verdict: _clearest(verdict, past_the_window=full_size))
     return Diagnosis(
         shown_by=shown_by,
         failing=len(failing),
@@ -92,10 +92,13 @@ def _cost(verdict: CaseVerdict) -> tuple[int, int]:
     return shrink.size_of_kind(case.kind), len(case.plan.steps or []) if case.plan else 0
 
 
-def _clearest(verdict: CaseVerdict) -> tuple[bool, int, bool, str]:
-    """A whole forward pass says where in a model it begins; one call on a whole text says it most plainly."""
+def _clearest(verdict: CaseVerdict, *, past_the_window: bool) -> tuple[bool, int, bool, str]:
+    """A whole forward pass says where in a model it begins; one call without a cache says it most plainly.
+
+    At full size only the whole text is longer than the window.
+    """
     plain = verdict.case.plan is not None and verdict.case.plan.steps is None
-    cut = isinstance(verdict.case.golden, GoldenPointer)
+    cut = past_the_window and isinstance(verdict.case.golden, GoldenPointer)
     return verdict.outcome == "error", -_cost(verdict)[0] - plain, cut, verdict.case.id
 
 

@@ -16,6 +16,7 @@ from mlx_impl.fused_attention import Attended, prefill_bias, turn
 from mlx_impl.fused_layer import FusedLayer
 from mlx_impl.joined import joined
 from mlx_impl.static_cache import StaticCache
+from mlx_impl.streamed import StreamedLayer
 
 _Attend = Callable[[int, mx.array], Attended]
 """Layer and its new keys and values [1, 2K, L, E] -> what the layer attends to."""
@@ -25,6 +26,9 @@ class FusedDecoder:
     """Takes the place of a `Decoder` whose weights it uses: call it with ids [1, L] and caches of `make_caches`."""
 
     def __init__(self, decoder: Decoder) -> None:
+        """Raises MlxImplError for a decoder whose layers are streamed."""
+        if any(isinstance(layer, StreamedLayer) for layer in decoder.model.layers):
+            raise problem("decoder", got="streamed layers", expected="layers in memory", cure='load with "resident"')
         self.config = decoder.config
         self.model = decoder.model
         self.tensors = decoder.tensors

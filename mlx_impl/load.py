@@ -1,6 +1,8 @@
 """From a model's directory to a `Decoder`: strict, so that nothing runs on a weight that was never loaded."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +17,13 @@ from mlx_impl.decoder import Decoder
 from mlx_impl.errors import MlxImplError, problem, shown
 from mlx_impl.mapped import MappedTable
 from mlx_impl.quantize import PARTS, Format, make_room, packed_shapes, parse_quantization, quantized_modules
+from mlx_impl.streamed import StreamedLayer
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 STORED_DTYPES = ("F32", "BF16", "F16")
 PACKED_DTYPES = ("U32",)
 PLE = ("resident", "mapped")
+LAYERS = ("resident", "streamed")
 PLE_TABLE = "model.embed_tokens_per_layer"
 _FOREIGN = "this checkpoint does not fit its config.json"
 
@@ -30,14 +34,21 @@ def load_config(model_dir: str | Path) -> Config:
     return _config_of(path, checkpoint.read_json(path))
 
 
-def load(model_dir: str | Path, dtype: str = "float32", ple: Literal["resident", "mapped"] = "resident") -> Decoder:
+def load(
+    model_dir: str | Path,
+    dtype: str = "float32",
+    ple: Literal["resident", "mapped"] = "resident",
+    layers: Literal["resident", "streamed"] = "resident",
+) -> Decoder:
     """Read an ordinary checkpoint (`config.json`, safetensors), plain or quantised by MLX.
 
     Floats come in `dtype`: bf16 and f16 widen to float32 exactly. With ple="mapped" the table of per-layer embeddings
-    stays in its file, of which only the rows of the tokens at hand are read; every result is the same. Raises
-    MlxImplError for anything missing, left over, of the wrong shape or broken, naming file and tensor.
+    stays in its file, of which only the rows of the tokens at hand are read; with layers="streamed" every pass reads
+    the layers again, one at a time. Every result is the same. Raises MlxImplError for anything missing, left over, of
+    the wrong shape or broken, naming file and tensor; of streamed layers a file that fails to read is a RuntimeError of
+    the pass.
     """
-    for name, got, known in (("dtype", dtype, tuple(DTYPES)), ("ple", ple, PLE)):
+    for name, got, known in (("dtype", dtype, tuple(DTYPES)), ("ple", ple, PLE), ("layers", layers, LAYERS)):
         if got not in known:
             raise problem(name, got=shown(got), expected=" or ".join(known), cure="choose one of them")
     folder = Path(model_dir)
@@ -47,19 +58,41 @@ def load(model_dir: str | Path, dtype: str = "float32", ple: Literal["resident",
     assert isinstance(raw, dict)  # or it were no configuration
 
     decoder = Decoder(config)
+    streamed = [StreamedLayer(config, i) for i in range(config.num_hidden_layers)] if layers == "streamed" else []
+    if streamed:
+        decoder.model.layers = list(streamed)
     stored = wanted(checkpoint.inventory(folder), config)
     formats = fit(decoder, stored, raw, path)
     if ple == "mapped" and config.hidden_size_per_layer_input > 0:
         parts = {part: stored.pop(f"{PLE_TABLE}.{part}")[1] for part in PARTS if f"{PLE_TABLE}.{part}" in stored}
         decoder.model.embed_tokens_per_layer = MappedTable(parts, DTYPES[dtype], formats.get(PLE_TABLE))
-    arrays = checkpoint.read_tensors(entry.file for _, entry in stored.values())
-    weights = {ours: _in(arrays[theirs], DTYPES[dtype]) for ours, (theirs, _) in stored.items()}
-    decoder.load_weights(list(split_experts.fused(weights).items()), strict=True)
+    for i, layer in enumerate(streamed):
+        prefix = f"model.layers.{i}."
+        own = {name: stored.pop(name) for name in list(stored) if name.startswith(prefix)}
+        layer.read_by(partial(_read, own, DTYPES[dtype], prefix))
+    weights = _read(stored, DTYPES[dtype])
+    decoder.load_weights(list(weights.items()), strict=not streamed)  # strict in any case: `fit` knows all names
     try:
-        mx.eval(decoder.tensors())  # now, so that a file that fails to read fails here
+        mx.eval(list(weights.values()))  # now, so that a file that fails to read fails here
     except RuntimeError as error:
         raise problem(str(model_dir), got=shown(str(error)), expected="readable weights", cure="check disk") from None
     return decoder
+
+
+def held_bytes(model_dir: str | Path, dtype: str = "float32") -> int:
+    """Bytes of memory that `load` of a whole decoder takes. Raises MlxImplError like it for what cannot be read."""
+    stored = wanted(checkpoint.inventory(Path(model_dir)), load_config(model_dir))
+    packed, width = mx.uint32.size, DTYPES[dtype].size
+    return sum(
+        math.prod(entry.shape) * (packed if entry.dtype in PACKED_DTYPES else width) for _, entry in stored.values()
+    )
+
+
+def _read(stored: Mapping[str, tuple[str, Stored]], dtype: mx.Dtype, prefix: str = "") -> dict[str, mx.array]:
+    """Arrays, read when they are evaluated, by the names of a decoder's parameters behind the prefix of them all."""
+    arrays = checkpoint.read_tensors(entry.file for _, entry in stored.values())
+    weights = {ours: _in(arrays[theirs], dtype) for ours, (theirs, _) in stored.items()}
+    return {name.removeprefix(prefix): value for name, value in split_experts.fused(weights).items()}
 
 
 def _in(tensor: mx.array, dtype: mx.Dtype) -> mx.array:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
+import psutil
 
 import mlx_impl
 from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Request, Skip
@@ -14,8 +15,11 @@ from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, length_
 from conformance.adapters.mlx_impl_modules import MODULES
 from mlx_impl import Decoder, MlxImplError, prompt, rope
 from mlx_impl.kv_cache import KV
+from mlx_impl.load import held_bytes
 from mlx_impl.tokenizer import Tokenizer
 
+SHARE = 0.75
+"""Of the memory that is free the most that weights may take; larger models are read layer by layer in every pass."""
 _SKIPPED = {"ple_index": "rows of the PLE table are looked up by id: no flat index is ever computed"}
 
 
@@ -70,7 +74,9 @@ class MlxImplAdapter:
 
 
 def _load(model_dir: Path, dtype: str) -> Decoder:
-    return mlx_impl.load(model_dir, dtype)
+    if held_bytes(model_dir, dtype) <= SHARE * psutil.virtual_memory().available:
+        return mlx_impl.load(model_dir, dtype)
+    return mlx_impl.load(model_dir, dtype, ple="mapped", layers="streamed")
 
 
 def _tensor(x: Array, dtype: mx.Dtype) -> mx.array:

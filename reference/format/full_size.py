@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from reference.format import checkpoint
+from reference.format.documents import read_model
 from reference.format.errors import FixtureError
-from reference.format.models import Policy
+from reference.format.models import ModelCard, Policy
 from reference.format.store import Fixtures
 
 FOLDER = "full"
+_STORED_BYTES = 2
+"""Of a parameter in a materialised checkpoint."""
 
 
 class FullSize(Fixtures):
@@ -44,7 +47,12 @@ class FullSize(Fixtures):
         models = {case_id: self.case(case_id).model or "" for case_id in case_ids}
         there = [case_id for case_id in case_ids if self.model_dir(models[case_id]).is_dir()]
         if not there:
-            self.check_model(models[case_ids[0]])
+            cards = {name: read_model(self.card_dir(name) / "model.json", ModelCard) for name in models.values()}
+            sizes = sorted((_STORED_BYTES * card.parameters / 1e9, name) for name, card in cards.items())
+            smallest, *larger = (f"{name} ({size:.1f} GB)" for size, name in sizes)
+            cure = f"write them: gemma4-conformance materialize {smallest}"
+            cure += f"; the others: {', '.join(larger)}" if larger else ""
+            raise FixtureError(self.checkpoints, got="no weights", expected="those of a model that is asked", cure=cure)
         return there
 
     def check_floors(self, case_ids: Iterable[str], profile: str) -> None:

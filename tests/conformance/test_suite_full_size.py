@@ -10,13 +10,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 from wide_models import WIDE
 
+from conformance.adapters import mlx_impl as mlx_impl_adapter
 from conformance.adapters.base import Request
 from conformance.adapters.mlx_impl import MlxImplAdapter
 from conformance.adapters.registry import BadOption
@@ -26,6 +29,8 @@ from conformance.examine import Examiner
 from conformance.judge import Judge
 from conformance.question import Question
 from conformance.session import Session
+from mlx_impl.load import held_bytes
+from mlx_impl.streamed import StreamedLayer
 from reference import full_size
 from reference.config import TextConfig
 from reference.export import full_size as exporter
@@ -242,8 +247,28 @@ def test_floors_of_other_models_stay(places: tuple[Path, Path]) -> None:
 
 def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path))
-    with pytest.raises(FixtureError, match="gemma4-conformance materialize experts-full"):
+    small, large = r"tiny-full \(0\.0 GB\)", r"experts-full \(0\.0 GB\)"
+    with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {small}; the others: {large}$"):
         Session("mlx_impl", "f32", root=tree[0], full_size=materialised)
+    with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {large}$"):
+        Session("mlx_impl", "f32", pattern="forward/experts-full/*", root=tree[0], full_size=materialised)
+
+
+def test_what_memory_does_not_hold_is_read_layer_by_layer(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just enough memory, and a byte too little."""
+    root, cache = places
+    full = FullSize(Fixtures(root), cache / "full")
+    for name in TINY:
+        needed = held_bytes(full.model_dir(name)) / mlx_impl_adapter.SHARE
+        for free, expected in ((needed + 1, False), (needed - 1, True)):
+            monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+            adapter = MlxImplAdapter()
+            verdict = Judge(full, adapter, "f32").judge(f"forward/{name}/text-l89/decode")
+            assert verdict.outcome == "pass"
+            layers = adapter._decoder(full.model_dir(name), "float32").model.layers
+            assert {isinstance(layer, StreamedLayer) for layer in layers} == {expected}
 
 
 # Experts: their choice is known at rows that are not stored.

@@ -286,3 +286,5 @@ def test_unknown_dtypes_and_places_are_refused(tmp_path: Path) -> None:
         load(tmp_path, "float8")
     with pytest.raises(MlxImplError, match="ple: got 'disk'; expected resident or mapped"):
         load(tmp_path, ple="disk")  # type: ignore[arg-type]
+    with pytest.raises(MlxImplError, match="layers: got 'disk'; expected resident or streamed"):
+        load(tmp_path, layers="disk")  # type: ignore[arg-type]

@@ -1,173 +1,124 @@
-"""Floors of a model at full size: what honest passes err by in the profile's arithmetic, streamed layer by layer.
+"""Floors of a model at full size: what honest passes err by in the profile's arithmetic.
 
-The oracle streams, plain and with fused chains, and transformers does; of slices the MLX decoders answer as well.
+Two texts are measured. The whole one, at the rows that are stored, by what multiplies fast. And its first tokens, by
+what adds up term by term as well: there all rows are looked at together and each alone, as if it were another input.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
-import torch
-import transformers
 
 from conformance.adapters.base import Array, Skip
-from conformance.adapters.registry import create
 from conformance.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
+from conformance.full_size_passes import BLAS, EVERY_OP, Pass, fast, oracle, slow
 from conformance.question import Question
 from conformance.routing import Choice
 from reference.export.agreement import relative_rms
-from reference.export.full_size import kept
-from reference.export.second import kept_by_transformers
 from reference.format import Floors
 from reference.format.documents import read_model
 from reference.format.full_size import FullSize
 from reference.format.models import Profile, Variant
-from reference.full_size import SLICES
-from reference.oracle.arithmetic import BF16_EVERY_OP, PROFILES, Arithmetic
+from reference.full_size import stored_rows
+from reference.oracle.arithmetic import F64
 from reference.progress import Progress
 from reference.streaming.kept import Kept
 from reference.streaming.source import Source
 from reference.taps import output_of
 
-_ORDERS: Mapping[str, dict[str, Any]] = {
-    "oracle blas": {},
-    "oracle fused": {"fused": True},
-}
-_EVERY_OP = "oracle every op"
-_ACCEPTED: Mapping[Profile, str] = {"f32": "oracle blas", "bf16": _EVERY_OP}
-"""The pass whose error at the last layer is a figure of acceptance; one that rounds every operation sets no floor."""
+FIRST_TOKENS = 32
+_ACCEPTED: Mapping[Profile, str] = {"f32": BLAS, "bf16": EVERY_OP}
+"""The pass whose error at the last layer is a figure of acceptance."""
+_Answer = Mapping[str, Kept]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of a model."""
+
+    floors: Floors
+    """The table of the profile, what stands in it of other models kept."""
+    acceptance: dict[str, float]
+    """The profile's figure of acceptance."""
+    ratios: dict[str, float]
+    """Family -> largest error over the floor that the others set, on the first tokens."""
 
 
 def measure_full_size(
-    source: Source, full: FullSize, profile: Profile, progress: Progress
-) -> tuple[Floors, dict[str, float]]:
-    """The table of the profile, what stands in it of other models kept; and the profile's figure of acceptance.
-
-    A floor is the maximum over the whole text and its first tokens, as the cases ask for them.
-    """
+    source: Source, full: FullSize, profile: Profile, progress: Progress, *, first_only: bool = False
+) -> Measured:
+    """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
     questions = [
         Question.of(full, case.id)
         for case in full.cases()
         if case.model == source.id and case.plan is not None and case.plan.steps is None
     ]
     whole = next(question for question in questions if question.case.taps)
-    table: Table = defaultdict(lambda: defaultdict(Worst))
-    variants: list[Variant] = []
-    accepted: dict[str, float] = {}
-    for answer in _answers(source, whole, full, profile, progress):
-        if answer.variant.name == _ACCEPTED.get(profile):
-            last = output_of(source.config.num_hidden_layers)
-            rows = _certain(whole, answer.differs)[last]  # [B, L]
-            rows = rows if rows.any() else ~rows  # in bf16 every token of a deep mixture chose otherwise somewhere
-            error = relative_rms(answer.values[last][rows], whole.golden[last][rows])
-            accepted = {profile: rounded_up(error)}
-        if answer.variant.name != _EVERY_OP:
-            _take(table, questions, answer)
-            variants.append(answer.variant)
-    return _floors(source, whole, table, variants, profile, full), accepted
+    ids = whole.inputs["ids"]
+    on_whole = {} if first_only else fast(source, whole, profile)
+    exact = {Variant(name="float64", family="golden", version=""): oracle(source, whole, F64)}
+    honest = {who: run for who, run in fast(source, whole, profile).items() if who.name != EVERY_OP}
+    on_first = exact | honest | slow(source, whole, full, profile)
+    numbers, total = count(), len(on_whole) + len(on_first)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What a variant answered, as far as it is stored, and where [B, L] it chose other experts."""
-
-    variant: Variant
-    values: Mapping[str, Array]
-    differs: Mapping[str, Array]
-
-
-def _answers(
-    source: Source, whole: Question, full: FullSize, profile: Profile, progress: Progress
-) -> Iterator[_Answer]:
-    passes = streams(source, whole, profile)
-    for number, (variant, run) in enumerate(passes.items()):
-
-        def told(done: int, total: int, what: str, number: int = number, variant: str = variant.name) -> None:
-            progress(number * total + done, len(passes) * total, f"{variant}: {what}")
-
-        made = run(told)
-        chosen = {name: one.chosen for name, one in made.items() if one.chosen is not None}
-        yield _Answer(
-            variant=variant,
-            values={name: one.values for name, one in made.items()},
-            differs={name: np.any(np.not_equal(ids, whole.chosen[name]), axis=-1) for name, ids in chosen.items()},
-        )
-    if source.id in SLICES and full.model_dir(source.id).is_dir():
-        for name in ("mlx_impl", "mlx_lm"):
-            adapter = create(name)
+    def answers(passes: Mapping[Variant, Pass], ids: Array, rows: Sequence[int]) -> Iterator[tuple[Variant, _Answer]]:
+        for who, run in passes.items():
+            told = _share(progress, next(numbers), total, f"{who.name}, {ids.shape[1]} tokens")
             try:
-                answer = adapter.run(whole.request(profile))
+                answer = run(ids, rows, told)
             except Skip:
                 continue
-            hello = adapter.hello()
-            choices = whole.choices(answer)
-            yield _Answer(
-                variant=Variant(name=name, family=hello.family, version=hello.version),
-                values=whole.stored_part(answer),
-                differs={name: one.differs for name, one in choices.items() if one.differs is not None},
-            )
+            yield who, answer
+
+    table, first = _table(), _table()
+    variants: list[Variant] = []
+    acceptance: dict[str, float] = {}
+    for who, answer in answers(on_whole, ids, stored_rows(source)):
+        if who.name == _ACCEPTED.get(profile):
+            acceptance = {profile: _error_at_the_end(source, whole, answer)}
+        if who.name != EVERY_OP:
+            _take(table, questions, who, answer)
+    coming = answers(on_first, ids[:, :FIRST_TOKENS], range(min(ids.shape[1], FIRST_TOKENS)))
+    _, golden = next(coming)
+    for who, answer in coming:
+        _take_rows(first, whole, golden, who, answer)
+        variants.append(who)
+    ratios = _ratios(whole, first, profile, full)
+    floors = _floors(source, whole, [table, first], variants, ratios, profile, full, keep=first_only)
+    return Measured(floors=floors, acceptance=acceptance, ratios=ratios)
 
 
-def _floors(
-    source: Source, whole: Question, table: Table, variants: list[Variant], profile: Profile, full: FullSize
-) -> Floors:
-    path = full.root / "floors" / f"{profile}.json"
-    before = read_model(path, Floors) if path.exists() else None
-    ratios = dict(before.leave_one_family_out) if before else {}
-    if not whole.chosen:  # families that chose other experts are measured over other rows
-        golden = {key: whole.golden[key[1]] for key in table}
-        for family, ratio in leave_one_out(table, golden, profile, full.policy).items():
-            ratios[family] = max(ratio, ratios.get(family, 0.0))
-    known = {variant.name: variant for variant in (before.variants if before else [])}
-    worst = {
-        tap: [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
-        for (_, tap), families in table.items()
+def _table() -> Table:
+    return defaultdict(lambda: defaultdict(Worst))
+
+
+def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
+    """The progress of one pass of several."""
+    return lambda done, parts, what: progress(number * parts + done, total * parts, f"{label}: {what}")
+
+
+# How far they are from the golden.
+
+
+def _differs(answer: _Answer, chosen: Mapping[str, Array]) -> dict[str, Array]:
+    """Where [B, L] an answer chose other experts than `chosen`."""
+    return {
+        name: np.any(np.not_equal(one.chosen, chosen[name]), axis=-1)
+        for name, one in answer.items()
+        if one.chosen is not None
     }
-    return Floors(
-        profile=profile,
-        variants=list((known | {variant.name: variant for variant in variants}).values()),
-        seeds=1,
-        command=f"gemma4-conformance floors {source.option.split()[0]} MODEL --profile {profile}",
-        leave_one_family_out=ratios,
-        floors=(before.floors if before else {}) | {whole.case.id: worst},
-    )
 
 
-def streams(source: Source, whole: Question, profile: Profile) -> dict[Variant, Callable[[Progress], dict[str, Kept]]]:
-    """The passes that stream, each as a function; of `logits` they keep what the golden holds."""
-    ids, logits = whole.inputs["ids"], next(tap for tap in whole.taps if tap.name == "logits")
-    assert logits.picks is not None
-    vocabulary = logits.picks.indices(logits.axes)[-1]
-
-    def oracle(arithmetic: Arithmetic) -> Callable[[Progress], dict[str, Kept]]:
-        return lambda progress: kept(source, ids, arithmetic, progress, vocabulary=vocabulary)
-
-    orders = {name: replace(PROFILES[profile], **options) for name, options in _ORDERS.items()}
-    if profile == "bf16" and source.card.weights_rule is not None:
-        orders[_EVERY_OP] = BF16_EVERY_OP
-    passes = {
-        Variant(name=name, family="numpy", version=np.__version__): oracle(arithmetic)
-        for name, arithmetic in orders.items()
-    }
-    versions = f"{transformers.__version__}, torch {torch.__version__}"
-    theirs = Variant(name="transformers streamed", family="torch", version=versions)
-    passes[theirs] = lambda progress: kept_by_transformers(source, ids, profile, progress, vocabulary)
-    return passes
-
-
-def _take(table: Table, questions: list[Question], answer: _Answer) -> None:
-    """Measure an answer, whole and cut to each question."""
-    owner = next(question.case.id for question in questions if question.case.taps)
-    for question in questions:
-        golden, rows = question.golden, _certain(question, answer.differs)
-        cut = {name: value[tuple(slice(size) for size in golden[name].shape)] for name, value in answer.values.items()}
-        axes = {tap.name: tap.axes for tap in question.taps}
-        for name, error in errors_of(f"{question.case.id}: {answer.variant.name}", axes, golden, cut, rows):
-            table[owner, name][answer.variant.family].take(error)
+def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
+    """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
+    last = output_of(source.config.num_hidden_layers)
+    rows = _certain(whole, _differs(answer, whole.chosen))[last]  # [B, L]
+    rows = rows if rows.any() else ~rows
+    return rounded_up(relative_rms(answer[last].values[rows], whole.golden[last][rows]))
 
 
 def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:
@@ -178,3 +129,75 @@ def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Arra
         for name, where in differs.items()
     }
     return question.stored_rows(certain_rows(question.taps, question.shapes, choices))
+
+
+def _take(table: Table, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+    """Measure an answer to the whole text, whole and cut to each question."""
+    owner = next(question for question in questions if question.case.taps)
+    differs = _differs(answer, owner.chosen)
+    for question in questions:
+        golden, rows = question.golden, _certain(question, differs)
+        cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
+        axes = {tap.name: tap.axes for tap in question.taps}
+        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
+            table[owner.case.id, name][variant.family].take(error)
+
+
+def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+    """Measure an answer to the first tokens: all rows that count, and each of them alone."""
+    chosen = {name: one.chosen for name, one in golden.items() if one.chosen is not None}
+    choices = {
+        name: Choice(margins=golden[name].margins, differs=where)  # type: ignore[arg-type]  # margins beside choices
+        for name, where in _differs(answer, chosen).items()
+    }
+    expected = {name: one.values for name, one in golden.items()}
+    values = {name: one.values for name, one in answer.items()}
+    axes = {tap.name: tap.axes for tap in whole.taps}
+    certain = certain_rows(whole.taps, {name: value.shape for name, value in expected.items()}, choices)
+    length = next(iter(certain.values())).shape[1]
+    alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
+    for rows in (certain, *alone):
+        for name, error in errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows):
+            table[whole.case.id, name][variant.family].take(error)
+
+
+# What comes of it.
+
+
+def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
+    """Of models without experts: families that chose other ones are measured over other rows."""
+    if whole.chosen:
+        return {}
+    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
+
+
+def _floors(
+    source: Source,
+    whole: Question,
+    tables: Sequence[Table],
+    variants: Sequence[Variant],
+    ratios: Mapping[str, float],
+    profile: Profile,
+    full: FullSize,
+    *,
+    keep: bool,
+) -> Floors:
+    path = full.root / "floors" / f"{profile}.json"
+    before = read_model(path, Floors) if path.exists() else None
+    floors = dict(before.floors) if before else {}
+    stored = floors.get(whole.case.id, {}) if keep else {}
+    worst: dict[str, list[float]] = {name: list(floor) for name, floor in stored.items()}
+    for table in tables:
+        for (_, name), families in table.items():
+            measured = [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
+            worst[name] = [max(pair) for pair in zip(measured, worst.get(name, [0.0, 0.0]), strict=True)]
+    others = {} if before is None else before.leave_one_family_out
+    known = {variant.name: variant for variant in (before.variants if before else [])}
+    return Floors(
+        profile=profile,
+        variants=list((known | {variant.name: variant for variant in variants}).values()),
+        seeds=1,
+        command=f"gemma4-conformance floors {source.option.split()[0]} MODEL --profile {profile}",
+        leave_one_family_out=others | {f"{source.id}/{family}": ratio for family, ratio in ratios.items()},
+        floors=floors | {whole.case.id: worst},
+    )

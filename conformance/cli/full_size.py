@@ -15,7 +15,7 @@ from conformance.adapters.registry import BadOption
 from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
 from conformance.fetch import cache
 from conformance.report import read
-from reference.format import Fixtures, Floors, ModelCard
+from reference.format import Fixtures, ModelCard
 from reference.format.documents import read_model, write_model
 from reference.format.full_size import FOLDER, FullSize, OwnGoldens
 from reference.format.models import Profile
@@ -96,19 +96,19 @@ def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
         out.print(f"{folder}: {size / 1e6:.2f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(asked: Asked, fixtures: Fixtures, profile: Profile) -> Floors:
-    """Measure the floors of a profile, and write them with the model's figure of acceptance."""
+def measure(asked: Asked, fixtures: Fixtures, profile: Profile, *, first_only: bool) -> dict[str, float]:
+    """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.full_size_floors import measure_full_size
 
         store = asked.opened(fixtures)
-        measured, accepted = measure_full_size(asked.source, store, profile, progress)
-        write_model(store.root / "floors" / f"{profile}.json", measured)
+        measured = measure_full_size(asked.source, store, profile, progress, first_only=first_only)
+        write_model(store.root / "floors" / f"{profile}.json", measured.floors)
         path = store.card_dir(asked.source.id) / "model.json"
         card = read_model(path, ModelCard)
-        write_model(path, card.model_copy(update={"acceptance": card.acceptance | accepted}))
+        write_model(path, card.model_copy(update={"acceptance": card.acceptance | measured.acceptance}))
         store.write_sums()
-    return measured
+    return measured.ratios
 
 
 @app.command()

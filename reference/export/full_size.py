@@ -43,10 +43,11 @@ def kept(
     progress: Progress,
     state: Path | None = None,
     vocabulary: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> dict[str, Kept]:
-    """What is kept of a pass of the oracle in this arithmetic."""
+    """What is kept of a pass of the oracle in this arithmetic, of these rows or those that are stored."""
     decoder = Decoder(source.config, source.weights(ar.dtype), streamed(ar))
-    rows = full_size.stored_rows(source)
+    rows = full_size.stored_rows(source) if rows is None else rows
     keeper = Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
     forward.run(decoder, ids, keeper, progress, state)
     return keeper.kept

@@ -19,10 +19,15 @@ _DTYPES: Mapping[Profile, DType] = {"f64": "float64", "f32": "float32", "bf16": 
 
 
 def kept_by_transformers(
-    source: Source, ids: Array, profile: Profile, progress: Progress, vocabulary: Sequence[int] | None = None
+    source: Source,
+    ids: Array,
+    profile: Profile,
+    progress: Progress,
+    vocabulary: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> dict[str, Kept]:
-    """What is kept of a pass in a profile's dtype; in f64 without transformers' islands of float32."""
-    rows = full_size.stored_rows(source)
+    """What is kept of a pass in a profile's dtype, as by `full_size.kept`; in f64 without transformers' float32."""
+    rows = full_size.stored_rows(source) if rows is None else rows
     keeper = Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
     streaming.run(
         text_part(source.config_json),

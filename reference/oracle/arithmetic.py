@@ -54,7 +54,7 @@ class Arithmetic:
         """a @ b, accumulated in `accumulate`, rounded once to a's dtype: [..., M, I] @ [..., I, O] -> [..., M, O]."""
         a_wide, b_wide = a.astype(self.accumulate), b.astype(self.accumulate)
         parts = summation.parts_of(self.order, a.shape[-1])
-        sums = [np.matmul(a_wide[..., part], b_wide[..., part, :]) for part in parts]
+        sums = (_product(a_wide[..., part], b_wide[..., part, :]) for part in parts)  # each made when it is added
         return summation.total_of(self.order, sums).astype(a.dtype)
 
     def linear(self, x: Array, weight: Array) -> Array:
@@ -66,8 +66,13 @@ class Arithmetic:
         """Sum over an axis, kept as length 1, accumulated in `accumulate`."""
         terms = np.moveaxis(x.astype(self.accumulate), axis, -1)
         parts = summation.parts_of(self.order, terms.shape[-1])
-        total = summation.total_of(self.order, [terms[..., part].sum(-1, keepdims=True) for part in parts])
+        total = summation.total_of(self.order, (terms[..., part].sum(-1, keepdims=True) for part in parts))
         return np.moveaxis(total, -1, axis).astype(x.dtype)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a @ b; of a single term it is a product of elements, which is made twice as fast."""
+    return a * b if a.shape[-1] == 1 else np.matmul(a, b)
 
 
 _F64, _F32, _F16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)

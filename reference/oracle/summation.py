@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy.typing as npt
@@ -28,12 +29,15 @@ def parts_of(order: str, count: int) -> list[slice]:
     return parts[::-1] if order == "reversed" else parts
 
 
-def total_of(order: str, sums: list[Array]) -> Array:
-    """The sums of all parts added up: one after the other, or pairs of pairs for "pairwise"."""
-    while order == "pairwise" and len(sums) > 1:
-        pairs = [sums[i] + sums[i + 1] for i in range(0, len(sums) - 1, 2)]
-        sums = pairs + sums[len(pairs) * 2 :]
-    total = sums[0]
-    for part in sums[1:]:
-        total = total + part
+def total_of(order: str, sums: Iterable[Array]) -> Array:
+    """The sums of all parts added up: one after the other as they come, or pairs of pairs for "pairwise"."""
+    if order == "pairwise":
+        sums = list(sums)
+        while len(sums) > 1:
+            pairs = [sums[i] + sums[i + 1] for i in range(0, len(sums) - 1, 2)]
+            sums = pairs + sums[len(pairs) * 2 :]
+    coming = iter(sums)
+    total = next(coming)
+    for part in coming:
+        total += part
     return total

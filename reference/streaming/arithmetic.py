@@ -26,8 +26,16 @@ class Streamed(Arithmetic):
         flat = x.reshape(-1, x.shape[-1])
         out = np.empty((flat.shape[0], weight.shape[0]), x.dtype)
         for block in weight.blocks():
-            out[:, block] = self.matmul(flat, weight.rows(block).T)
+            out[:, block] = self._times(flat, weight.rows(block).T)
         return out.reshape(*x.shape[:-1], weight.shape[0])
+
+    def _times(self, x: Array, columns: Array) -> Array:
+        """x [L, I], columns [I, O] -> [L, O]."""
+        if self.order != "sequential":
+            return self.matmul(x, columns)
+        x_wide, wide = x.astype(self.accumulate), np.ascontiguousarray(columns, self.accumulate)
+        product: Array = np.einsum("li,io->lo", x_wide, wide)  # term by term, without an array for each of them
+        return product.astype(x.dtype)
 
 
 def streamed(arithmetic: Arithmetic) -> Streamed:

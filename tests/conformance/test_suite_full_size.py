@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ from conformance.adapters.registry import BadOption
 from conformance.cli import app
 from conformance.cli.full_size import materialised, opened
 from conformance.examine import Examiner
+from conformance.floors import Worst
+from conformance.full_size_floors import _take_rows
 from conformance.judge import Judge
 from conformance.question import Question
 from conformance.session import Session
@@ -38,6 +41,7 @@ from reference.export import second
 from reference.family import FAMILY
 from reference.format import FixtureError, Fixtures, tensors
 from reference.format.full_size import FullSize
+from reference.format.models import Variant
 from reference.format.routing import routing_margins
 from reference.models import MODELS, Model
 from reference.oracle import attention
@@ -239,10 +243,63 @@ def test_another_shape_is_told_with_the_whole_s(places: tuple[Path, Path]) -> No
     assert verdict.first_divergence.fault == "shape [1, 5, 48], expected [1, 64, 48] (B L D)"
 
 
+OWNER = "forward/tiny-full/text-l89/no-cache"
+
+
+def stored_floors(root: Path) -> Any:
+    return json.loads((root / "full" / "floors" / "f32.json").read_text())
+
+
 def test_floors_of_other_models_stay(places: tuple[Path, Path]) -> None:
-    floors = json.loads((places[0] / "full" / "floors" / "f32.json").read_text())["floors"]
-    assert [case.split("/")[1] for case in floors] == ["experts-full", "tiny-full"]
-    assert all(0 < rms < 1e-4 for name, (rms, _) in floors["forward/tiny-full/text-l89/no-cache"].items())
+    table = stored_floors(places[0])
+    assert [case.split("/")[1] for case in table["floors"]] == ["experts-full", "tiny-full"]
+    assert all(0 < rms < 1e-4 for name, (rms, _) in table["floors"][OWNER].items())
+    assert {one["name"] for one in table["variants"]} >= {"oracle fused", "oracle sequential", "mlx_impl"}
+    ratios = table["leave_one_family_out"]  # of the mixture none: families may choose other experts
+    assert sorted(ratios) == ["tiny-full/mlx", "tiny-full/numpy", "tiny-full/torch"]
+    assert all(0.3 < ratio < 3 for ratio in ratios.values())
+
+
+def test_the_first_tokens_alone_raise_floors_and_lower_none(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_size, "FULL_SIZE", TINY)
+    root = tmp_path / "fixtures"
+    shutil.copytree(places[0], root)
+    table = stored_floors(root)
+    measured = table["floors"][OWNER]
+    low, high = "model.layers.3.output", "model.layers.4.output"
+    for name, factor in ((low, 1e-3), (high, 1e3)):
+        measured[name] = [factor * figure for figure in measured[name]]
+    path = root / "full" / "floors" / "f32.json"
+    path.write_text(json.dumps(table))
+    Fixtures(root).write_sums()
+    named = ["--model", "tiny-full", "--profile", "f32", "--fixtures-dir", str(root)]
+    ended = run(app, ["floors", *named, "--first-only"])
+    assert ended.exit_code == 0, ended.output
+    after = stored_floors(root)["floors"]
+    assert all(figure > 100 * before for figure, before in zip(after[OWNER][low], measured[low], strict=True))
+    assert after[OWNER][high] == measured[high]
+    assert after["forward/experts-full/text-l89/no-cache"] == table["floors"]["forward/experts-full/text-l89/no-cache"]
+    ended = run(app, ["floors", *named])  # measured anew, nothing of it is kept
+    assert stored_floors(root) == stored_floors(places[0])
+
+
+def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
+    """Ten rows of values near 1, one of which errs, and is a hundredth of the others."""
+    full = FullSize(Fixtures(places[0]), places[1] / "full")
+    name = "model.layers.3.output"
+    whole = Question.of(full, OWNER)
+    whole = replace(whole, taps=[tap for tap in whole.taps if tap.name == name])
+    golden = np.ones((1, 10, 4))
+    golden[0, 7] = 0.01
+    answer = golden.copy()
+    answer[0, 7, 2] += 1e-5
+    kept = [{name: Kept(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
+    table: Any = defaultdict(lambda: defaultdict(Worst))
+    _take_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
+    worst = table[OWNER, name]["f"]
+    assert (worst.rms, worst.max) == pytest.approx((5e-4, 1e-3))
 
 
 def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -485,10 +542,8 @@ def test_what_was_made_is_told(places: tuple[Path, Path], tmp_path: Path) -> Non
     ended = run(app, ["export", *named])
     assert re.fullmatch(rf"{tmp_path}/cases/forward/tiny-full: 0\.\d\d MB\n", ended.stdout)
     ended = run(app, ["floors", *named])
-    families = re.findall(
-        r"^without the (numpy|torch) family the floors would be exceeded .* times", ended.stdout, re.M
-    )
-    assert sorted(families) == ["numpy", "torch"]
+    families = re.findall(r"^without the (\w+) family the floors would be exceeded .* times", ended.stdout, re.M)
+    assert sorted(families) == ["mlx", "numpy", "torch"]
 
 
 def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, Path], tmp_path: Path) -> None:
@@ -526,6 +581,7 @@ def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, 
             ["export", "--checkpoint", "none", "--goldens", "g", "--model", "e2b-full"],
             "--checkpoint, --model: got both",
         ),
+        (["floors", "--first-only"], "--first-only: got it without a model, expected it with --model or --checkpoint"),
         (["materialize", "e2b-mini"], "model: got e2b-mini, expected one of"),
         (
             ["materialize", "e2b-full", "--quantize", "4", "--dtype", "f32"],

@@ -21,6 +21,7 @@ ALL_OF_REFERENCE = (
     "catalogue.py",
     "bench/checkpoint.py",
     "full_size_floors.py",
+    "full_size_passes.py",
     "adapters/oracle.py",
     "adapters/transformers.py",
     "adapters/transformers_prompts.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,24 @@ def test_a_matrix_by_rule_is_the_rule_s(dtype: Arithmetic, monkeypatch: pytest.M
     assert np.array_equal(made[ids], whole[ids])
     stack = RuleMatrix("m/x", (3, 4, 7), 7, dtype.dtype)
     assert np.array_equal(stack[2], weights.matrix("m/x", (3, 4, 7), 7)[2])
+
+
+def test_term_by_term_is_term_by_term() -> None:
+    """As far from a plain loop as fused multiplications may bring it, and not as far as BLAS is."""
+    x = np.abs(inputs.values("term by term", (3, 20000))).astype(np.float32)
+
+    class Positive(RuleMatrix):
+        def rows(self, block: slice) -> Any:
+            return np.abs(super().rows(block))
+
+    table = Positive("m/x", (9, 20000), 7, F32.dtype)
+    weight = table.rows(slice(0, 9))
+    loop = np.zeros((3, 9), np.float32)
+    for k in range(20000):
+        loop += x[:, k : k + 1] * weight[:, k]
+    plain, sequential = streamed(F32).linear(x, table), streamed(replace(F32, order="sequential")).linear(x, table)
+    assert sequential.dtype == np.float32
+    assert np.linalg.norm(sequential - loop) < 0.2 * np.linalg.norm(plain - loop)
 
 
 def test_elements_behind_the_reach_of_32_bits() -> None:

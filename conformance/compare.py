@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
-    """How far an answer is from its golden, over the valid entries."""
+    """How far an answer is from its golden, over the valid entries; `worst` is () where no entry stands for it."""
 
     rms: float
     max: float
@@ -104,6 +104,21 @@ def compare(
         return verdict("pass", error=error)
     got, wanted = answer[error.worst], golden[error.worst]
     return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {_place(spec, error.worst)}", error)
+
+
+def compare_whole(verdict: TapVerdict, spec: TapSpec, got: float) -> TapVerdict:
+    """The verdict on a tap of which a part is stored, in the light of its root mean square as a whole.
+
+    |rms(answer) - rms(golden)| <= rms(answer - golden): no answer within the tolerance differs by more.
+    """
+    expected = spec.picks.rms if spec.picks else None
+    if verdict.status != "pass" or verdict.tolerance is None or not expected:
+        return verdict
+    apart = abs(got - expected) / expected
+    if apart <= verdict.tolerance.rms:
+        return verdict
+    fault = f"what is stored is right, but the root mean square of all rows is {got:.9g}, expected {expected:.9g}"
+    return replace(verdict, status="fail", fault=fault, error=Error(rms=apart, max=0.0, worst=()))
 
 
 def _place(spec: TapSpec, index: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from conformance.adapters.base import Array
-from conformance.compare import TapVerdict, compare
+from conformance.compare import TapVerdict, compare, compare_whole
 from conformance.lookalike import advice
 from conformance.question import Question
 from conformance.routing import Comparable, comparable_rows
@@ -58,6 +58,9 @@ class Examiner:
             question.choices(answer),
             lambda logits, margins: self._narrow_rows(case, logits, golden[logits], margins),
         )
+        of_all = {  # no golden's where rows of the answer chose other experts
+            name: rms for name, rms in question.whole_rms(answer).items() if comparable.rows[name].all()
+        }
         rows, answer = question.stored_rows(comparable.rows), question.stored_part(answer)
         pads = question.inputs[case.mask].astype(bool) if case.mask else True
         taps = tuple(
@@ -65,6 +68,10 @@ class Examiner:
             if not question.chosen or spec.name in self._floors(case)
             else TapVerdict(name=spec.name, status="undecidable" if spec.name in answer else "absent")
             for spec in specs
+        )
+        taps = tuple(
+            compare_whole(tap, spec, of_all[spec.name]) if spec.name in of_all else tap
+            for tap, spec in zip(taps, specs, strict=True)
         )
 
         def verdict(outcome: Outcome, note: str = "") -> CaseVerdict:

@@ -11,6 +11,7 @@ import numpy as np
 from conformance.adapters.base import Array, Request
 from conformance.routing import Choice, choice_of, choices_of
 from reference.format import Case, Fixtures, Plan, TapSpec
+from reference.format.full_size import ROWS_ALONE
 
 _COLUMNS = ("L", "S")
 """Axes that are as long as the tokens are many."""
@@ -66,6 +67,18 @@ class Question:
             if tap.picks is not None and tap.name in cut and list(cut[tap.name].shape) == tap.picks.whole:
                 cut[tap.name] = cut[tap.name][np.ix_(*tap.picks.indices(tap.axes))]
         return cut
+
+    def whole_rms(self, answer: Mapping[str, Array]) -> dict[str, float]:
+        """Root mean squares of the answer's tensors, of those whose golden's is stored (`picks.rms`), over its rows."""
+        found = {}
+        for tap in self.taps:
+            value = answer.get(tap.name)
+            if value is None or tap.picks is None or tap.picks.rms is None or list(value.shape) != tap.picks.whole:
+                continue
+            rows = tap.numbers("L") if tap.name in ROWS_ALONE else slice(None)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is told of like any other
+                found[tap.name] = float(np.sqrt(np.mean(value[:, rows].astype(np.float64) ** 2)))
+        return found
 
     @property
     def shapes(self) -> dict[str, Sequence[int]]:

@@ -36,6 +36,8 @@ def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | 
     valid = np.ones(golden.shape, bool) if first.valid is None else first.valid
     got = np.where(valid, answer.astype(np.float64), golden)
     found = list(_where_in_the_model(first, evidence.verdict.taps, config))
+    if first.error is not None and not first.error.worst:
+        return [*found, "only rows that are not stored are wrong"]
     if not np.isfinite(got).all():
         return [*found, f"{int((~np.isfinite(got)).sum())} values are NaN or infinite"]
     found += _factor(got, golden, config)

@@ -16,6 +16,8 @@ from reference.format.models import ModelCard, Policy
 from reference.format.store import Fixtures
 
 FOLDER = "full"
+ROWS_ALONE = ("model.norm", "logits")
+"""Taps that a pass makes of stored rows alone: their root mean square is of these."""
 _STORED_BYTES = 2
 """Of a parameter in a materialised checkpoint."""
 

@@ -86,7 +86,9 @@ class Picks(Strict):
 
     whole: list[int] = Field(description="Shape of the tap's tensor in the port.")
     taken: dict[str, list[int] | Stride] = Field(description="Axis -> ascending indices of the entries stored.")
-    rms: float = Field(description="Root mean square of the whole tensor; of logits, of the stored rows.")
+    rms: float | None = Field(
+        default=None, description="Root mean square of the whole tensor; of model.norm and logits, of the stored rows."
+    )
 
     def indices(self, axes: Sequence[str]) -> list[list[int]]:
         """The indices on every axis of the tap."""

@@ -328,6 +328,7 @@ def _cut_picks(tap: TapSpec, stop: int) -> TapSpec:
         update={
             "whole": [*tap.picks.whole[:axis], stop, *tap.picks.whole[axis + 1 :]],
             "taken": tap.picks.taken | {"L": rows},
+            "rms": tap.picks.rms if stop == tap.picks.whole[axis] else None,
         }
     )
     shape = [*tap.shape[:axis], len(rows), *tap.shape[axis + 1 :]]

@@ -22,6 +22,7 @@ from wide_models import WIDE
 
 from conformance.adapters import mlx_impl as mlx_impl_adapter
 from conformance.adapters.base import Request
+from conformance.adapters.mlx_arrays import length_axis
 from conformance.adapters.mlx_impl import MlxImplAdapter
 from conformance.adapters.registry import BadOption
 from conformance.cli import app
@@ -105,16 +106,18 @@ def test_an_honest_port_reaches_l5(places: tuple[Path, Path]) -> None:
 
 
 class Mistaken(MlxImplAdapter):
-    """Gives one tap wrongly in one place that is stored."""
+    """Gives one row of one tap wrongly."""
 
-    def __init__(self, tap: str, row: int) -> None:
+    def __init__(self, tap: str, row: int, factor: float = 1.01) -> None:
         super().__init__()
-        self._tap, self._row = tap, row
+        self._tap, self._row, self._factor = tap, row, factor
 
     def run(self, request: Request) -> dict[str, Any]:
         answer = super().run(request)
         value = answer[self._tap].copy()
-        value[:, self._row] *= 1.01
+        rows = np.moveaxis(value, length_axis(self._tap), 0)
+        if self._row < len(rows):
+            rows[self._row] *= self._factor
         return answer | {self._tap: value}
 
 
@@ -138,6 +141,7 @@ def test_the_command_that_asks_again(places: tuple[Path, Path]) -> None:
 
 
 PORT = """
+from conformance.adapters.mlx_arrays import length_axis
 from conformance.adapters.mlx_impl import MlxImplAdapter
 
 class Port(MlxImplAdapter):
@@ -226,9 +230,23 @@ def test_a_report_on_other_goldens_is_refused(places: tuple[Path, Path], tmp_pat
         raise run(app, ["report", str(tmp_path / "report"), "--fixtures-dir", str(root)]).exception or AssertionError
 
 
-def test_a_row_that_is_not_stored_is_not_seen(places: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("tap", ["model.embed_tokens", "model.layers.3.self_attn.q_rope", "model.layers.3.output"])
+@pytest.mark.parametrize("factor", [1.01, np.nan, np.inf])
+def test_a_row_that_is_not_stored_is_seen_in_the_whole(tap: str, factor: float, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken("model.layers.3.output", 40), "f32")
+    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40, factor), "f32")
+    verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
+    assert verdict.outcome == "fail"
+    assert verdict.first_divergence is not None
+    assert verdict.first_divergence.name == tap
+    assert verdict.first_divergence.fault.startswith("what is stored is right, but the root mean square of all rows is")
+    assert judge.judge("forward/tiny-full/text-l64/no-cache").outcome == "pass"  # of its first rows nothing is known
+
+
+@pytest.mark.parametrize("tap", ["model.norm", "logits"])
+def test_of_the_last_taps_the_stored_rows_alone_are_known(tap: str, places: tuple[Path, Path]) -> None:
+    root, cache = places
+    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40), "f32")
     assert judge.judge("forward/tiny-full/text-l89/no-cache").outcome == "pass"
 
 

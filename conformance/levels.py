@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -56,6 +56,11 @@ class Tally:
         return bool(self.count("pass")) and not self.count("fail") and not self.count("known")
 
 
+def models_of(case_ids: Iterable[str]) -> list[str]:
+    """The models that cases of L5 are about: the level is reached for these alone, whose weights were there."""
+    return sorted({case_id.split("/")[1] for case_id in case_ids if level_of(case_id) == FULL_SIZE})
+
+
 def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level | None:
     """The highest level that is reached with all below it, at full size that alone; None when the first is not."""
     reached = None
@@ -64,3 +69,9 @@ def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level |
             break
         reached = level
     return reached
+
+
+def told(reached: Level | None, case_ids: Iterable[str]) -> str:
+    """A badge in words, that of L5 with the models it is about."""
+    models = models_of(case_ids)
+    return f"{reached or 'none'}" + (f" of {', '.join(models)}" if reached and models else "")

@@ -22,7 +22,7 @@ from conformance.cli.report import write_report_page
 from conformance.jobs import judge_each
 from conformance.junit import write_junit
 from conformance.known_failures import KnownFailures
-from conformance.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of
+from conformance.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of, models_of, told
 from conformance.session import Judged, Session
 from reference.format.models import Profile
 
@@ -126,12 +126,12 @@ def run(
     reached = badge(tallies, full_size=full_size) if cases == "*" else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
-        typer.echo(json.dumps({"implementation": session.hello.name, "level": reached, "levels": counts}, indent=1))
+        found = {"implementation": session.hello.name, "level": reached, "levels": counts}
+        typer.echo(json.dumps(found | ({"models": models_of(asked)} if full_size else {}), indent=1))
     else:
         _tell(session, tallies, failures)
-        out.print(
-            f"level: {reached or 'none'}" if cases == "*" else "level: asked with all cases only", highlight=False
-        )
+        level = told(reached, asked) if cases == "*" else "asked with all cases only"
+        out.print(f"level: {level}", highlight=False)
         if failures and report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")
     if report is not None:

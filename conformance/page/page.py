@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conformance.html import render_page
 from conformance.known_failures import counted
-from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.levels import LEVELS, Level, Tally, badge, level_of, told
 from conformance.page.changes import Change, changes
 from conformance.page.heat_map import draw, heat_maps
 from conformance.page.positions import draw_positions
@@ -49,7 +49,7 @@ def render(
     return render_page(
         "report.html.j2",
         run=run,
-        badge=badge(tallies, full_size=run.full_size is not None) or "none",
+        badge=told(badge(tallies, full_size=run.full_size is not None), [line.case for line in lines]),
         levels=[(level, LEVELS[level], tallies[level]) for level in LEVELS if level in tallies],
         diagnosis=diagnosis,
         positions=draw_positions(fixtures, directory, first) if first else "",

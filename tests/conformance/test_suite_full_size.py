@@ -101,6 +101,7 @@ def test_an_honest_port_reaches_l5(places: tuple[Path, Path]) -> None:
     assert ended.exit_code == 0, ended.output
     told = json.loads(ended.stdout)
     assert (told["level"], told["levels"]) == ("L5", {"L5": {"pass": 8}})
+    assert told["models"] == ["experts-full", "tiny-full"]
     ended = run(app, ["verify", "--fixtures-dir", str(places[0])])
     assert ended.exit_code == 0, ended.output
 
@@ -222,7 +223,7 @@ def test_a_report_on_other_goldens_is_refused(places: tuple[Path, Path], tmp_pat
     options = ["--levels", "L5", "--cases", "forward/tiny-full/text-l1/*", "--report", str(tmp_path / "report")]
     ended = run(app, ["run", *options, "--fixtures-dir", str(root)])
     assert ended.exit_code == 0, ended.output
-    assert "level L5" in (tmp_path / "report" / "report.html").read_text()
+    assert "level L5 of tiny-full<" in (tmp_path / "report" / "report.html").read_text()
     floors = root / "full" / "floors" / "f32.json"
     floors.write_text(floors.read_text() + "\n")
     Fixtures(root).write_sums()

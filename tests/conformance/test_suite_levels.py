@@ -11,7 +11,7 @@ import pytest
 from suite_runs import HERE, run_command
 
 from conformance import report
-from conformance.levels import LEVELS, Level, Tally, badge, level_of
+from conformance.levels import LEVELS, Level, Tally, badge, level_of, told
 from reference.format import Fixtures
 from reference.format.full_size import FullSize
 
@@ -81,6 +81,17 @@ def test_a_tally_counts_outcomes() -> None:
     for outcome in ("pass", "pass", "skip"):
         counted.add(outcome)
     assert (counted.count("pass"), counted.count("skip"), counted.count("fail")) == (2, 1, 0)
+
+
+def test_l5_is_reached_for_the_models_that_were_asked() -> None:
+    asked = [
+        "forward/e2b-slice/text-l1/no-cache",
+        "forward/e2b-full/text-l1/no-cache",
+        "forward/e2b-slice/text-l24/decode",
+    ]
+    assert told("L5", asked) == "L5 of e2b-full, e2b-slice"
+    assert told(None, asked) == "none"
+    assert told("L3", ["forward/e2b-mini/uniform-l19/no-cache"]) == "L3"
 
 
 def test_a_run_of_a_right_port_says_its_level() -> None:

@@ -13,9 +13,9 @@ from itertools import count
 
 import numpy as np
 
-from conformance.adapters.base import Array, Skip
+from conformance.adapters.base import Array
 from conformance.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
-from conformance.full_size_passes import BLAS, EVERY_OP, Pass, fast, oracle, slow
+from conformance.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.question import Question
 from conformance.routing import Choice
 from reference.export.agreement import relative_rms
@@ -24,7 +24,6 @@ from reference.format.documents import read_model
 from reference.format.full_size import FullSize
 from reference.format.models import Profile, Variant
 from reference.full_size import stored_rows
-from reference.oracle.arithmetic import F64
 from reference.progress import Progress
 from reference.streaming.kept import Kept
 from reference.streaming.source import Source
@@ -59,20 +58,13 @@ def measure_full_size(
     ]
     whole = next(question for question in questions if question.case.taps)
     ids = whole.inputs["ids"]
-    on_whole = {} if first_only else fast(source, whole, profile)
-    exact = {Variant(name="float64", family="golden", version=""): oracle(source, whole, F64)}
-    honest = {who: run for who, run in fast(source, whole, profile).items() if who.name != EVERY_OP}
-    on_first = exact | honest | slow(source, whole, full, profile)
+    on_whole = [] if first_only else whole_text(source, whole, profile)
+    on_first = first_tokens(source, whole, full, profile)
     numbers, total = count(), len(on_whole) + len(on_first)
 
-    def answers(passes: Mapping[Variant, Pass], ids: Array, rows: Sequence[int]) -> Iterator[tuple[Variant, _Answer]]:
-        for who, run in passes.items():
-            told = _share(progress, next(numbers), total, f"{who.name}, {ids.shape[1]} tokens")
-            try:
-                answer = run(ids, rows, told)
-            except Skip:
-                continue
-            yield who, answer
+    def answers(passes: Sequence[Pass], ids: Array, rows: Sequence[int]) -> Iterator[tuple[Variant, _Answer]]:
+        for run in passes:
+            yield from run(ids, rows, _share(progress, next(numbers), total, f"{ids.shape[1]} tokens"))
 
     table, first = _table(), _table()
     variants: list[Variant] = []

@@ -177,7 +177,7 @@ def floors(
     Needs the extras `reference` and `mlx-lm`.
     """
     fixtures = Fixtures(fixtures_dir)
-    if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
+    if (asked := full_size.asked(model, checkpoint, goldens, passes_take_turns=True)) is not None:
         ratios = full_size.measure(asked, fixtures, profile, first_only=first_only)
     elif first_only:
         raise BadOption("--first-only: got it without a model, expected it with --model or --checkpoint")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from reference.models import Model
     from reference.streaming.source import Source
 
+_LAYER_BYTES = 1 << 30
+"""Room for the numbers of a layer's weights, a byte each."""
 Opened = Callable[[Fixtures], FullSize]
 Checkpoint = Annotated[
     Path | None,
@@ -67,16 +69,26 @@ def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
     return OwnGoldens(fixtures, Path(told.goldens), Path(told.checkpoint))
 
 
-def asked(model: str | None, checkpoint: Path | None, goldens: Path | None) -> Asked | None:
-    """The model that the options name, None where they name none; BadOption, FixtureError where there is none such."""
+def asked(
+    model: str | None, checkpoint: Path | None, goldens: Path | None, *, passes_take_turns: bool = False
+) -> Asked | None:
+    """The model that the options name, None where they name none; BadOption, FixtureError where there is none such.
+
+    For passes that take turns the numbers of a layer's weights stay in memory.
+    """
+    from reference import weights
     from reference.streaming import source
+    from reference.streaming.matrix import Remembered
 
     own = opened(checkpoint, goldens)
     if own is not None and model is not None:
         raise BadOption("--checkpoint, --model: got both, expected one of them")
     if own is not None and checkpoint is not None:
         return Asked(source=source.own(checkpoint), opened=own, root=goldens)
-    return None if model is None else Asked(source=source.rule(_by_rule(model)), opened=materialised)
+    if model is None:
+        return None
+    q = Remembered(_LAYER_BYTES) if passes_take_turns else weights.q
+    return Asked(source=source.rule(_by_rule(model), q), opened=materialised)
 
 
 def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:

@@ -42,13 +42,10 @@ def kept(
     ar: Arithmetic,
     progress: Progress,
     state: Path | None = None,
-    vocabulary: Sequence[int] | None = None,
-    rows: Sequence[int] | None = None,
 ) -> dict[str, Kept]:
-    """What is kept of a pass of the oracle in this arithmetic, of these rows or those that are stored."""
+    """What is kept of a pass of the oracle in this arithmetic."""
     decoder = Decoder(source.config, source.weights(ar.dtype), streamed(ar))
-    rows = full_size.stored_rows(source) if rows is None else rows
-    keeper = Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
+    keeper = Keeper(config=source.config, length=ids.shape[1], rows=full_size.stored_rows(source))
     forward.run(decoder, ids, keeper, progress, state)
     return keeper.kept
 

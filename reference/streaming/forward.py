@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,14 @@ def run(decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state:
 
     `state` is a file that holds the pass behind its last whole layer; a pass that finds one goes on from there.
     """
+    for _ in steps(decoder, ids, keeper, progress, state):
+        pass
+
+
+def steps(
+    decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state: Path | None = None
+) -> Iterator[None]:
+    """`run`, with a halt behind every layer: several passes may take turns."""
     config = decoder.config
     positions, valid = np.arange(ids.shape[1], dtype=np.int32)[None], np.ones(ids.shape, bool)
     total = config.num_hidden_layers + 1
@@ -45,6 +54,7 @@ def run(decoder: Decoder, ids: Array, keeper: Keeper, progress: Progress, state:
             donors[layer] = attended
         if state is not None:
             write_atomic(state, pickle.dumps((layer + 1, h, donors, keeper.kept)))
+        yield
     progress(total - 1, total, "logits")
     decoder.unembed(h[:, list(keeper.rows)], keeper)
     progress(total, total, "done")

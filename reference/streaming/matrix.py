@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
 
 from reference import weights
 from reference.oracle.arithmetic import Array
@@ -43,12 +47,41 @@ class Matrix(ABC):
         return [slice(first, min(first + rows, total)) for first in range(0, total, rows)]
 
 
+Q = Callable[[str, int, int], npt.NDArray[np.int8]]
+"""`weights.q`, or what stands in its place."""
+
+
+class Remembered:
+    """`weights.q` whose latest results are kept, up to so many bytes: of passes that take turns one makes them."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._held = size, 0
+        self._kept: OrderedDict[tuple[str, int, int], npt.NDArray[np.int8]] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, name: str, start: int, stop: int) -> npt.NDArray[np.int8]:
+        key = name, start, stop
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        made = weights.q(name, start, stop)
+        with self._lock:
+            self._kept[key] = made
+            self._held += made.nbytes
+            while self._held > self._size:
+                self._held -= self._kept.popitem(last=False)[1].nbytes
+        return made
+
+
 class RuleMatrix(Matrix):
     """A matrix whose weights are a formula: `weights.matrix` of this name."""
 
-    def __init__(self, name: str, shape: tuple[int, ...], fan_in: int, dtype: np.dtype[np.generic]) -> None:
+    def __init__(
+        self, name: str, shape: tuple[int, ...], fan_in: int, dtype: np.dtype[np.generic], q: Q = weights.q
+    ) -> None:
         super().__init__(shape, dtype)
         self.name = name
+        self._q = q
         self.exponent = weights.matrix_exponent(fan_in)
         # By the byte of q: 0 to 127, then -128 to -1.
         numbers = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
@@ -63,7 +96,7 @@ class RuleMatrix(Matrix):
         made: Array = np.empty(stop - start, self.dtype)
 
         def fill(first: int, last: int) -> None:
-            numbers = weights.q(self.name, first, last).view(np.uint8)
+            numbers = self._q(self.name, first, last).view(np.uint8)
             np.take(self._values, numbers, out=made[first - start : last - start], mode="clip")  # quicker than checks
 
         parts = _THREADS if stop - start > 1 << 16 else 1

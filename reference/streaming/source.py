@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from reference import weights
 from reference.config import TextConfig
 from reference.format import FixtureError, ModelCard, checkpoint
 from reference.format.files import sha256
 from reference.format.full_size import own_config, own_id
 from reference.models import Model
+from reference.streaming.matrix import Q
 from reference.streaming.weights import by_rule, of_checkpoint
-from reference.weights import tensor_shapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,8 @@ class Source:
         return self.card.id
 
 
-def rule(model: Model) -> Source:
-    """A model whose weights are formulas."""
+def rule(model: Model, q: Q = weights.q) -> Source:
+    """A model whose weights are formulas, their numbers from `q`."""
     return Source(
         card=ModelCard(
             id=model.id,
@@ -54,7 +55,7 @@ def rule(model: Model) -> Source:
         ),
         config_json=model.config_json,
         config=model.config,
-        weights=functools.partial(by_rule, model),
+        weights=functools.partial(by_rule, model, q=q),
         option=f"--model {model.id}",
         fingerprint=model.id,
     )
@@ -67,8 +68,8 @@ def own(directory: Path) -> Source:
     try:
         config = TextConfig.from_dict(raw)
         expected = "its tensors"
-        weights = functools.partial(of_checkpoint, directory, config)
-        weights(np.dtype(np.float64))  # no matrix is read yet: are all there?
+        read = functools.partial(of_checkpoint, directory, config)
+        read(np.dtype(np.float64))  # no matrix is read yet: are all there?
     except (ValueError, KeyError, TypeError) as error:
         raise FixtureError(directory, got=str(error), expected=expected, cure=cure) from None
     return Source(
@@ -84,7 +85,7 @@ def own(directory: Path) -> Source:
         ),
         config_json=raw,
         config=config,
-        weights=weights,
+        weights=read,
         option=f"--checkpoint {directory.resolve().name}",
         fingerprint=_fingerprint(directory),
     )
@@ -97,5 +98,5 @@ def _fingerprint(directory: Path) -> str:
 
 
 def _size(config: TextConfig) -> dict[str, int]:
-    shapes = tensor_shapes(config).values()
+    shapes = weights.tensor_shapes(config).values()
     return {"tensors": len(shapes), "parameters": sum(math.prod(shape) for shape in shapes)}

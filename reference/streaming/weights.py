@@ -16,7 +16,7 @@ from reference.config import TextConfig
 from reference.format import FixtureError, checkpoint
 from reference.format.tensors import Stored
 from reference.models import Model
-from reference.streaming.matrix import Matrix, RuleMatrix
+from reference.streaming.matrix import Matrix, Q, RuleMatrix
 from reference.streaming.stored import FusedExperts, QuantizedMatrix, StoredMatrix
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -24,15 +24,15 @@ _CODES = "U32"
 _PARTS = ("weight", "scales", "biases")
 
 
-def by_rule(model: Model, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Those of the rule."""
+def by_rule(model: Model, dtype: np.dtype[Any], q: Q = weights.q) -> dict[str, Any]:
+    """Those of the rule, whose matrices take their numbers from `q`."""
     config, made = model.config, dict[str, Any]()
     for name, shape in weights.tensor_shapes(config).items():
         if len(shape) == 1:
             made[name] = weights.tensor(model.id, name, shape, config, mini=False)
         else:
             fan_in = weights.fan_in(name, shape, config)
-            made[name] = RuleMatrix(f"{model.id}/{name}", shape, fan_in, dtype)
+            made[name] = RuleMatrix(f"{model.id}/{name}", shape, fan_in, dtype, q)
     return made
 
 

@@ -18,9 +18,9 @@ from reference.oracle.arithmetic import BF16, F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.streaming import matrix
 from reference.streaming.arithmetic import streamed
-from reference.streaming.forward import run
+from reference.streaming.forward import run, steps
 from reference.streaming.kept import TOP, Keeper, Kept, spread, wanted
-from reference.streaming.matrix import RuleMatrix
+from reference.streaming.matrix import Remembered, RuleMatrix
 from reference.streaming.weights import by_rule
 from reference.taps import model_taps
 
@@ -181,3 +181,23 @@ def test_the_first_tokens_are_cut_from_the_golden() -> None:
         axis = next(tap.axes.index("L") for tap in full.taps(whole) if tap.name == name)
         assert value.shape[axis] == 3
         assert np.array_equal(value, np.take(full.golden(whole)[name], range(3), axis=axis))
+
+
+def test_passes_that_take_turns_make_numbers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal to passes alone; all matrices are made once, but for those that memory had no more room for."""
+    model, ids, _ = question("e2b-mini")
+    alone = [kept_of(Decoder(model.config, by_rule(model, ar.dtype), streamed(ar)), ids) for ar in (F64, F32)]
+    made: list[tuple[str, int, int]] = []
+    right = weights.q
+    monkeypatch.setattr(weights, "q", lambda *asked: made.append(asked) or right(*asked))
+    for room, most in ((1 << 30, 1), (1 << 10, 2)):
+        q, keepers, turns = Remembered(room), [], []
+        for ar in (F64, F32):
+            decoder = Decoder(model.config, by_rule(model, ar.dtype, q), streamed(ar))
+            keepers.append(Keeper(config=model.config, length=19, rows=ROWS))
+            turns.append(steps(decoder, ids, keepers[-1], quiet))
+        made.clear()  # vectors are made with the decoders
+        assert len(list(zip(*turns, strict=True))) == model.config.num_hidden_layers
+        assert max(made.count(asked) for asked in made) == most
+        for keeper, expected in zip(keepers, alone, strict=True):
+            assert all(np.array_equal(keeper.kept[name].values, one.values) for name, one in expected.items())

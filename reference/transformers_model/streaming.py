@@ -5,6 +5,7 @@ L query length, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,8 @@ class _Head(nn.Module):
 def _whole(value: Any, dtype: torch.dtype, target: torch.device) -> torch.Tensor:
     if not isinstance(value, Matrix):
         return _tensor(value, dtype, target)
+    if target.type == "cpu":  # all rows at once: blocks of many sizes leave the heap in pieces, gigabytes of them
+        return _tensor(value.rows(slice(0, math.prod(value.shape[:-1]))).reshape(value.shape), dtype, target)
     return torch.cat(list(_blocks(value, dtype, target))).reshape(value.shape)
 
 

@@ -692,11 +692,11 @@ def test_mistakes_that_miniatures_cannot_show(
 
     def stop(*told: Any) -> None:
         if told[-1] == f"layer {layers}":
-            raise StopIteration
+            raise KeyboardInterrupt
 
     decoder = Decoder(model.config, by_rule(model, F32.dtype), streamed(F32))
     keeper = Keeper(config=model.config, length=593, rows=full_size.stored_rows(model))
-    with pytest.raises(StopIteration):
+    with pytest.raises(KeyboardInterrupt):
         forward.run(decoder, question.inputs["ids"], keeper, stop)
     verdict = Examiner(full, "f32").examine(question, {name: one.values for name, one in keeper.kept.items()})
     divergence = verdict.first_divergence

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from conformance import report as report_file
 from conformance.adapters.base import PORT
 from conformance.adapters.registry import AdapterUnavailable, BadOption
-from conformance.session import Session
-from reference.format import FixtureError
+from conformance.reporting import jsonl as report_file
+from conformance.run.session import Session
+from gemma4_contract import FixtureError
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 

@@ -4,13 +4,13 @@ Shape letters: B batch, L query length, S key length, D hidden, H query heads, K
 P per-layer width, N layers, F feed-forward width, V vocabulary, X experts.
 """
 
-from mlx_impl.config import Config
-from mlx_impl.config_parse import parse_config
 from mlx_impl.errors import MlxImplError
+from mlx_impl.model.config import Config
+from mlx_impl.model.config_parse import parse_config
 
 try:
-    from mlx_impl.decoder import Decoder
-    from mlx_impl.load import load, load_config
+    from mlx_impl.checkpoint.load import load, load_config
+    from mlx_impl.model.decoder import Decoder
 except ModuleNotFoundError as error:  # where there is no mlx, prompts and the tokenizer still work
     if error.name not in ("mlx", "mlx.core"):
         raise

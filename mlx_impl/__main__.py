@@ -1,5 +1,5 @@
 """`python -m mlx_impl`."""
 
-from mlx_impl.cli import main
+from mlx_impl.cli.app import main
 
 main()

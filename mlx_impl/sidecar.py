@@ -21,16 +21,17 @@ import mlx.core as mx
 import mlx_lm
 from mlx_lm.models import cache as mlx_lm_cache
 
-from mlx_impl import checkpoint, split_experts
-from mlx_impl.checkpoint import Stored
-from mlx_impl.config import Config
-from mlx_impl.config_parse import parse_config
-from mlx_impl.decoder import Decoder
+from mlx_impl.checkpoint import files as checkpoint
+from mlx_impl.checkpoint import split_experts
+from mlx_impl.checkpoint.files import Stored
+from mlx_impl.checkpoint.load import fit, load_config, wanted
 from mlx_impl.errors import problem
-from mlx_impl.fused import FusedDecoder
-from mlx_impl.load import fit, load_config, wanted
-from mlx_impl.params import Block
-from mlx_impl.static_cache import StaticCache
+from mlx_impl.fast.decoder import FusedDecoder
+from mlx_impl.fast.static_cache import StaticCache
+from mlx_impl.model.config import Config
+from mlx_impl.model.config_parse import parse_config
+from mlx_impl.model.decoder import Decoder
+from mlx_impl.model.params import Block
 
 MODEL_FILE = Path(__file__).with_name("sidecar_model.py")
 _TEXT = "text."

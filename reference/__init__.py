@@ -1,3 +1,1 @@
 """The truth: configurations, weights by rule, the float64 oracle, the PyTorch cross-check and the exporter."""
-
-__version__ = "0.1.0"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gemma4_contract.checkpoint import text_part
 from reference.family import FULL, ROPE, SLIDING
-from reference.format.checkpoint import text_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.family import FAMILY, FULL, SLIDING
-from reference.format import Fixtures
-from reference.format.tensors import Array
 from reference.models import Model
 
 FULL_SIZE: Mapping[str, Model] = {

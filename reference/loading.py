@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from gemma4_contract import checkpoint
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
-from reference.format import checkpoint
-from reference.format.tensors import Array
 from reference.weights import tensor_shapes
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis profiles, `ci` (the default) quick and always the same, `night` long and always new; the real tokenizer.
+"""Hypothesis profiles: `ci` (the default) is quick and always the same, `night` long and always new. Fetched files.
 
 `pytest tests/laws --hypothesis-profile night` draws up to 1000 examples a test.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from conformance.fetch.cache import tokenizer_path
+from conformance.fetch import cache
 
 # An example runs whole decoders: how long it takes says nothing, and tracing them to explain a failure takes minutes.
 _SLOW = (HealthCheck.too_slow,)
@@ -32,6 +32,17 @@ settings.load_profile("ci")
 @pytest.fixture(scope="session")
 def tokenizer_file() -> Path:
     """The published tokenizer.json, where it has been fetched."""
-    if not tokenizer_path().is_file():
+    if not cache.tokenizer_path().is_file():
         pytest.skip("the real tokenizer is not in the cache: run gemma4-conformance fetch tokenizer")
-    return tokenizer_path()
+    return cache.tokenizer_path()
+
+
+@pytest.fixture(scope="session")
+def real_templates() -> dict[str, str]:
+    """The published templates by name."""
+    from mlx_impl.chat.prompt import TEMPLATES
+
+    missing = [name for name in TEMPLATES if not cache.template_path(name).is_file()]
+    if missing:
+        pytest.skip(f"run gemma4-conformance fetch templates ({', '.join(missing)} not fetched)")
+    return {name: cache.template_path(name).read_bytes().decode() for name in TEMPLATES}

@@ -14,8 +14,8 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from reference.format import Plan
-from reference.format.models import Kind, Profile
+from gemma4_contract import Plan
+from gemma4_contract.models import Kind, Profile
 
 Array = npt.NDArray[Any]
 PORT, ONE_SHOT, DUMP = "port:", "once:", "dump:"

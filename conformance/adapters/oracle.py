@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from conformance.adapters.base import Array, Hello, Request, Skip
-from reference import __version__, loading
+from gemma4_contract import __version__
+from reference import loading
 from reference.oracle import answers
 from reference.oracle.arithmetic import PROFILES, Arithmetic
 from reference.oracle.decoder import Decoder

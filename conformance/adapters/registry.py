@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.adapters.base import DUMP, ONE_SHOT, PORT, Adapter, Hello, PortFault
-from conformance.adapters.dump import DumpAdapter
-from conformance.adapters.limits import Limits
-from conformance.adapters.one_shot import OneShotAdapter
-from conformance.adapters.process import ProcessAdapter
+from conformance.adapters.external.dump import DumpAdapter
+from conformance.adapters.external.limits import Limits
+from conformance.adapters.external.one_shot import OneShotAdapter
+from conformance.adapters.external.process import ProcessAdapter
 
 
 class AdapterUnavailable(Exception):
@@ -34,11 +34,11 @@ _TORCH = "pip install 'gemma4-conformance[reference]'"
 _MLX = "pip install 'mlx[cpu]' on Linux, or mlx on a Mac"
 
 ADAPTERS: Mapping[str, _Entry] = {
-    "mlx_impl": _Entry(module="mlx_impl", factory="MlxImplAdapter", cure=_MLX),
-    "mlx_impl_fused": _Entry(module="mlx_impl_fused", factory="MlxImplFusedAdapter", cure=_MLX),
-    "mlx_lm": _Entry(module="mlx_lm", factory="MlxLmAdapter", cure="pip install 'gemma4-conformance[mlx-lm]'"),
-    "transformers": _Entry(module="transformers", factory="TransformersAdapter", cure=_TORCH),
-    "transformers_sdpa": _Entry(module="transformers", factory="TransformersSdpaAdapter", cure=_TORCH),
+    "mlx_impl": _Entry(module="mlx_impl.adapter", factory="MlxImplAdapter", cure=_MLX),
+    "mlx_impl_fused": _Entry(module="mlx_impl.fused", factory="MlxImplFusedAdapter", cure=_MLX),
+    "mlx_lm": _Entry(module="mlx_lm.adapter", factory="MlxLmAdapter", cure="pip install 'gemma4-conformance[mlx-lm]'"),
+    "transformers": _Entry(module="transformers.adapter", factory="TransformersAdapter", cure=_TORCH),
+    "transformers_sdpa": _Entry(module="transformers.adapter", factory="TransformersSdpaAdapter", cure=_TORCH),
     "pure_python": _Entry(module="pure_python", factory="PurePythonAdapter", cure="reinstall gemma4-conformance"),
     "oracle": _Entry(module="oracle", factory="OracleAdapter", cure="reinstall gemma4-conformance"),
 }

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from conformance.bench.prompt import prompt
 from conformance.bench.summary import ROWS, show
-from conformance.session import Session
-from reference.format import Fixtures
+from conformance.run.session import Session
+from gemma4_contract import Fixtures
 
 if TYPE_CHECKING:
     from conformance.bench.contenders import Contender

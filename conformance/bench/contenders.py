@@ -16,7 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 import mlx_impl
-from mlx_impl.fused import FusedDecoder
+from mlx_impl.fast.decoder import FusedDecoder
 
 
 class Contender(ABC):

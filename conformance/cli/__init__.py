@@ -9,7 +9,7 @@ from conformance.adapters.registry import AdapterUnavailable, BadOption
 from conformance.cli import bugs, check, diagnose, fetch, fixtures, prompts, report, run, self_test  # noqa: F401 (each adds commands)
 from conformance.cli.app import BAD_INPUT, ENVIRONMENT, app, stop
 from conformance.fetch.errors import FetchError
-from reference.format import FixtureError
+from gemma4_contract import FixtureError
 
 __all__ = ["main"]
 

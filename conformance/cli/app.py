@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from conformance.adapters.registry import AdapterUnavailable
-from reference.format import FixtureError, Fixtures
-from reference.format.models import Profile
+from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.models import Profile
 
 CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells have it

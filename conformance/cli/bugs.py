@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import FixturesDir, Json, app, out
-from reference.format import Fixtures
+from gemma4_contract import Fixtures
 
 bugs_app = typer.Typer(help="The catalogue of known mistakes of ports.", invoke_without_command=True)
 app.add_typer(bugs_app, name="bugs")
@@ -27,7 +27,7 @@ def list_bugs(
     """List the known mistakes: id, area and what the wrong code does."""
     if context.invoked_subcommand is not None:
         return
-    from conformance import catalogue
+    from conformance.selftest import catalogue
     from reference.mutants import MUTANTS
 
     if markdown:
@@ -51,7 +51,7 @@ def show_bug(
     as_json: Json = False,
 ) -> None:
     """Show one known mistake: symptom, where it is first seen, cure, reports, and the cases that hunt it."""
-    from conformance import catalogue
+    from conformance.selftest import catalogue
     from reference.mutants import MUTANTS
 
     if bug not in MUTANTS:

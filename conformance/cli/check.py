@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
-from conformance.examine import CaseVerdict
-from conformance.failure import describe
-from reference.format import FixtureError, Fixtures
-from reference.format.models import Profile
+from conformance.judging.examine import CaseVerdict
+from conformance.reporting.text import describe
+from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.models import Profile
 
 
 @app.command()
@@ -25,7 +25,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Judge one answer that came back from a phone, say: its taps by name, as many as there are."""
-    from conformance.diagnosis.reading import of_dump
+    from conformance.diagnosis.replay import of_dump
 
     fixtures = Fixtures(fixtures_dir)
     asked = profiles_of(fixtures, "CASE", case)

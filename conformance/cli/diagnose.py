@@ -12,9 +12,9 @@ from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
 from conformance.cli.full_size import of_report
-from conformance.report import CaseLine
-from reference.format import Fixtures
-from reference.format.models import Profile
+from conformance.reporting.jsonl import CaseLine
+from gemma4_contract import Fixtures
+from gemma4_contract.models import Profile
 
 
 @app.command()
@@ -30,7 +30,8 @@ def diagnose(
     A port that is installed here is asked again, for the smallest question that still fails.
     """
     from conformance.diagnosis import diagnose as diagnosing
-    from conformance.diagnosis import reading, telling
+    from conformance.diagnosis import render as telling
+    from conformance.diagnosis import replay as reading
     from reference.mutants import MUTANTS
 
     fixtures = Fixtures(fixtures_dir)

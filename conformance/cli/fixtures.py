@@ -26,12 +26,12 @@ from conformance.cli.app import (
     progress_bar,
 )
 from conformance.cli.full_size import By, Checkpoint, Goldens
-from reference.format import FixtureError, Fixtures, default_root
-from reference.format.archive import write_archive
-from reference.format.documents import write_model
-from reference.format.files import sha256
-from reference.format.full_size import FOLDER
-from reference.format.models import Profile
+from gemma4_contract import FixtureError, Fixtures, default_root
+from gemma4_contract.archive import write_archive
+from gemma4_contract.documents import write_model
+from gemma4_contract.files import sha256
+from gemma4_contract.full_size import FOLDER
+from gemma4_contract.models import Profile
 
 
 @app.command("list")
@@ -192,7 +192,7 @@ def _measure(fixtures: Fixtures, profile: Profile, seeds: int) -> dict[str, floa
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
             raise fault
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
-        from conformance.floors import honest_variants, measure_floors
+        from conformance.calibration.floors import honest_variants, measure_floors
 
         command = f"gemma4-conformance floors --profile {profile} --seeds {seeds}"
         measured = measure_floors(fixtures, profile, honest_variants(profile), seeds, command, progress)

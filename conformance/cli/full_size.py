@@ -14,11 +14,11 @@ import typer
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
 from conformance.fetch import cache
-from conformance.report import read
-from reference.format import Fixtures, ModelCard
-from reference.format.documents import read_model, write_model
-from reference.format.full_size import FOLDER, FullSize, OwnGoldens
-from reference.format.models import Profile
+from conformance.reporting.jsonl import read
+from gemma4_contract import Fixtures, ModelCard
+from gemma4_contract.documents import read_model, write_model
+from gemma4_contract.full_size import FOLDER, FullSize, OwnGoldens
+from gemma4_contract.models import Profile
 
 if TYPE_CHECKING:
     from reference.models import Model
@@ -111,7 +111,7 @@ def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
 def measure(asked: Asked, fixtures: Fixtures, profile: Profile, *, first_only: bool) -> dict[str, float]:
     """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
-        from conformance.full_size_floors import measure_full_size
+        from conformance.calibration.full_size_floors import measure_full_size
 
         store = asked.opened(fixtures)
         measured = measure_full_size(asked.source, store, profile, progress, first_only=first_only)

@@ -25,16 +25,9 @@ from conformance.cli.app import (
     stop,
 )
 from conformance.fetch import cache
-from reference.format import FixtureError, Fixtures
-from reference.format.files import sha256
-from reference.format.prompts import (
-    TEMPLATE_NAME,
-    THINKING,
-    Conversation,
-    PublishedFile,
-    Texts,
-    write_prompts,
-)
+from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.files import sha256
+from gemma4_contract.prompts import TEMPLATE_NAME, THINKING, Conversation, PublishedFile, Texts, write_prompts
 
 _SHAPE = "a list of messages, or an object with messages and perhaps tools"
 

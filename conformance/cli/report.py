@@ -9,7 +9,7 @@ import typer
 
 from conformance.cli.app import FixturesDir, app
 from conformance.cli.full_size import of_report
-from reference.format import Fixtures
+from gemma4_contract import Fixtures
 
 
 @app.command()
@@ -24,7 +24,7 @@ def report(
 
 def write_report_page(fixtures: Fixtures, directory: Path, earlier: Path | None = None) -> Path:
     """Diagnose a report and write its page, with what changed since an earlier one; the page's path."""
-    from conformance.diagnosis.whole import report_as_text
-    from conformance.page.page import write_page
+    from conformance.diagnosis.whole_report import report_as_text
+    from conformance.reporting.page.page import write_page
 
     return write_page(fixtures, directory, report_as_text(fixtures, directory, None), earlier)

@@ -12,19 +12,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from conformance import report as report_file
 from conformance.adapters.base import DUMP, ONE_SHOT, PORT
-from conformance.adapters.limits import TIMEOUT, Limits
+from conformance.adapters.external.limits import TIMEOUT, Limits
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, INTERRUPTED, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
 from conformance.cli.report import write_report_page
-from conformance.jobs import judge_each
-from conformance.junit import write_junit
+from conformance.judging.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of, models_of, told
 from conformance.known_failures import KnownFailures
-from conformance.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of, models_of, told
-from conformance.session import Judged, Session
-from reference.format.models import Profile
+from conformance.reporting import jsonl as report_file
+from conformance.run.jobs import judge_each
+from conformance.run.junit import write_junit
+from conformance.run.session import Judged, Session
+from gemma4_contract.models import Profile
 
 _SHOWN = 3
 

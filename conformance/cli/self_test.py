@@ -11,9 +11,9 @@ import typer
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, needs_reference, out, progress_bar
-from reference.format import Fixtures
-from reference.format.files import canonical_json, write_atomic
-from reference.format.models import Profile
+from gemma4_contract import Fixtures
+from gemma4_contract.files import canonical_json, write_atomic
+from gemma4_contract.models import Profile
 
 
 @app.command("self-test")
@@ -45,7 +45,7 @@ def self_test(
 def _mutation_score(
     fixtures: Fixtures, profiles: list[Any], jobs: int, save: Path | None, page: Path | None, as_json: bool
 ) -> None:
-    from conformance import kill_matrix, kill_page, mutation_score
+    from conformance.selftest import kill_matrix, kill_page, mutation_score
     from reference.mutants import MUTANTS
 
     with progress_bar(quiet=as_json) as progress:
@@ -79,7 +79,7 @@ def asked(fixtures: Fixtures, profile: str) -> list[str]:
 
 def _specificity(fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool) -> None:
     with needs_reference("self-test --honest"), progress_bar(quiet=as_json) as progress:
-        from conformance import honest as specificity
+        from conformance.selftest import specificity
 
         results = specificity.trials(fixtures, profiles, progress)
     accused = sum(len(trial.accused) for trial in results)

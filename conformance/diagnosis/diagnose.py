@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.mutant import MutantAdapter
-from conformance.diagnosis import nearest, shrink, words
+from conformance.diagnosis import describe as words
+from conformance.diagnosis import nearest, shrink
 from conformance.diagnosis.evidence import Evidence
-from conformance.examine import CaseVerdict
-from conformance.judge import Judge
-from conformance.question import Question
-from reference.format import Fixtures, GoldenPointer
-from reference.format.full_size import FullSize
+from conformance.judging.examine import CaseVerdict
+from conformance.judging.judge import Judge
+from conformance.judging.question import Question
+from gemma4_contract import Fixtures, GoldenPointer
+from gemma4_contract.full_size import FullSize
 from reference.loading import config_of
 from reference.mutants.mutant import Mutant
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance.adapters.base import Array
-from conformance.compare import TapVerdict
-from conformance.examine import CaseVerdict
+from conformance.judging.compare import TapVerdict
+from conformance.judging.examine import CaseVerdict
 
 NOTHING = 0.9
 """Misfit from which a prediction explains nothing: that of the golden itself, for an error ten times the tolerance."""

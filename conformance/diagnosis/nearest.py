@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from conformance.adapters.mutant import MutantAdapter
 from conformance.diagnosis.evidence import NOTHING, Evidence, Prediction
-from conformance.question import Question
-from reference.format import Case, Fixtures, Policy
+from conformance.judging.question import Question
+from gemma4_contract import Case, Fixtures, Policy
 from reference.mutants.mutant import Mutant
 
 NO_MISTAKE = "(no mistake)"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from conformance.examine import CaseVerdict
-from conformance.question import Question
-from reference.format import Case, Fixtures, GoldenPointer
+from conformance.judging.examine import CaseVerdict
+from conformance.judging.question import Question
+from gemma4_contract import Case, Fixtures, GoldenPointer
 
 _SMALLER_FIRST = ("attention", "layer", "forward")
 _MANY = 1000

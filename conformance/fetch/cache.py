@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from conformance.fetch.published import Published
-from reference.format.files import sha256
+from gemma4_contract.files import sha256
 
 NO_TOKENIZER = "the published tokenizer was not fetched: gemma4-conformance fetch tokenizer"
 

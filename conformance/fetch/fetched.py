@@ -8,7 +8,7 @@ from pathlib import Path
 from conformance.fetch import cache
 from conformance.fetch.errors import FetchError
 from conformance.fetch.published import Published
-from reference.format.files import sha256, write_atomic
+from gemma4_contract.files import sha256, write_atomic
 
 THERE = "already there"
 

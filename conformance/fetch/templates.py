@@ -15,8 +15,8 @@ from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
 from conformance.fetch.published import HUB, LLAMA_CPP, SMALL_MEMBERS, TEMPLATES, TRL
 from conformance.fetch.users_file import read_users_file
-from reference.format import FixtureError
-from reference.format.files import sha256
+from gemma4_contract import FixtureError
+from gemma4_contract.files import sha256
 
 FILE = "chat_template.jinja"
 _IN_LLAMA_CPP = ("large@2026-04-02", "large@2026-04-10")

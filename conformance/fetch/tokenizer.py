@@ -12,8 +12,8 @@ from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
 from conformance.fetch.published import DRAFTER_TOKENIZER, HUB, LLAMA_CPP, TOKENIZER, VECTORS
 from conformance.fetch.users_file import read_users_file
-from reference.format import FixtureError
-from reference.format.files import sha256
+from gemma4_contract import FixtureError
+from gemma4_contract.files import sha256
 
 NAME = "tokenizer.json"
 SPECIAL_IDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reference.format import FixtureError
+from gemma4_contract import FixtureError
 
 
 def read_users_file(path: Path, name: str) -> tuple[Path, bytes]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from conformance.adapters.base import ONE_SHOT, PORT
-from reference.format import FixtureError
-from reference.format.files import write_atomic
-from reference.format.models import Profile
+from gemma4_contract import FixtureError
+from gemma4_contract.files import write_atomic
+from gemma4_contract.models import Profile
 
 Counted = Literal["pass", "fail", "skip", "known"]
 

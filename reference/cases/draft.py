@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reference.format import Plan
-from reference.format.tensors import Array
+from gemma4_contract import Plan
+from gemma4_contract.tensors import Array
 from reference.taps import Tap
 
 

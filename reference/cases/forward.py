@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gemma4_contract import Plan
+from gemma4_contract.tensors import Array
 from reference import inputs
 from reference.cases.draft import Draft
-from reference.format import Plan
-from reference.format.tensors import Array
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
 from reference.taps import model_taps

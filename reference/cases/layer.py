@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gemma4_contract.routing import routing_margins
+from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases.draft import Draft
 from reference.cases.forward import golden_ids
 from reference.cases.routing import wide_rows
 from reference.config import TextConfig
-from reference.format.routing import routing_margins
-from reference.format.tensors import Array
 from reference.models import MODELS, Model
 from reference.oracle import answers, plans
 from reference.oracle.decoder import Decoder

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract.routing import routing_margins
+from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases.draft import Draft, tap
 from reference.cases.routing import wide_rows
 from reference.family import FAMILY, FULL, SLIDING
-from reference.format.routing import routing_margins
-from reference.format.tensors import Array
 from reference.inputs import full_precision, grid, token_ids, values
 from reference.models import MODELS
 from reference.oracle import moe

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from reference.format.tensors import Array
+from gemma4_contract.tensors import Array
 
 ROUTING_MARGIN = 0.45
 """Smallest gap of router logits that a teacher-forced case may have: over 8 times bfloat16's floor there."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases.draft import Draft, Lookalike, tap
-from reference.format.tensors import Array
 from reference.inputs import values
 
 _REVERSED = "the bytes of every number stand in reverse order: safetensors is little-endian"

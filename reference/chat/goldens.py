@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from gemma4_contract.prompts import THINKING, Conversation, Prompt, Render, Setting, Settings, Texts
 from reference.chat.real import RealChat, TemplateRaises
-from reference.format.prompts import THINKING, Conversation, Prompt, Render, Setting, Settings, Texts
 
 _T = TypeVar("_T")
 

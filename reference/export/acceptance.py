@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gemma4_contract import Policy
 from reference.cases.forward import golden_ids
 from reference.export.agreement import relative_rms
 from reference.export.errors import ExportError
-from reference.format import Policy
 from reference.models import Model
 from reference.oracle import plans
 from reference.oracle.arithmetic import BF16_EVERY_OP, F32, F64, Arithmetic

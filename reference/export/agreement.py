@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.format import Policy
-from reference.format.tensors import Array
+from gemma4_contract import Policy
+from gemma4_contract.tensors import Array
 
 
 def relative_rms(a: Array, b: Array, valid: Array | None = None) -> float:

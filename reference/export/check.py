@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract import Policy, tensors
+from gemma4_contract.documents import read_model
+from gemma4_contract.progress import Progress
 from reference.export.agreement import agreement_limit, worst
 from reference.export.exporter import GENERATED, staged
-from reference.format import Policy, tensors
-from reference.format.documents import read_model
-from reference.progress import Progress
 
 _MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
 

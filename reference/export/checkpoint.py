@@ -8,9 +8,9 @@ from typing import Any
 
 import ml_dtypes
 
+from gemma4_contract import checkpoint, tensors
+from gemma4_contract.files import canonical_json, write_atomic
 from reference import weights
-from reference.format import checkpoint, tensors
-from reference.format.files import canonical_json, write_atomic
 from reference.models import Model
 from reference.weights import Float64
 

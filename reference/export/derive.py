@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from gemma4_contract import checkpoint
+from gemma4_contract.tensors import Array
 from reference import loading
 from reference.cases import Draft
 from reference.config import TextConfig
 from reference.export import scalar_rule
 from reference.export.checkpoint import model_weights, write_checkpoint
-from reference.format import checkpoint
-from reference.format.tensors import Array
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS
 from reference.oracle import answers

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gemma4_contract import Fixtures, ModelCard, Policy
+from gemma4_contract.documents import read_model, write_model
+from gemma4_contract.progress import Progress
+from gemma4_contract.schema import write_schemas
 from reference.cases import Draft, all_drafts
 from reference.export.acceptance import acceptance, check_acceptance
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.export.derive import single_threaded
 from reference.export.writer import Writer
-from reference.format import Fixtures, ModelCard, Policy
-from reference.format.documents import read_model, write_model
-from reference.format.schema import write_schemas
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
-from reference.progress import Progress
 
 GENERATED = ("models", "cases", "schema")
 """Folders that an export replaces; floors are measured, not exported."""

@@ -8,19 +8,19 @@ from typing import Literal
 
 import numpy as np
 
-from reference import __version__, full_size
+from gemma4_contract import Case, Fixtures, GoldenPointer, Plan, Provenance, TapSpec, TensorFile, __version__, tensors
+from gemma4_contract.documents import write_model
+from gemma4_contract.files import canonical_json, sha256, write_atomic
+from gemma4_contract.models import Picks, Stride, TapClass
+from gemma4_contract.progress import Progress
+from gemma4_contract.tensors import Array, dtype_name, tensor_digest
+from reference import full_size
 from reference.config import TextConfig
 from reference.export.agreement import agreement_limit, worst
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
-from reference.format import Case, Fixtures, GoldenPointer, Plan, Provenance, TapSpec, TensorFile, tensors
-from reference.format.documents import write_model
-from reference.format.files import canonical_json, sha256, write_atomic
-from reference.format.models import Picks, Stride, TapClass
-from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.oracle.arithmetic import F64, Arithmetic
 from reference.oracle.decoder import Decoder
-from reference.progress import Progress
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
 from reference.streaming.kept import Keeper, Kept

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract import checkpoint
+from gemma4_contract.files import canonical_json, write_atomic
+from gemma4_contract.progress import Progress
+from gemma4_contract.tensors import CHECKPOINT_DTYPES, Array
 from reference.export.checkpoint import PYTORCH_FORMAT
 from reference.export.errors import ExportError
-from reference.format import checkpoint
-from reference.format.files import canonical_json, write_atomic
-from reference.format.tensors import CHECKPOINT_DTYPES, Array
 from reference.models import Model
-from reference.progress import Progress
 from reference.streaming.matrix import Matrix
 from reference.streaming.weights import by_rule
 

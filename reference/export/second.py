@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gemma4_contract.checkpoint import text_part
+from gemma4_contract.models import Profile
+from gemma4_contract.progress import Progress
+from gemma4_contract.tensors import Array
 from reference import full_size
-from reference.format.checkpoint import text_part
-from reference.format.models import Profile
-from reference.format.tensors import Array
 from reference.oracle.arithmetic import PROFILES
-from reference.progress import Progress
 from reference.streaming.kept import Keeper, Kept, wanted
 from reference.streaming.source import Source
 from reference.transformers_model import streaming

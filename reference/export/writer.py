@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from reference import __version__
+from gemma4_contract import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, __version__, tensors
+from gemma4_contract.documents import write_model
+from gemma4_contract.files import sha256, write_atomic
+from gemma4_contract.layout import select_rows, spread_mask
+from gemma4_contract.models import Lookalike, Lookalikes, TapClass
+from gemma4_contract.tensors import Array, dtype_name, tensor_digest
 from reference.cases import Draft
 from reference.cases.hunts import hunted_by, reported
 from reference.export.agreement import agreement_limit, worst
 from reference.export.derive import Taps, by_oracle, by_transformers, second
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
-from reference.format import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, tensors
-from reference.format.documents import write_model
-from reference.format.files import sha256, write_atomic
-from reference.format.layout import select_rows, spread_mask
-from reference.format.models import Lookalike, Lookalikes, TapClass
-from reference.format.tensors import Array, dtype_name, tensor_digest
 from reference.taps import Tap
 
 COMMAND = "gemma4-conformance export"

@@ -11,9 +11,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from gemma4_contract import checkpoint, tensors
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
-from reference.format import checkpoint, tensors
-from reference.format.tensors import Array
 from reference.mutants.mutant import STOPS, Function
 from reference.mutants.registry import Area
 from reference.weights import tensor_shapes
@@ -62,7 +62,7 @@ def _refused(right: Function) -> Function:
 
 @AREA.mutant(
     "prefix-language-model-unknown",
-    replaces="format.checkpoint.text_name",
+    replaces="gemma4_contract.checkpoint.text_name",
     does="Knows the prefix `model.language_model.` and not `language_model.model.`.",
     symptom="Checkpoints of mlx-community do not load.",
     cure="Three prefixes circulate: `model.language_model.`, `language_model.model.` and `model.`.",
@@ -75,7 +75,7 @@ def _prefix_unknown(right: Function) -> Function:
 
 @AREA.mutant(
     "towers-not-left-out",
-    replaces="format.checkpoint.text_name",
+    replaces="gemma4_contract.checkpoint.text_name",
     does="Does not leave out the tensors of vision and audio.",
     symptom="A strict loader stops at `vision_embedder` or `embed_audio`.",
     cure="Leave the other modalities' tensors out by a list of their first names.",
@@ -88,7 +88,7 @@ def _towers_kept(right: Function) -> Function:
 
 @AREA.mutant(
     "tower-tensors-taken-for-text",
-    replaces="format.checkpoint.text_weights",
+    replaces="gemma4_contract.checkpoint.text_weights",
     does="Finds a layer's tensors by the end of their names, which a vision tower's share.",
     symptom="One projection of an early layer holds weights of the vision tower.",
     cure="Match the whole name behind a known prefix.",
@@ -109,7 +109,7 @@ def _towers_taken(right: Function) -> Function:
 
 @AREA.mutant(
     "experts-not-loaded",
-    replaces="format.checkpoint.fuse_experts",
+    replaces="gemma4_contract.checkpoint.fuse_experts",
     does="Does not know the names `experts.switch_glu.*`, and leaves the experts as they were initialised.",
     symptom="Half-fluent text: the shared MLP works, every expert answers zero.",
     cure="Load strictly: every parameter comes from the file, and every tensor of the file goes somewhere.",
@@ -126,7 +126,7 @@ def _not_loaded(right: Function) -> Function:
 
 @AREA.mutant(
     "experts-up-before-gate",
-    replaces="format.checkpoint.fuse_experts",
+    replaces="gemma4_contract.checkpoint.fuse_experts",
     does="Fuses the split experts with up first and the gate second.",
     symptom="Only a file with split experts is wrong.",
     cure="The gate is the first half of `gate_up_proj`.",
@@ -146,7 +146,7 @@ def _up_before_gate(right: Function) -> Function:
 
 @AREA.mutant(
     "experts-layout-guessed",
-    replaces="format.checkpoint.fuse_experts",
+    replaces="gemma4_contract.checkpoint.fuse_experts",
     does="Takes fused experts whose last axis is the longer for transposed ones.",
     symptom="Narrow experts, 2F < D as in the 26B-A4B, are turned round.",
     cure="The layout is [X, 2F, D] and [X, D, F], whatever the sizes.",
@@ -168,7 +168,7 @@ def _layout_guessed(right: Function) -> Function:
 
 @AREA.mutant(
     "first-shard-only",
-    replaces="format.checkpoint.files",
+    replaces="gemma4_contract.checkpoint.files",
     does="Reads the first of several shards.",
     symptom="Tensors of the later layers are missing, or stay as they were initialised.",
     cure="Read every file that the index names.",
@@ -180,7 +180,7 @@ def _first_shard(right: Function) -> Function:
 
 @AREA.mutant(
     "bf16-read-as-f16",
-    replaces="format.tensors.decode",
+    replaces="gemma4_contract.tensors.decode",
     does="Reads the bits of bfloat16 tensors as float16.",
     symptom="Noise from the first tensor on.",
     cure="bfloat16 is the upper half of a float32: shift by 16 bits.",

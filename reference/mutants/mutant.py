@@ -88,9 +88,9 @@ class Mutant:
 
 @contextmanager
 def replaced(name: str, wrong: Wrong) -> Iterator[None]:
-    """`reference.<name>` replaced by `wrong` of itself for as long as the context lasts."""
+    """What has this name in `reference` or `gemma4_contract` replaced by `wrong` of itself for as long as the context lasts."""
     path, _, attribute = name.rpartition(".")
-    owner = pkgutil.resolve_name(f"reference.{path}")
+    owner = pkgutil.resolve_name(path if path.startswith("gemma4_contract.") else f"reference.{path}")
     stored = owner.__dict__[attribute]  # with its decorator: a property or classmethod is put back as it was
     setattr(owner, attribute, wrong(getattr(owner, attribute)))
     try:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from reference.format.files import write_atomic
+from gemma4_contract.files import write_atomic
+from gemma4_contract.progress import Progress
 from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
-from reference.progress import Progress
 from reference.streaming.kept import Keeper
 
 

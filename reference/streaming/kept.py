@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gemma4_contract.routing import routing_margins
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
-from reference.format.routing import routing_margins
-from reference.format.tensors import Array
 from reference.taps import Tap, model_taps
 
 # Entries that are kept of an axis; of an axis that is not named, all.

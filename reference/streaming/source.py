@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract import FixtureError, ModelCard, checkpoint
+from gemma4_contract.files import sha256
+from gemma4_contract.full_size import own_config, own_id
 from reference import weights
 from reference.config import TextConfig
-from reference.format import FixtureError, ModelCard, checkpoint
-from reference.format.files import sha256
-from reference.format.full_size import own_config, own_id
 from reference.models import Model
 from reference.streaming.matrix import Q
 from reference.streaming.weights import by_rule, of_checkpoint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reference.format.tensors import Array, Stored
+from gemma4_contract.tensors import Array, Stored
 from reference.streaming.matrix import Matrix
 
 

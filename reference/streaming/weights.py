@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract import FixtureError, checkpoint
+from gemma4_contract.tensors import Stored
 from reference import loading, weights
 from reference.config import TextConfig
-from reference.format import FixtureError, checkpoint
-from reference.format.tensors import Stored
 from reference.models import Model
 from reference.streaming.matrix import Matrix, Q, RuleMatrix
 from reference.streaming.stored import FusedExperts, QuantizedMatrix, StoredMatrix

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from reference.progress import Progress
+from gemma4_contract.progress import Progress
 from reference.streaming.matrix import Matrix, RuleMatrix
 from reference.transformers_model import rule
 from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_numpy, to_torch

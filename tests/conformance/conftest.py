@@ -20,7 +20,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def server(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: ARG001 (first of all)
     """An index that holds the small packages, and an empty cache."""
-    from fetch_fakes import publish, serving
+    from tests.support.fetch_fakes import publish, serving
 
     with serving() as running:
         publish(monkeypatch, running)

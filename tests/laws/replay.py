@@ -1,11 +1,11 @@
-"""Run one example again: `python tests/laws/replay.py '<JSON that a failing test printed>'`."""
+"""Run one example again: `python -m tests.laws.replay '<JSON that a failing test printed>'`."""
 
 from __future__ import annotations
 
 import sys
 
-from configurations import Example
-from judging import divergence, explain
+from tests.support.laws.configurations import Example
+from tests.support.laws.judging import divergence, explain
 
 
 def main(text: str) -> int:

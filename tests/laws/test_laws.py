@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from budget import share
-from configurations import Array, Example, examples, token_ids, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
-from implementations import Implementation, assert_close, assert_equal, both, rows_of, unpadded
-from judging import discard_narrow
+
+from tests.support.laws.budget import share
+from tests.support.laws.configurations import Array, Example, examples, token_ids, weights_of
+from tests.support.laws.implementations import Implementation, assert_close, assert_equal, both, rows_of, unpadded
+from tests.support.laws.judging import discard_narrow
 
 few = share(8)
 

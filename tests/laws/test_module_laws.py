@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mlx.core as mx
-import mlx_models
 import numpy as np
-from budget import share
-from configurations import Array, Example, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from random_values import normal, seeds, sizes
 
-from mlx_impl import attention, decoder, rope
-from mlx_impl.rope import layer_frequencies
+from mlx_impl.model import attention, decoder, rope
+from mlx_impl.model.rope import layer_frequencies
 from reference.config import Rope
 from reference.oracle import logits as oracle_logits
 from reference.oracle import rope as oracle_rope
 from reference.oracle.arithmetic import F64
+from tests.support.laws import mlx_models
+from tests.support.laws.budget import share
+from tests.support.laws.configurations import Array, Example, examples
+from tests.support.laws.random_values import normal, seeds, sizes
 
 few = share(2)
 

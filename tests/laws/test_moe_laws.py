@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from budget import share
-from configurations import Array
 from hypothesis import given
 from hypothesis import strategies as st
-from random_values import normal, seeds, sizes
-from yardstick import POLICY, yardstick
 
-from conformance.compare import measure
-from mlx_impl import moe
+from conformance.judging.compare import measure
+from mlx_impl.model import moe
 from reference.oracle import moe as oracle_moe
 from reference.oracle.arithmetic import F64, Arithmetic
 from reference.taps import HIDDEN, Tap
+from tests.support.laws.budget import share
+from tests.support.laws.configurations import Array
+from tests.support.laws.random_values import normal, seeds, sizes
+from tests.support.laws.yardstick import POLICY, yardstick
 
 few = share(2)
 

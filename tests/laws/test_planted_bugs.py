@@ -7,13 +7,13 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from configurations import Example, examples
 from hypothesis import find, settings
-from judging import divergence
-from yardstick import Divergence, golden_of, is_narrow
 
-from mlx_impl import attention, config, norms
+from mlx_impl.model import attention, config, norms
 from reference.family import FULL, SLIDING
+from tests.support.laws.configurations import Example, examples
+from tests.support.laws.judging import divergence
+from tests.support.laws.yardstick import Divergence, golden_of, is_narrow
 
 WITHIN = 200
 """How many random examples a planted mistake may survive."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from budget import share
-from configurations import WIDTH_SPELLINGS, Example, examples, weights_of
 from hypothesis import given
-from judging import discard_narrow, divergence, explain
-from yardstick import POLICY, Divergence, golden_of
 
-from conformance.compare import measure
+from conformance.judging.compare import measure
 from reference.config import TextConfig
+from tests.support.laws.budget import share
+from tests.support.laws.configurations import WIDTH_SPELLINGS, Example, examples, weights_of
+from tests.support.laws.judging import discard_narrow, divergence, explain
+from tests.support.laws.yardstick import POLICY, Divergence, golden_of
 
 
 @given(examples())

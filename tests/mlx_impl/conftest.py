@@ -1,19 +1,16 @@
-"""Make the helper modules importable whatever import mode pytest runs in; tokenizers, a small one and the real one."""
+"""Tokenizers: a small one, and the real one."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from mlx_impl.tokenizer import Tokenizer
-
-sys.path.insert(0, str(Path(__file__).parent))
+from mlx_impl.chat.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The small tokenizer, loaded from a checkpoint's folder."""
-    from small_tokenizer import build_tokenizer
+    from tests.support.small_tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("checkpoint")
     build_tokenizer().save(str(folder / "tokenizer.json"))

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from conformance import report
 from conformance.adapters.base import Adapter, PortFault
-from conformance.adapters.process import ProcessAdapter
+from conformance.adapters.external.process import ProcessAdapter
 from conformance.diagnosis.diagnose import diagnose
-from conformance.diagnosis.reading import of_report
-from conformance.judge import Judge
-from conformance.prompts.judge import PromptJudge
-from reference.format import Fixtures
+from conformance.diagnosis.replay import of_report
+from conformance.judging.judge import Judge
+from conformance.judging.prompts import PromptJudge
+from conformance.reporting import jsonl as report
+from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
+from tests.support import ROOT
 
 FIXTURES = Fixtures()
-PORT = Path(__file__).parents[2] / "ports" / "javascript"
+PORT = ROOT / "ports" / "javascript"
 NODE = shutil.which("node")
 PLANTED = {
     "prop-rope-denominator": "q_rope",

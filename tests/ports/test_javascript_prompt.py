@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reference.format import Fixtures
+from gemma4_contract import Fixtures
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROMPT = ROOT / "ports" / "javascript" / "prompt"
 NODE = shutil.which("node")
 NEWEST = 20

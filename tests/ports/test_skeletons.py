@@ -18,9 +18,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from conformance.adapters.base import Array
-from reference.format import Fixtures
+from gemma4_contract import Fixtures
+from tests.support import ROOT
 
-SKELETONS = Path(__file__).parents[2] / "ports" / "skeletons"
+SKELETONS = ROOT / "ports" / "skeletons"
 FILES = ["adapter.cpp", "adapter.rs", "adapter.swift"]
 OFFERED = ("module/rms-norm/", "module/softcap/")
 

@@ -1,12 +1,9 @@
-"""Helper modules importable whatever import mode pytest runs in, and torch on one thread."""
+"""Torch on one thread."""
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,29 @@
+"""Answers that were computed where no adapter can run, a phone say: one file, its tensors named `<case id>/<tap>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.adapters.base import Array, Hello, Request, Skip
+from gemma4_contract import tensors
+
+
+class DumpAdapter:
+    """Reads the answer to a case when it is asked, and no more: the file may be larger than memory."""
+
+    def __init__(self, path: Path) -> None:
+        """FixtureError when the file is missing or broken."""
+        self._name = path.name
+        self._stored = tensors.read_lazily(path)
+
+    def hello(self) -> Hello:
+        """What is known: the file."""
+        return Hello.of_stranger(self._name, "elsewhere")
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The wanted taps that the file has; Skip when it has none of this case."""
+        stored = {tap: self._stored.get(f"{request.case}/{tap}") for tap in request.want}
+        answer = {tap: tensor.whole() for tap, tensor in stored.items() if tensor is not None}
+        if not answer:
+            raise Skip("not in the file")
+        return answer

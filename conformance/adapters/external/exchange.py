@@ -1,0 +1,36 @@
+"""What a port in another process is given for a case, and the file in which it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.adapters.base import Array, PortFault, Request
+from gemma4_contract import FixtureError, protocol, tensors
+
+
+def put(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
+    """Write the inputs of a case, if it has any; the line that asks for its answer in `out`."""
+    if request.inputs:
+        tensors.write(inputs, request.inputs)
+    return protocol.Run(
+        seq=seq,
+        case=request.case,
+        kind=request.kind,
+        profile=request.profile,
+        plan=request.plan,
+        params=dict(request.params),
+        inputs=str(inputs) if request.inputs else None,
+        want=list(request.want),
+        out=str(out),
+    )
+
+
+def read_answer(out: Path) -> dict[str, Array]:
+    """The tensors of the very file that was asked for. PortFault where it is missing, a link, or broken."""
+    if out.is_symlink() or not out.is_file():
+        raise PortFault(f"the port said ok and wrote no file {out.name}")
+    try:
+        return dict(tensors.read(out))
+    except FixtureError as error:
+        said = f"got {error.got}, expected {error.expected}"
+        raise PortFault(f"the port wrote a broken file {out.name}: {said}") from None

@@ -1,0 +1,1 @@
+"""The suite's own MLX decoder as a port under test."""

@@ -1,0 +1,138 @@
+"""The suite's own MLX decoder as a port under test."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+import psutil
+
+import mlx_impl
+from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Request, Skip
+from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, length_axis, to_mlx, to_numpy
+from conformance.adapters.mlx_impl.modules import MODULES
+from mlx_impl import Decoder, MlxImplError
+from mlx_impl.chat import prompt
+from mlx_impl.chat.tokenizer import Tokenizer
+from mlx_impl.checkpoint.load import held_bytes
+from mlx_impl.model import rope
+from mlx_impl.model.kv_cache import KV
+
+SHARE = 0.75
+"""Of the memory that is free the most that weights may take; larger models are read layer by layer in every pass."""
+_SKIPPED = {"ple_index": "rows of the PLE table are looked up by id: no flat index is ever computed"}
+
+
+class MlxImplAdapter:
+    """mlx_impl on MLX's default device."""
+
+    def __init__(self) -> None:
+        self._decoder = functools.lru_cache(maxsize=4)(_load)
+        self._tokenizer = functools.lru_cache(maxsize=1)(Tokenizer.load)
+
+    def hello(self) -> Hello:
+        """Who the implementation is and what it offers."""
+        return Hello(
+            name="mlx_impl",
+            version=f"{mlx_impl.__version__} (mlx {version('mlx')})",
+            language="Python",
+            family="mlx",
+            profiles=tuple(PROFILE_DTYPES),
+            kinds=("forward", "layer", "attention", *MODULES),
+            device=str(mx.default_device()),
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The wanted taps, in the dtypes that mlx_impl computes them in."""
+        dtype = PROFILE_DTYPES[request.profile]
+        if request.model_dir is None:
+            if request.kind not in MODULES:
+                raise Skip(_SKIPPED.get(request.kind, f"no kind {request.kind}"))
+            inputs = {name: _tensor(x, dtype) for name, x in request.inputs.items()}
+            taps = MODULES[request.kind](request.params, inputs)
+        else:
+            decoder = self._decoder(request.model_dir, DTYPE_NAMES[request.profile])
+            inputs = {name: _tensor(x, dtype) for name, x in request.inputs.items()}
+            if request.kind == "forward":
+                return _forward(decoder, request, inputs)
+            if request.kind not in ("layer", "attention"):
+                raise Skip(f"no kind {request.kind}")
+            run = _layer if request.kind == "layer" else _attention
+            taps = run(decoder, request.params["layer"], inputs)
+        return {name: to_numpy(value) for name, value in taps.items() if name in request.want}
+
+    def prompt(self, request: PromptRequest) -> str:
+        """The prompt of a conversation."""
+        try:
+            return prompt.render(request.messages, request.template, **request.settings())
+        except MlxImplError as error:
+            raise Refused(str(error)) from None
+
+    def encode(self, text: str, tokenizer_json: Path) -> list[int]:
+        """The ids of a text."""
+        return self._tokenizer(tokenizer_json).encode(text)
+
+
+def _load(model_dir: Path, dtype: str) -> Decoder:
+    if held_bytes(model_dir, dtype) <= SHARE * psutil.virtual_memory().available:
+        return mlx_impl.load(model_dir, dtype)
+    return mlx_impl.load(model_dir, dtype, ple="mapped", layers="streamed")
+
+
+def _tensor(x: Array, dtype: mx.Dtype) -> mx.array:
+    if x.dtype.kind in "iu":
+        return mx.array(x).astype(mx.bool_ if x.dtype == "uint8" else mx.int32)
+    return to_mlx(x, dtype)
+
+
+def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict[str, Array]:
+    """All calls of the plan; taps concatenated along L."""
+    steps = request.plan.steps if request.plan else None
+    length = x["ids"].shape[1]
+    caches = None if steps is None else decoder.make_caches()
+    parts: dict[str, list[mx.array]] = {}
+
+    def tap(name: str, value: mx.array) -> None:
+        if name in request.want:
+            parts.setdefault(name, []).append(value)
+
+    start = 0
+    for step in steps or [length]:
+        rows = slice(start, start + step)
+        valid = x["valid"][:, rows] if "valid" in x else None
+        mx.eval(decoder(x["ids"][:, rows], x["positions"][:, rows], valid=valid, caches=caches, tap=tap))
+        start += step
+    return {name: to_numpy(mx.concatenate(values, axis=length_axis(name))) for name, values in parts.items()}
+
+
+def _layer(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:
+    taps: dict[str, mx.array] = {}
+    prefix = f"model.layers.{layer}."
+    decoder.model.layers[layer](
+        x["hidden"],
+        x["positions"],
+        rope.layer_frequencies(decoder.config, layer),
+        ple_slice=x.get("ple"),
+        shared=_donated(x),
+        tap=lambda name, value: taps.__setitem__(prefix + name, value),
+    )
+    return taps
+
+
+def _attention(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:
+    taps: dict[str, mx.array] = {}
+    prefix = f"model.layers.{layer}."
+    decoder.model.layers[layer].self_attn(
+        x["x"],
+        x["positions"],
+        rope.layer_frequencies(decoder.config, layer),
+        shared=_donated(x),
+        tap=lambda name, value: taps.__setitem__(prefix + name, value),
+    )
+    return taps
+
+
+def _donated(x: dict[str, mx.array]) -> KV | None:
+    return KV(keys=x["k"], values=x["v"], positions=x["positions"], valid=None) if "k" in x else None

@@ -1,0 +1,1 @@
+"""The released mlx-lm as a port under test."""

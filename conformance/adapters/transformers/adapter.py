@@ -1,0 +1,124 @@
+"""transformers' Gemma 4 as a port under test: a thin adapter over `reference.transformers_model`.
+
+In profile f64 the float32 islands that transformers keeps are lifted, so that the profile is true of every tap; in the
+other profiles transformers runs as released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.transformers.prompts import TransformersPrompts
+from gemma4_contract import Plan, checkpoint
+from reference.transformers_model import TransformersModel, modules
+from reference.transformers_model.arrays import DType
+from reference.transformers_model.build import Attention
+
+DTYPES: Final[dict[str, DType]] = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+class TransformersAdapter(TransformersPrompts):
+    """transformers' Gemma4ForCausalLM and its modules, on the CPU."""
+
+    def __init__(self, attention: Attention = "eager") -> None:
+        """Choose transformers' attention implementation and keep the two models loaded last."""
+        self._attention = attention
+        self._load = lru_cache(maxsize=2)(self._build)
+
+    def hello(self) -> Hello:
+        """Who transformers is and what it can be asked here; only eager attention can be lifted to f64."""
+        return Hello(
+            name=f"transformers-{self._attention}",
+            version=version("transformers"),
+            language="Python",
+            family="torch",
+            profiles=tuple(profile for profile in DTYPES if profile != "f64" or self._attention == "eager"),
+            kinds=("forward", "layer", "attention", *modules.MODULES),
+            device="cpu",
+        )
+
+    def run(self, request: Request) -> dict[str, Array]:
+        """The wanted taps that transformers offers, in the profile's dtype; inv_freq and donors in their own.
+
+        Skip for a profile or kind that transformers has no way to be asked.
+        """
+        if request.profile not in self.hello().profiles:
+            raise Skip(f"profile {request.profile} is not offered with {self._attention} attention")
+        dtype = DTYPES[request.profile]
+        if request.kind in modules.MODULES:
+            answers: Mapping[str, Array] = modules.answer(
+                request.kind,
+                request.params,
+                request.inputs,
+                dtype=dtype,
+                attention=self._attention,
+                lifted=request.profile == "f64",
+            )
+        elif request.kind in _WITH_MODEL:
+            if request.model_dir is None:
+                raise ValueError(f"{request.case}: got no model directory, expected one for kind {request.kind}")
+            answers = _WITH_MODEL[request.kind](self._load(Path(request.model_dir), dtype), request)
+        else:
+            raise Skip(f"transformers has no {request.kind} to ask alone")
+        return {name: answers[name] for name in request.want if name in answers}
+
+    def _build(self, directory: Path, dtype: DType) -> TransformersModel:
+        """The checkpoint in `directory`, its tensors under the names of Gemma4ForCausalLM's state dict."""
+        weights = checkpoint.text_weights(directory)
+        if any(checkpoint.SPLIT_EXPERTS in name for name in weights):
+            raise Skip("transformers has no switch_glu layout")
+        return TransformersModel(
+            checkpoint.text_part(checkpoint.read_config(directory)),
+            weights,
+            dtype=dtype,
+            attention=self._attention,
+            lifted=dtype == "float64",
+        )
+
+
+class TransformersSdpaAdapter(TransformersAdapter):
+    """The same with torch's fused attention: another honest order of summation."""
+
+    def __init__(self) -> None:
+        """Choose sdpa."""
+        super().__init__("sdpa")
+
+
+def _forward(model: TransformersModel, request: Request) -> Mapping[str, Array]:
+    plan = request.plan or Plan()
+    inputs = request.inputs
+    return model.run(inputs["ids"], positions=inputs["positions"], steps=plan.steps, left_pad=plan.left_pad)
+
+
+def _layer(model: TransformersModel, request: Request) -> Mapping[str, Array]:
+    inputs = request.inputs
+    return model.run_layer(
+        int(request.params["layer"]),
+        inputs["hidden"],
+        positions=inputs["positions"],
+        ple=inputs.get("ple"),
+        shared_kv=_donated(inputs),
+    )
+
+
+def _attention(model: TransformersModel, request: Request) -> Mapping[str, Array]:
+    inputs = request.inputs
+    return model.run_attention(
+        int(request.params["layer"]), inputs["x"], positions=inputs["positions"], shared_kv=_donated(inputs)
+    )
+
+
+def _donated(inputs: Mapping[str, Array]) -> tuple[Array, Array] | None:
+    return (inputs["k"], inputs["v"]) if "k" in inputs else None
+
+
+_WITH_MODEL: Final[dict[str, Callable[[TransformersModel, Request], Mapping[str, Array]]]] = {
+    "forward": _forward,
+    "layer": _layer,
+    "attention": _attention,
+}

@@ -1,0 +1,1 @@
+"""How far honest implementations err: the floors that tolerances are made of."""

@@ -1,0 +1,195 @@
+"""Floors of a model at full size: what honest passes err by in the profile's arithmetic.
+
+Two texts are measured. The whole one, at the rows that are stored, by what multiplies fast. And its first tokens, by
+what adds up term by term as well: there all rows are looked at together and each alone, as if it were another input.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from conformance.adapters.base import Array
+from conformance.calibration.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
+from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
+from conformance.judging.question import Question
+from conformance.judging.routing import Choice
+from gemma4_contract import Floors
+from gemma4_contract.documents import read_model
+from gemma4_contract.full_size import FullSize
+from gemma4_contract.models import Profile, Variant
+from gemma4_contract.progress import Progress
+from reference.export.agreement import relative_rms
+from reference.full_size import stored_rows
+from reference.streaming.kept import Kept
+from reference.streaming.source import Source
+from reference.taps import output_of
+
+FIRST_TOKENS = 32
+_ACCEPTED: Mapping[Profile, str] = {"f32": BLAS, "bf16": EVERY_OP}
+"""The pass whose error at the last layer is a figure of acceptance."""
+_Answer = Mapping[str, Kept]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of a model."""
+
+    floors: Floors
+    """The table of the profile, what stands in it of other models kept."""
+    acceptance: dict[str, float]
+    """The profile's figure of acceptance."""
+    ratios: dict[str, float]
+    """Family -> largest error over the floor that the others set, on the first tokens."""
+
+
+def measure_full_size(
+    source: Source, full: FullSize, profile: Profile, progress: Progress, *, first_only: bool = False
+) -> Measured:
+    """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
+    questions = [
+        Question.of(full, case.id)
+        for case in full.cases()
+        if case.model == source.id and case.plan is not None and case.plan.steps is None
+    ]
+    whole = next(question for question in questions if question.case.taps)
+    ids = whole.inputs["ids"]
+    on_whole = [] if first_only else whole_text(source, whole, profile)
+    on_first = first_tokens(source, whole, full, profile)
+    numbers, total = count(), len(on_whole) + len(on_first)
+
+    def answers(passes: Sequence[Pass], ids: Array, rows: Sequence[int]) -> Iterator[tuple[Variant, _Answer]]:
+        for run in passes:
+            yield from run(ids, rows, _share(progress, next(numbers), total, f"{ids.shape[1]} tokens"))
+
+    table, first = _table(), _table()
+    variants: list[Variant] = []
+    acceptance: dict[str, float] = {}
+    for who, answer in answers(on_whole, ids, stored_rows(source)):
+        if who.name == _ACCEPTED.get(profile):
+            acceptance = {profile: _error_at_the_end(source, whole, answer)}
+        if who.name != EVERY_OP:
+            _take(table, questions, who, answer)
+    coming = answers(on_first, ids[:, :FIRST_TOKENS], range(min(ids.shape[1], FIRST_TOKENS)))
+    _, golden = next(coming)
+    for who, answer in coming:
+        _take_rows(first, whole, golden, who, answer)
+        variants.append(who)
+    ratios = _ratios(whole, first, profile, full)
+    floors = _floors(source, whole, [table, first], variants, ratios, profile, full, keep=first_only)
+    return Measured(floors=floors, acceptance=acceptance, ratios=ratios)
+
+
+def _table() -> Table:
+    return defaultdict(lambda: defaultdict(Worst))
+
+
+def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
+    """The progress of one pass of several."""
+    return lambda done, parts, what: progress(number * parts + done, total * parts, f"{label}: {what}")
+
+
+# How far they are from the golden.
+
+
+def _differs(answer: _Answer, chosen: Mapping[str, Array]) -> dict[str, Array]:
+    """Where [B, L] an answer chose other experts than `chosen`."""
+    return {
+        name: np.any(np.not_equal(one.chosen, chosen[name]), axis=-1)
+        for name, one in answer.items()
+        if one.chosen is not None
+    }
+
+
+def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
+    """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
+    last = output_of(source.config.num_hidden_layers)
+    rows = _certain(whole, _differs(answer, whole.chosen))[last]  # [B, L]
+    rows = rows if rows.any() else ~rows
+    return rounded_up(relative_rms(answer[last].values[rows], whole.golden[last][rows]))
+
+
+def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:
+    """The stored rows [B, L] of every tap up to where other experts were chosen."""
+    length = question.inputs["ids"].shape[1]
+    choices = {
+        name: Choice(margins=question.chosen[f"{name}.margin"], differs=where[:, :length])
+        for name, where in differs.items()
+    }
+    return question.stored_rows(certain_rows(question.taps, question.shapes, choices))
+
+
+def _take(table: Table, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+    """Measure an answer to the whole text, whole and cut to each question."""
+    owner = next(question for question in questions if question.case.taps)
+    differs = _differs(answer, owner.chosen)
+    for question in questions:
+        golden, rows = question.golden, _certain(question, differs)
+        cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
+        axes = {tap.name: tap.axes for tap in question.taps}
+        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
+            table[owner.case.id, name][variant.family].take(error)
+
+
+def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+    """Measure an answer to the first tokens: all rows that count, and each of them alone."""
+    chosen = {name: one.chosen for name, one in golden.items() if one.chosen is not None}
+    choices = {
+        name: Choice(margins=golden[name].margins, differs=where)  # type: ignore[arg-type]  # margins beside choices
+        for name, where in _differs(answer, chosen).items()
+    }
+    expected = {name: one.values for name, one in golden.items()}
+    values = {name: one.values for name, one in answer.items()}
+    axes = {tap.name: tap.axes for tap in whole.taps}
+    certain = certain_rows(whole.taps, {name: value.shape for name, value in expected.items()}, choices)
+    length = next(iter(certain.values())).shape[1]
+    alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
+    for rows in (certain, *alone):
+        for name, error in errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows):
+            table[whole.case.id, name][variant.family].take(error)
+
+
+# What comes of it.
+
+
+def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
+    """Of models without experts: families that chose other ones are measured over other rows."""
+    if whole.chosen:
+        return {}
+    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
+
+
+def _floors(
+    source: Source,
+    whole: Question,
+    tables: Sequence[Table],
+    variants: Sequence[Variant],
+    ratios: Mapping[str, float],
+    profile: Profile,
+    full: FullSize,
+    *,
+    keep: bool,
+) -> Floors:
+    path = full.root / "floors" / f"{profile}.json"
+    before = read_model(path, Floors) if path.exists() else None
+    floors = dict(before.floors) if before else {}
+    stored = floors.get(whole.case.id, {}) if keep else {}
+    worst: dict[str, list[float]] = {name: list(floor) for name, floor in stored.items()}
+    for table in tables:
+        for (_, name), families in table.items():
+            measured = [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
+            worst[name] = [max(pair) for pair in zip(measured, worst.get(name, [0.0, 0.0]), strict=True)]
+    others = {} if before is None else before.leave_one_family_out
+    known = {variant.name: variant for variant in (before.variants if before else [])}
+    return Floors(
+        profile=profile,
+        variants=list((known | {variant.name: variant for variant in variants}).values()),
+        seeds=1,
+        command=f"gemma4-conformance floors {source.option.split()[0]} MODEL --profile {profile}",
+        leave_one_family_out=others | {f"{source.id}/{family}": ratio for family, ratio in ratios.items()},
+        floors=floors | {whole.case.id: worst},
+    )

@@ -1,0 +1,116 @@
+"""Who sets the floors of a model at full size, a layer in memory while it runs.
+
+Some multiply fast enough for a whole text; others add up term by term, as a plain loop does and MLX on a processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import transformers
+
+from conformance.adapters.base import Array, Skip
+from conformance.adapters.registry import create
+from conformance.judging.question import Question
+from gemma4_contract import Plan
+from gemma4_contract.full_size import FullSize
+from gemma4_contract.models import Profile, Variant
+from gemma4_contract.progress import Progress
+from reference.export.second import kept_by_transformers
+from reference.full_size import SLICES
+from reference.oracle.arithmetic import BF16_EVERY_OP, F64, PROFILES, Arithmetic
+from reference.oracle.decoder import Decoder
+from reference.streaming import forward
+from reference.streaming.arithmetic import streamed
+from reference.streaming.kept import Keeper, Kept, wanted
+from reference.streaming.source import Source
+
+Pass = Callable[[Array, Sequence[int], Progress], Iterator[tuple[Variant, dict[str, Kept]]]]
+"""Those who answer to ids [1, L], with what is kept of these rows."""
+BLAS, EVERY_OP, GOLDEN = "oracle blas", "oracle every op", "float64"
+
+
+def whole_text(source: Source, whole: Question, profile: Profile) -> list[Pass]:
+    """Who multiplies fast: the oracle, plain and fused, transformers; in bf16 EVERY_OP too, which sets no floor."""
+    every_op = {EVERY_OP: BF16_EVERY_OP} if profile == "bf16" and source.card.weights_rule is not None else {}
+    return [_oracles(source, whole, _plain(profile) | every_op), _transformers(source, whole, profile)]
+
+
+def first_tokens(source: Source, whole: Question, full: FullSize, profile: Profile) -> list[Pass]:
+    """GOLDEN before all others; the same, the oracle term by term, and the MLX decoders if the weights are on disk."""
+    sequential = {"oracle sequential": replace(PROFILES[profile], order="sequential")}
+    passes = [
+        _oracles(source, whole, {GOLDEN: F64} | _plain(profile) | sequential),
+        _transformers(source, whole, profile),
+    ]
+    if full.model_dir(source.id).is_dir():
+        names = ("mlx_impl", "mlx_lm") if source.id in SLICES else ("mlx_impl",)  # mlx-lm holds models whole
+        passes += [_adapter(name, source, whole, profile) for name in names]
+    return passes
+
+
+def _plain(profile: Profile) -> dict[str, Arithmetic]:
+    return {BLAS: PROFILES[profile], "oracle fused": replace(PROFILES[profile], fused=True)}
+
+
+def _oracles(source: Source, whole: Question, arithmetics: Mapping[str, Arithmetic]) -> Pass:
+    """The oracle in several arithmetics, which take turns at each layer, so that its weights are made once."""
+
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
+        keepers = {name: _keeper(source, whole, ids, rows) for name in arithmetics}
+        decoders = {
+            name: Decoder(source.config, source.weights(one.dtype), streamed(one)) for name, one in arithmetics.items()
+        }
+        turns = [forward.steps(decoders[name], ids, keepers[name], progress) for name in arithmetics]
+        for _ in zip(*turns, strict=True):
+            pass
+        for name, keeper in keepers.items():
+            yield Variant(name=name, family="numpy", version=np.__version__), keeper.kept
+
+    return run
+
+
+def _transformers(source: Source, whole: Question, profile: Profile) -> Pass:
+    versions = f"{transformers.__version__}, torch {torch.__version__}"
+    variant = Variant(name="transformers streamed", family="torch", version=versions)
+
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
+        yield variant, kept_by_transformers(source, ids, profile, progress, _vocabulary(whole), rows)
+
+    return run
+
+
+def _adapter(name: str, source: Source, whole: Question, profile: Profile) -> Pass:
+    """An implementation as the judge asks it."""
+    adapter = create(name)
+    hello = adapter.hello()
+    variant = Variant(name=name, family=hello.family, version=hello.version)
+
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
+        progress(0, 1, name)
+        inputs = {"ids": ids, "positions": np.arange(ids.shape[1], dtype=np.int32)[None]}
+        try:
+            answer = adapter.run(replace(whole.request(profile), plan=Plan(steps=None), inputs=inputs))
+        except Skip:
+            return
+        keeper = _keeper(source, whole, ids, rows)
+        for tap in wanted(source.config):
+            if tap in answer:
+                keeper(tap, answer[tap])
+        yield variant, keeper.kept
+
+    return run
+
+
+def _keeper(source: Source, whole: Question, ids: Array, rows: Sequence[int]) -> Keeper:
+    return Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=_vocabulary(whole))
+
+
+def _vocabulary(whole: Question) -> Sequence[int]:
+    """The entries of `logits` that the golden holds."""
+    logits = next(tap for tap in whole.taps if tap.name == "logits")
+    assert logits.picks is not None
+    return logits.picks.indices(logits.axes)[-1]

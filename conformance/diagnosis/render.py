@@ -1,0 +1,86 @@
+"""A diagnosis for people, and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from conformance.diagnosis.diagnose import Diagnosis
+from conformance.reporting.jsonl import CaseLine
+from conformance.reporting.reproduce import again
+from gemma4_contract import Fixtures
+from reference.mutants import MUTANTS
+
+_ELSEWHERE = "looks like: known mistakes are not compared at full size; `--levels L0-L4 --report DIR` compares"
+
+
+def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
+    """Several lines: where it is first wrong, how, what it looks like, and the command that shows it."""
+    verdict, naming = diagnosis.shown_by, diagnosis.naming
+    first = verdict.first_divergence
+    lines = [f"{diagnosis.failing} of {diagnosis.judged} cases fail"]
+    if first is not None:
+        lines += [f"first divergence: {first.name}", f"  in {verdict.case.id}", f"  {first.fault}"]
+    else:
+        lines += [f"no answer to {verdict.case.id}", f"  {verdict.note}"]
+    lines += [f"  {word}" for word in diagnosis.words]
+    if naming is None:
+        lines.append(_ELSEWHERE)
+    elif naming.mutant is not None:
+        mutant = naming.mutant
+        lines += [
+            f"looks like: {mutant.id} ({mutant.area})",
+            f"  {mutant.does}",
+            f"  cure: {mutant.cure}",
+            *(f"  see {url}" for url in mutant.urls),
+        ]
+    elif naming.stops_like:
+        lines.append("it stops, and gives no numbers to know a mistake by; known ones that stop in just these cases:")
+        lines += [f"  {MUTANTS[mutant_id].id}: {MUTANTS[mutant_id].cure}" for mutant_id in naming.stops_like]
+    elif naming.rivals:
+        lines.append(f"looks like one of: {', '.join(naming.rivals)}")
+        lines.append("  the cases that were put do not tell them apart: put more (`--cases '*'`)")
+    else:
+        lines.append("looks like: unknown (no known mistake explains what was seen)")
+    lines.append(f"reproduce: {_reproduce(fixtures, diagnosis, impl, profile)}")
+    return "\n".join(lines)
+
+
+def _reproduce(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
+    return again(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
+
+
+def prompts_as_text(fixtures: Fixtures, wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
+    """Prompts that are wrong: how many, and the first of them."""
+    first = wrong[0]
+    lines = [f"{len(wrong)} questions on prompts fail", f"first: {first.case}: {first.note}"]
+    return "\n".join([*lines, f"reproduce: {again(fixtures, impl, profile, first.case)}"])
+
+
+def everything_as_text(
+    fixtures: Fixtures, diagnosis: Diagnosis | None, wrong_prompts: Sequence[CaseLine], impl: str, profile: str
+) -> str:
+    """What is wrong with tensors and prompts; "" where nothing is."""
+    told = [as_text(fixtures, diagnosis, impl, profile)] if diagnosis else []
+    told += [prompts_as_text(fixtures, wrong_prompts, impl, profile)] if wrong_prompts else []
+    return "\n\n".join(told)
+
+
+def as_json(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
+    """The same for machines."""
+    first, naming = diagnosis.shown_by.first_divergence, diagnosis.naming
+    mutant = naming.mutant if naming else None
+    return {
+        "failing": diagnosis.failing,
+        "judged": diagnosis.judged,
+        "case": diagnosis.shown_by.case.id,
+        "first_divergence": first.name if first else None,
+        "fault": first.fault if first else diagnosis.shown_by.note,
+        "words": list(diagnosis.words),
+        "mistake": mutant.id if mutant else None,
+        "cure": mutant.cure if mutant else None,
+        "links": mutant.urls if mutant else [],
+        "stops_like": list(naming.stops_like) if naming else [],
+        "cannot_be_told_apart": list(naming.rivals) if naming else [],
+        "reproduce": _reproduce(fixtures, diagnosis, impl, profile),
+    }

@@ -1,0 +1,79 @@
+"""Verdicts again from a report, or from a file that came back from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from conformance.judging.compare import TapVerdict
+from conformance.judging.examine import CaseVerdict, Examiner
+from conformance.judging.question import Question
+from conformance.reporting import jsonl as report
+from conformance.reporting.jsonl import CaseLine, RunLine
+from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.prompts import is_on_prompts
+
+_WRONG = ("fail", "error")
+
+
+def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
+    """The run and its verdicts on tensors, known failures aside; where nothing failed without their taps.
+
+    FixtureError for a broken report or other fixtures.
+    """
+    run, lines = report.read(path)
+    if run.fixtures != report.digest(fixtures):
+        raise FixtureError(
+            path,
+            got=f"a report on other fixtures ({run.fixtures[:12]}...)",
+            expected=f"these ({report.digest(fixtures)[:12]}...)",
+            cure="name the fixtures of the run with --fixtures-dir, or run again",
+        )
+    directory = path if path.is_dir() else path.parent
+    examiner = Examiner(fixtures, run.profile)
+    told = [line for line in lines.values() if line.expected is None and not is_on_prompts(line.case)]
+    if not any(line.outcome in _WRONG for line in told):  # what passes is evidence where something fails
+        return run, [CaseVerdict(case=fixtures.case(line.case), outcome=line.outcome, note=line.note) for line in told]
+    return run, [_verdict(fixtures, examiner, directory, line) for line in told]
+
+
+def wrong_prompts(path: Path) -> list[CaseLine]:
+    """The lines of a report on prompts that are wrong and not known to be."""
+    _, lines = report.read(path)
+    wrong = (line for line in lines.values() if is_on_prompts(line.case) and line.outcome in _WRONG)
+    return [line for line in wrong if line.expected is None]
+
+
+def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
+    """The verdict on a safetensors file with the answer to one case; of what else the file holds nothing is read."""
+    question, stored = Question.of(fixtures, case_id), tensors.read_lazily(path)
+    answer = {name: stored[name].whole() for name in question.golden if name in stored}
+    return Examiner(fixtures, profile).examine(question, answer)
+
+
+def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: CaseLine) -> CaseVerdict:
+    question = Question.of(fixtures, line.case)
+    if line.answer is not None:
+        answer = directory / line.answer
+        if not answer.resolve().is_relative_to(directory.resolve()):
+            raise FixtureError(answer, got="a file outside the report", expected="one inside", cure="run again")
+        verdict = examiner.examine(question, tensors.read(answer))
+        faults = {tap.name: tap.fault for tap in line.taps if tap.status == "fail"}
+        taps = tuple(_told(tap, faults) for tap in verdict.taps)
+        return replace(verdict, outcome=line.outcome, note=line.note, taps=taps)
+    if line.outcome == "pass":  # as good as the golden, at the taps that were offered
+        offered: Mapping[str, object] = {tap.name: tap for tap in line.taps}
+        golden = {name: x for name, x in question.golden.items() if name in offered}
+        if examiner.profile == "f64":  # in which whole passes have goldens of float32, and answers of float64
+            golden = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in golden.items()}
+        return examiner.examine(question, golden)
+    return CaseVerdict(case=question.case, outcome=line.outcome, note=line.note)
+
+
+def _told(tap: TapVerdict, faults: Mapping[str, str]) -> TapVerdict:
+    """A tap as it was judged in the run: an answer whose dtype no file can hold is read back in another, or not."""
+    failed_only_there = tap.name in faults and tap.status != "fail"
+    return replace(tap, status="fail", fault=faults[tap.name], error=None) if failed_only_there else tap

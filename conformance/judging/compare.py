@@ -1,0 +1,149 @@
+"""One tap against its golden: present, shape, dtype, finite, value, in this order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from conformance.adapters.base import Array
+from conformance.judging.tolerance import Tolerance
+from gemma4_contract import TapSpec
+
+Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """How far an answer is from its golden, over the valid entries; `worst` is () where no entry stands for it."""
+
+    rms: float
+    max: float
+    worst: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapVerdict:
+    """What became of one tap; `fault` says what is wrong in a few words, got before expected.
+
+    `valid` are the entries that count, of the golden's shape; None for all.
+    """
+
+    name: str
+    status: Status
+    fault: str = ""
+    error: Error | None = None
+    tolerance: Tolerance | None = None
+    valid: Array | None = field(default=None, compare=False)
+
+    @property
+    def ratio(self) -> float:
+        """Error over tolerance, the larger of RMS and maximum; over 1 fails."""
+        if self.error is None or self.tolerance is None:
+            return math.nan
+        return max(_over(self.error.rms, self.tolerance.rms), _over(self.error.max, self.tolerance.max))
+
+
+def _over(error: float, allowed: float) -> float:
+    if error == 0.0:
+        return 0.0
+    return error / allowed if allowed else math.inf
+
+
+def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
+    """Relative RMS error sqrt(mean err^2 / mean ref^2) and maximum max|err| / max|ref|, accumulated in float64.
+
+    `valid` is boolean of the golden's shape. Where the golden is zero throughout, any error counts as infinite.
+    """
+    seen = np.ones(golden.shape, bool) if valid is None else valid
+    reference = golden.astype(np.float64)
+    error = np.where(seen, np.abs(_widened(answer) - reference), 0.0)
+    reference = np.where(seen, np.abs(reference), 0.0)
+    # not (err <= tol) must hold for NaN: argmax finds NaN first, and the sums carry it.
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape)) if error.size else ()
+    peak, scale = float(error.max(initial=0.0)), float(reference.max(initial=0.0))
+    with np.errstate(over="ignore"):  # a float64 answer of 1e200 is infinitely wrong, and no reason to warn
+        square, scale_square = float(np.sum(error**2)), float(np.sum(reference**2))
+    return Error(
+        rms=math.sqrt(square / scale_square) if scale_square else (math.inf if square else 0.0),
+        max=peak / scale if scale else (math.inf if peak else 0.0),
+        worst=worst,
+    )
+
+
+def compare(
+    spec: TapSpec, answer: Array | None, golden: Array, *, profile: str, valid: Array | None, allowed: Tolerance
+) -> TapVerdict:
+    """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more."""
+    if spec.cls == "exact":
+        allowed = Tolerance(rms=0.0, max=0.0)
+
+    def verdict(status: Status, fault: str = "", error: Error | None = None) -> TapVerdict:
+        return TapVerdict(name=spec.name, status=status, fault=fault, error=error, tolerance=allowed, valid=valid)
+
+    if answer is None:
+        return verdict("absent")
+    if answer.shape != golden.shape:
+        expected = spec.picks.whole if spec.picks else list(golden.shape)
+        return verdict("fail", f"shape {list(answer.shape)}, expected {expected} ({' '.join(spec.axes)})")
+    if fault := _dtype_fault(spec, answer, profile):
+        return verdict("fail", fault)
+    seen = np.ones(golden.shape, bool) if valid is None else valid
+    strange = seen & ~np.isfinite(_widened(answer))
+    if strange.any():
+        where = _place(spec, np.argwhere(strange)[0])
+        fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
+        return verdict("advice" if spec.cls == "advice" else "fail", fault)
+    if spec.cls == "advice":
+        return verdict("pass")
+    error = measure(answer, golden, valid)
+    if error.rms <= allowed.rms and error.max <= allowed.max:
+        return verdict("pass", error=error)
+    got, wanted = answer[error.worst], golden[error.worst]
+    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {_place(spec, error.worst)}", error)
+
+
+def compare_whole(verdict: TapVerdict, spec: TapSpec, got: float) -> TapVerdict:
+    """The verdict on a tap of which a part is stored, in the light of its root mean square as a whole.
+
+    |rms(answer) - rms(golden)| <= rms(answer - golden): no answer within the tolerance differs by more.
+    """
+    expected = spec.picks.rms if spec.picks else None
+    if verdict.status != "pass" or verdict.tolerance is None or not expected:
+        return verdict
+    apart = abs(got - expected) / expected
+    if apart <= verdict.tolerance.rms:
+        return verdict
+    fault = f"what is stored is right, but the root mean square of all rows is {got:.9g}, expected {expected:.9g}"
+    return replace(verdict, status="fail", fault=fault, error=Error(rms=apart, max=0.0, worst=()))
+
+
+def _place(spec: TapSpec, index: Sequence[int]) -> list[int]:
+    """Where an entry of what is stored stands in the port's tensor."""
+    numbers = spec.picks.indices(spec.axes) if spec.picks else None
+    return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
+
+
+def _widened(answer: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # NumPy warns of signalling NaNs; ours are counted
+        return answer.astype(np.float64)
+
+
+def _dtype_fault(spec: TapSpec, answer: Array, profile: str) -> str:
+    """What is wrong with the answer's dtype; a wider one than the profile's is fine, a narrower one is not."""
+    if spec.dtype in ("I32", "U8"):
+        return "" if answer.dtype.kind in "iu" else f"dtype {answer.dtype}, expected an integer dtype"
+    holding = _HOLDING[profile]
+    return "" if answer.dtype.name in holding else f"dtype {answer.dtype}, expected {' or '.join(holding)}"
+
+
+_HOLDING = {
+    "f64": ("float64",),
+    "f32": ("float32", "float64"),
+    "bf16": ("bfloat16", "float32", "float64"),
+    "f16": ("float16", "float32", "float64"),
+}
+"""Float dtypes that hold what a profile computes."""

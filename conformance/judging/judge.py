@@ -1,0 +1,54 @@
+"""One case put to one implementation: the request, the answer, the verdict."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from conformance.adapters.base import Adapter, PortFault, Skip, checked_answer
+from conformance.judging.examine import CaseVerdict, Examiner
+from conformance.judging.question import Question
+from gemma4_contract import Fixtures
+
+
+class Judge:
+    """Judges an implementation in one profile against one set of fixtures."""
+
+    def __init__(self, fixtures: Fixtures, adapter: Adapter, profile: str) -> None:
+        self.fixtures = fixtures
+        self.adapter = adapter
+        self.profile = profile
+        self._examiner = Examiner(fixtures, profile)
+        self._sound_models: set[str] = set()
+
+    def asks(self, case_id: str) -> bool:
+        """Whether the case is asked in this profile."""
+        profiles = self.fixtures.case(case_id).profiles
+        return not profiles or self.profile in profiles
+
+    def judge(self, case_id: str, tokens: int | None = None) -> CaseVerdict:
+        """Put a case, or its first `tokens` tokens, to the implementation; FixtureError when the fixtures err."""
+        question = Question.of(self.fixtures, case_id)
+        question = question if tokens is None else question.shortened(tokens)
+        case = question.case
+        if not self.asks(case_id):
+            return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
+        if case.model and case.model not in self._sound_models:
+            self.fixtures.check_model(case.model)  # no port is to be blamed for a damaged file
+            self._sound_models.add(case.model)
+        try:
+            answer = checked_answer(self.adapter.run(question.request(self.profile)))
+        except Skip as skip:
+            return CaseVerdict(case=case, outcome="skip", note=str(skip))
+        except Exception as error:  # the port's fault, whatever it is
+            return CaseVerdict(case=case, outcome="error", note=crash_line(error))
+        return self._examiner.examine(question, answer)
+
+
+def crash_line(error: Exception) -> str:
+    """An implementation's exception in one line, with the line of code that raised it."""
+    if isinstance(error, PortFault):  # of another process: the line is ours
+        return " ".join(str(error).split())
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return " ".join(f"the implementation raised {type(error).__name__}: {error} ({where})".split())

@@ -1,0 +1,43 @@
+"""What arithmetic does the implementation really compute in? Asked before anything is judged."""
+
+from __future__ import annotations
+
+from conformance.adapters.base import Adapter, Request
+from conformance.adapters.registry import AdapterUnavailable
+from conformance.judging.compare import measure
+from gemma4_contract import Fixtures
+
+CASE = "module/linear/full-precision"
+
+CURE = (
+    "products are computed in TF32 or lower, not in float32: switch it off (MLX: MLX_ENABLE_TF32=0; "
+    "PyTorch: torch.backends.cuda.matmul.allow_tf32 = False) and run again"
+)
+
+
+def require_exact_products(fixtures: Fixtures, adapter: Adapter, name: str, profile: str) -> float | None:
+    """The error of products; AdapterUnavailable with the cure where it shows TF32 or less."""
+    error = products_error(fixtures, adapter, profile)
+    if error is not None and not error <= fixtures.policy.low_precision_products:
+        raise AdapterUnavailable(f"ENVIRONMENT: {name}: products err by {error:.1e} (relative RMS); {CURE}")
+    return error
+
+
+def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float | None:
+    """Relative RMS error of products over 512 terms of full float32 precision.
+
+    None when that cannot be asked, and where the answer is no product at all: the case itself will say so.
+    """
+    if profile not in ("f32", "f64") or CASE not in fixtures.case_ids:
+        return None
+    case = fixtures.case(CASE)
+    request = Request(case=case.id, kind=case.kind, profile=profile, inputs=fixtures.inputs(case), want=("y",))
+    try:
+        answer = adapter.run(request)["y"]
+    except Exception:  # a Skip, or the port's fault, which is reported where the case is judged
+        return None
+    golden = fixtures.golden(case)["y"]
+    if answer.shape != golden.shape:
+        return None
+    error = measure(answer, golden).rms
+    return error if error < fixtures.policy.mistaken_products else None

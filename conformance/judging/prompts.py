@@ -1,0 +1,170 @@
+"""Is a prompt right, to the byte and to the id?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from conformance.adapters.base import Adapter, PortFault, PromptAdapter, PromptRequest, Refused, Skip
+from conformance.fetch.cache import NO_TOKENIZER
+from conformance.judging.prompt_hints import hint
+from gemma4_contract.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts
+
+Outcome = Literal["pass", "fail", "skip", "error"]
+_AROUND = 24
+_Answer = TypeVar("_Answer", str, list[int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptVerdict:
+    """What became of one question: all prompts of a conversation with thinking unset, off or on, or some raw texts."""
+
+    question: str
+    outcome: Outcome
+    note: str = ""
+    compared: int = 0
+
+
+class PromptJudge:
+    """Puts conversations and texts to one implementation."""
+
+    def __init__(self, prompts: Prompts, adapter: Adapter, tokenizer_json: Path | None) -> None:
+        """`tokenizer_json` is the published tokenizer; None where it was not fetched: ids are not compared then."""
+        self._prompts = prompts
+        self._adapter = adapter
+        self._tokenizer = tokenizer_json
+
+    def questions(self) -> Iterator[str]:
+        """`prompt/chat/<name>/thinking-<unset|off|on>` and `prompt/text/<name>`."""
+        for prompt_id in self._prompts.ids:
+            if prompt_id.startswith("prompt/text/"):
+                yield prompt_id
+            else:
+                yield from (f"{prompt_id}/thinking-{thinking}" for thinking in THINKING)
+
+    def judge(self, question: str) -> PromptVerdict:
+        """The verdict on one question; FixtureError when its file is damaged."""
+        if not isinstance(self._adapter, PromptAdapter):
+            return PromptVerdict(question=question, outcome="skip", note="builds no prompts")
+        prompt_id, asked, thinking = question.rpartition("/thinking-")
+        if asked:
+            conversation = self._prompts.conversation(prompt_id)
+            faults = self._conversation_faults(self._adapter, conversation, thinking)
+        else:
+            faults = self._text_faults(self._adapter, self._prompts.texts(question))
+        compared = 0
+        try:
+            for fault in faults:
+                if fault:
+                    return PromptVerdict(question=question, outcome="fail", note=fault, compared=compared)
+                compared += 1
+        except Skip as skipped:
+            return PromptVerdict(question=question, outcome="skip", note=one_line(skipped))
+        except PortFault as error:  # of another process: the line is ours
+            return PromptVerdict(question=question, outcome="error", note=one_line(error), compared=compared)
+        except Exception as error:  # somebody's code: whatever it raises is its answer
+            said = f"{type(error).__name__}: {one_line(error)}"
+            return PromptVerdict(question=question, outcome="error", note=said, compared=compared)
+        return PromptVerdict(question=question, outcome="pass", compared=compared)
+
+    def _conversation_faults(self, adapter: PromptAdapter, conversation: Conversation, thinking: str) -> Iterator[str]:
+        """What is wrong with each prompt of a conversation, "" where nothing is.
+
+        Templates that the implementation has not are passed over; Skip when it has none of them.
+        """
+        skipped, answered = "", False
+        for template, enable_thinking, generation in conversation.settings():
+            if enable_thinking is not THINKING[thinking]:  # type: ignore[index]
+                continue
+            request = PromptRequest(
+                messages=conversation.messages,
+                tools=conversation.tools,
+                template=template,
+                enable_thinking=enable_thinking,
+                add_generation_prompt=generation,
+                preserve_thinking=conversation.preserve_thinking,
+            )
+            expected = conversation.render(template, enable_thinking, generation)
+            try:
+                text: object = adapter.prompt(request)
+            except Skip as error:
+                skipped = str(error)
+                continue
+            except Refused as error:
+                fault = "" if expected.prompt is None else f"refused ({one_line(error)}), expected a prompt"
+            else:
+                fault = self._fault(adapter, text, expected)
+                if expected.prompt is not None and isinstance(text, str) and text != expected.prompt.text:
+                    fault += hint(conversation, (template, enable_thinking, generation), text)
+            answered = True
+            asked = f"{template}, generation prompt {'asked for' if generation else 'not asked for'}"
+            yield f"{asked}: {fault}" if fault else ""
+        if not answered:
+            raise Skip(skipped)
+
+    def _fault(self, adapter: PromptAdapter, text: object, expected: Render) -> str:
+        if not isinstance(text, str):
+            return f"got {type(text).__name__}, expected str"
+        if expected.prompt is None:
+            return f"got a prompt, expected a refusal: the template raises {expected.error}"
+        if text != expected.prompt.text:
+            return _first_difference(text, expected.prompt.text)
+        if self._tokenizer is None:
+            return ""
+        try:
+            return self._ids_fault(adapter, expected.prompt)
+        except Skip:  # a port may write prompts and have no tokenizer
+            return ""
+
+    def _text_faults(self, adapter: PromptAdapter, texts: Texts) -> Iterator[str]:
+        if self._tokenizer is None:
+            raise Skip(NO_TOKENIZER)
+        for item in texts.items:
+            fault = self._ids_fault(adapter, item)
+            yield f"of the text {_shown(item.text)}: {fault}" if fault else ""
+
+    def _ids_fault(self, adapter: PromptAdapter, prompt: Prompt) -> str:
+        assert self._tokenizer is not None
+        ids: object = adapter.encode(prompt.text, self._tokenizer)
+        if not isinstance(ids, list):
+            return f"got {type(ids).__name__} as ids, expected a list of int"
+        kinds = sorted({type(value).__name__ for value in ids} - {"int"})
+        if kinds:
+            return f"got {', '.join(kinds)} among the ids, expected int"
+        if ids == prompt.ids:
+            return ""
+        at = _position(ids, prompt.ids)
+        twice = "; a second <bos> was added" if ids[:2] == [2, 2] else ""
+        return (
+            f"ids differ from token {at} on: got {ids[at : at + 6]}, expected {prompt.ids[at : at + 6]}"
+            f" ({len(ids)} ids, expected {len(prompt.ids)}){twice}"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """What somebody's error says, on one line that any terminal and any file can hold."""
+    text = " ".join(str(error).split())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _first_difference(got: str, expected: str) -> str:
+    """The first byte at which two texts differ, with what stands around it in both."""
+    at = _position(got, expected)
+    offset = len(expected[:at].encode("utf-8", "surrogatepass"))
+    start = max(0, at - _AROUND)
+    return (
+        f"differs from byte {offset} on\n"
+        f"  got      {_shown(got[start : at + _AROUND])}\n"
+        f"  expected {_shown(expected[start : at + _AROUND])}"
+    )
+
+
+def _position(got: _Answer, expected: _Answer) -> int:
+    pairs = zip(got, expected, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(got), len(expected)))
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 3 * _AROUND else text[: 3 * _AROUND] + "...")

@@ -1,0 +1,107 @@
+"""Which rows of a mixture of experts can be compared: those whose experts were chosen as in the golden.
+
+Where two router logits lie closer than rounding can tell, an honest implementation may choose the other expert, and
+everything that is computed from that row then differs. Such rows are undecidable. A choice that differs although the
+golden's margin is wide stays comparable, and fails by its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from conformance.adapters.base import Array
+from gemma4_contract.routing import routing_margins
+
+_MIX_ROWS = ("self_attn.probs", "self_attn.context")
+"""Taps whose row depends on all rows before it; every other tap depends on its own row alone."""
+
+
+class Node(Protocol):
+    """A tap as the graph knows it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def axes(self) -> Sequence[str]: ...
+
+    @property
+    def parents(self) -> Sequence[str]: ...
+
+
+NarrowRows = Callable[[str, Array], Array | None]
+"""Of a tap of router logits and its golden margins [B, L]: where rounding may decide; None where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A router's choice [B, L]: the golden's margins, and where an answer differs, None where it shows none."""
+
+    margins: Array
+    differs: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparable:
+    """Rows [B, L] of each tap that can be compared, and where the first choice fell that cannot: (tap, row)."""
+
+    rows: Mapping[str, Array]
+    first_undecidable: tuple[str, int] | None
+
+
+def choices_of(
+    taps: Sequence[Node], routing: Collection[str], golden: Mapping[str, Array], answer: Mapping[str, Array]
+) -> dict[str, Choice]:
+    """The choices of an answer; `routing` are the taps [B, L, X] that hold them, their parents the router's logits."""
+    return {
+        tap.name: choice_of(
+            routing_margins(golden[tap.parents[0]], golden[tap.name]), golden[tap.name], answer.get(tap.name)
+        )
+        for tap in taps
+        if tap.name in routing
+    }
+
+
+def choice_of(margins: Array, expected: Array, got: Array | None) -> Choice:
+    """The choice that an answer shows; `expected` and `got` [B, L, X] are 0 where an expert is not chosen."""
+    if got is None or got.shape != expected.shape:
+        return Choice(margins=margins, differs=None)
+    return Choice(margins=margins, differs=((got != 0) != (expected != 0)).any(-1))
+
+
+def comparable_rows(
+    taps: Sequence[Node],
+    shapes: Mapping[str, Sequence[int]],
+    choices: Mapping[str, Choice],
+    narrow_rows: NarrowRows,
+) -> Comparable:
+    """The rows to compare of every tap that has axes B and L; `taps` in execution order.
+
+    A port that does not offer the routing tap shows no choice, so that all its narrow rows are undecidable.
+    """
+    rows: dict[str, Array] = {}
+    first: tuple[str, int] | None = None
+    for tap in taps:
+        if "B" not in tap.axes or "L" not in tap.axes:
+            continue
+        shape = shapes[tap.name]
+        kept = np.ones((shape[tap.axes.index("B")], shape[tap.axes.index("L")]), bool)
+        for parent in tap.parents:
+            kept = kept & rows.get(parent, True)
+        if tap.name.endswith(_MIX_ROWS):
+            kept = np.logical_and.accumulate(kept, axis=1)
+        choice = choices.get(tap.name)
+        if choice is not None and kept.any():
+            narrow = narrow_rows(tap.parents[0], choice.margins)
+            lost = kept if narrow is None else kept & narrow
+            if narrow is not None and choice.differs is not None:
+                lost = lost & choice.differs
+            if lost.any() and first is None:
+                first = (tap.name, int(np.argwhere(lost)[:, 1].min()))
+            kept = kept & ~lost
+        rows[tap.name] = kept
+    return Comparable(rows=rows, first_undecidable=first)

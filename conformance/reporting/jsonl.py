@@ -1,0 +1,193 @@
+"""The report of a run: `report.jsonl`, a line for the run and one for each case; the answers that failed beside it.
+
+Lines are written as the cases end, so that an interrupted run leaves all that it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from conformance.judging.compare import Status
+from conformance.judging.examine import CaseVerdict, Outcome
+from conformance.judging.prompts import PromptVerdict
+from gemma4_contract import FixtureError, tensors
+from gemma4_contract.files import sha256
+from gemma4_contract.full_size import FullSize, OwnGoldens
+from gemma4_contract.models import Profile
+from gemma4_contract.store import SUMS, Fixtures
+from gemma4_contract.tensors import DTYPES, Array
+
+REPORT, ANSWERS = "report.jsonl", "answers"
+_JUDGED_BY = (b"cases/", b"floors/", b"models/")
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FullSizeLine(_Line):
+    """The goldens of L5 that a run was on: those of the fixtures, or a user's own, of a checkpoint."""
+
+    checkpoint: str | None = None
+    goldens: str | None = None
+
+
+class RunLine(_Line):
+    """The first line: who was judged, in what arithmetic, on which fixtures (their digest)."""
+
+    format: str = "1.0"
+    impl: str
+    implementation: str
+    version: str
+    language: str
+    device: str
+    profile: Profile
+    fixtures: str
+    full_size: FullSizeLine | None = None
+    products_error: float | None
+
+
+class TapLine(_Line):
+    """A tap that was offered or failed; `ratio` is error over tolerance, null where there is none or it is infinite."""
+
+    name: str
+    status: Status
+    ratio: float | None = None
+    fault: str = ""
+
+
+class CaseLine(_Line):
+    """What became of one case, or of one question on prompts.
+
+    `answer` is the file with what was answered, kept where a case failed.
+    """
+
+    case: str
+    outcome: Outcome
+    note: str = ""
+    expected: str | None = None
+    first_divergence: str | None = None
+    taps: list[TapLine] = []
+    answer: str | None = None
+
+    @field_validator("note")
+    @classmethod
+    def _any_file_can_hold_it(cls, note: str) -> str:
+        """A port's error may hold what is no text."""
+        return note.encode("utf-8", "backslashreplace").decode()
+
+
+def digest(fixtures: Fixtures) -> str:
+    """What names the fixtures that a verdict on tensors rests on: the SHA-256 of their lines in SHA256SUMS."""
+    lines = tensors.read_bytes(fixtures.sums_root / SUMS).splitlines(keepends=True)
+    below = fixtures.root.relative_to(fixtures.sums_root).as_posix().encode()
+    judged_by = tuple(part if below == b"." else below + b"/" + part for part in _JUDGED_BY)
+    return sha256(b"".join(line for line in lines if line[66:].startswith(judged_by)))
+
+
+def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
+    """What a report tells of the fixtures, so that they are found again; None of miniatures."""
+    if isinstance(fixtures, OwnGoldens):
+        return FullSizeLine(checkpoint=str(fixtures.directory.resolve()), goldens=str(fixtures.root.resolve()))
+    return FullSizeLine() if isinstance(fixtures, FullSize) else None
+
+
+def start(directory: Path, run: RunLine) -> None:
+    """Begin a report in `directory`, over an older report if one lies there; FixtureError in any other full folder."""
+    try:
+        if directory.exists() and any(directory.iterdir()) and not (directory / REPORT).is_file():
+            raise _refused(directory, "a folder that holds other things than a report")
+        directory.mkdir(parents=True, exist_ok=True)
+        if (directory / ANSWERS).is_dir():
+            shutil.rmtree(directory / ANSWERS)
+        (directory / REPORT).write_text(run.model_dump_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _refused(directory, error.strerror or type(error).__name__) from None
+
+
+def _refused(directory: Path, got: str) -> FixtureError:
+    expected = "an empty folder, a report's or a new one"
+    return FixtureError(directory, got=got, expected=expected, cure="name another with --report")
+
+
+def append(directory: Path, line: CaseLine) -> None:
+    """Add a case to the report."""
+    with (directory / REPORT).open("a", encoding="utf-8") as file:
+        file.write(line.model_dump_json(exclude_defaults=True) + "\n")
+
+
+def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> CaseLine:
+    """A verdict as a line; the answer of a case that failed is written beside the report."""
+    if isinstance(verdict, PromptVerdict):
+        return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
+    first = verdict.first_divergence
+    answer = None
+    if verdict.outcome == "fail" and verdict.answer:
+        answer = f"{ANSWERS}/{verdict.case.id}.safetensors"
+        tensors.write(directory / answer, _writable(verdict.answer))
+    return CaseLine(
+        case=verdict.case.id,
+        outcome=verdict.outcome,
+        note=verdict.note,
+        expected=expected,
+        first_divergence=first.name if first else None,
+        taps=[
+            TapLine(
+                name=tap.name, status=tap.status, ratio=tap.ratio if math.isfinite(tap.ratio) else None, fault=tap.fault
+            )
+            for tap in verdict.taps
+            if tap.status != "absent"
+        ],
+        answer=answer,
+    )
+
+
+def _writable(answer: Mapping[str, Array]) -> dict[str, Array]:
+    """The answer in dtypes that safetensors has: a port may answer in any. What is no real number is left out."""
+    return {name: _stored(x) for name, x in answer.items() if x.dtype.kind in "biufV"}  # V: those of ml_dtypes
+
+
+def _stored(x: Array) -> Array:
+    return x if x.dtype in DTYPES.values() else x.astype(np.int64 if x.dtype.kind in "biu" else np.float64)
+
+
+def read(path: Path) -> tuple[RunLine, Mapping[str, CaseLine]]:
+    """A report by its file or folder; a case that was judged twice counts as the last time. FixtureError if broken."""
+    file = path / REPORT if path.is_dir() else path
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        cure = "make one with `pytest conformance/ --report DIR`"
+        raise FixtureError(file, got=error.strerror or type(error).__name__, expected="a report", cure=cure) from None
+    if not text:
+        raise _broken(file, 1, "an empty file")
+    lines = text.removesuffix("\n").split("\n")  # not splitlines: a note may hold other separators
+    try:
+        run = RunLine.model_validate_json(lines[0])
+    except ValidationError as error:
+        raise _broken(file, 1, _first(error)) from None
+    cases: dict[str, CaseLine] = {}
+    for number, text in enumerate(lines[1:], start=2):
+        try:
+            line = CaseLine.model_validate_json(text)
+        except ValidationError as error:
+            raise _broken(file, number, _first(error)) from None
+        cases[line.case] = line
+    return run, cases
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return json.dumps(f"{first['msg']} at {where or 'the line'}")
+
+
+def _broken(file: Path, number: int, got: str) -> FixtureError:
+    return FixtureError(f"{file}:{number}", got=got, expected="a line of a report", cure="run again with --report")

@@ -1,0 +1,1 @@
+"""A run of the suite: its session, its processes, its JUnit file."""

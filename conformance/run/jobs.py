@@ -1,0 +1,145 @@
+"""The cases of a run judged one after the other, or by several processes at once; told in their order either way."""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from conformance.adapters.external.lines import ending
+from conformance.adapters.registry import AdapterUnavailable, BadOption
+from conformance.run.session import Judged, Session
+from gemma4_contract import FixtureError
+
+_GRACE = 5  # seconds in which a process closes its port
+
+
+def judge_each(
+    session: Session, cases: Sequence[str], jobs: int, again: Callable[[], Session]
+) -> Generator[Judged, None, None]:
+    """What became of each case; `again` opens the session once more in each of several processes.
+
+    Interrupted, it gives what is known of later cases and passes that on. AdapterUnavailable when a process dies.
+    """
+    if jobs == 1:
+        yield from map(session.judged, cases)
+        return
+    count = min(jobs, len(cases))
+    workers: list[_Worker] = []
+    pool = ThreadPoolExecutor(count)  # each thread waits for a process
+    try:
+        with _ignoring_interrupts():  # which the processes inherit: to end them is ours
+            for _ in range(count):
+                workers.append(_Worker(again))
+        idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in workers:
+            idle.put(worker)
+        waiting = deque(pool.submit(_ask_one_of, idle, case_id) for case_id in cases)
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+        except KeyboardInterrupt:
+            yield from [future.result() for future in waiting if _has_result(future)]
+            raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+
+
+class _Worker:
+    """A process that judges, and our end of the pipe to it."""
+
+    def __init__(self, again: Callable[[], Session]) -> None:
+        spawn = multiprocessing.get_context("spawn")  # MLX and PyTorch do not survive a fork
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_work, args=(theirs, again))
+        self._process.start()
+        theirs.close()  # else its death would go unnoticed
+
+    def ask(self, case_id: str) -> Judged:
+        """What became of a case; what was raised there, and AdapterUnavailable when the process has died."""
+        try:
+            self._pipe.send(case_id)
+            said: Judged | Exception = self._pipe.recv()
+        except (EOFError, OSError):
+            self.join()
+            how = ending(self._process.exitcode or 0)
+            raise AdapterUnavailable(f"--jobs: the process for {case_id} died: {how}; try --jobs 1") from None
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def terminate(self) -> None:
+        """Have it end, whatever it does."""
+        with contextlib.suppress(OSError):  # it has died
+            self._pipe.send(None)  # one that waits for a case may have slept through the signal
+        self._process.terminate()
+
+    def join(self) -> None:
+        """Wait until it has ended, and no longer than it may take."""
+        self._process.join(_GRACE)
+        self._process.kill()
+        self._process.join()
+
+
+def _ask_one_of(idle: SimpleQueue[_Worker], case_id: str) -> Judged:
+    worker = idle.get()
+    try:
+        return worker.ask(case_id)
+    finally:
+        idle.put(worker)
+
+
+def _work(pipe: Connection, again: Callable[[], Session]) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # still not ours; but no port inherits that
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and not die at once: ports are closed at exit
+    try:
+        with contextlib.suppress(EOFError, OSError):  # the run is gone
+            _judge_what_comes(pipe, again)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
+
+
+def _judge_what_comes(pipe: Connection, again: Callable[[], Session]) -> None:
+    """Answer each case with what became of it, or with what is to end the run; until None comes."""
+    session: Session | None = None
+    while (case_id := pipe.recv()) is not None:
+        said: Judged | Exception
+        try:
+            session = session or again()
+            said = session.judged(case_id)
+        except (FixtureError, BadOption, AdapterUnavailable, OSError) as error:
+            said = error
+        pipe.send(said)
+
+
+def _has_result(future: Future[Judged]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _made_again(error: FixtureError) -> tuple[Callable[[str], FixtureError], tuple[str]]:
+    return partial(FixtureError, got=error.got, expected=error.expected, cure=error.cure), (error.path,)
+
+
+copyreg.pickle(FixtureError, _made_again)  # else one that is made with keywords does not travel

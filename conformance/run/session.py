@@ -1,0 +1,169 @@
+"""What one run judges: an implementation in one profile, on the cases and prompts that a pattern leaves in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from conformance.adapters.external.limits import Limits
+from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
+from conformance.fetch.cache import tokenizer_path
+from conformance.judging.examine import CaseVerdict, Outcome
+from conformance.judging.judge import Judge
+from conformance.judging.probe import require_exact_products
+from conformance.judging.prompts import PromptJudge, PromptVerdict
+from conformance.known_failures import Counted, KnownFailures, counted
+from conformance.reporting import jsonl as report_file
+from conformance.reporting.reproduce import again
+from conformance.reporting.text import describe
+from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.full_size import FullSize
+from gemma4_contract.prompts import is_on_prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a run keeps of a case: small enough to travel between processes."""
+
+    case: str
+    outcome: Outcome
+    counted: Counted
+    """What the outcome counts as in the light of the known failures."""
+    text: str
+    """What to tell the user."""
+    seen: str
+    """What was seen of a failure, in a few words."""
+    line: report_file.CaseLine | None
+    """The line of the report, where one is wanted."""
+
+
+class Session:
+    """One run."""
+
+    def __init__(
+        self,
+        impl: str,
+        profile: str,
+        *,
+        pattern: str = "*",
+        tokens: int | None = None,
+        report: Path | None = None,
+        root: Path | None = None,
+        known: Path | None = None,
+        limits: Limits | None = None,
+        full_size: Callable[[Fixtures], FullSize] | None = None,
+    ) -> None:
+        """Open the fixtures and the implementation, and probe its arithmetic.
+
+        `full_size` opens the goldens of L5 in the place of all others: of them those are asked whose models' weights
+        are there. BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
+        """
+        if tokens is not None and tokens < 1:
+            raise BadOption(f"--tokens: got {tokens}, expected at least 1")
+        if tokens is not None and report:
+            raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
+        self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
+        small = Fixtures(root)
+        self.fixtures = small if full_size is None else full_size(small)
+        self.known = KnownFailures.of(impl) if known is None else _listed(known)
+        adapter = create(impl, limits)
+        self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
+        self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
+        questions = list(self._prompt_judge.questions())
+        if root is None and full_size is None:  # a part of the fixtures may lack what a line is about
+            self.known.check_used([*self.fixtures.case_ids, *questions])
+        self.hello = hello_of(adapter, impl)
+        if profile not in self.hello.profiles:
+            offered = ", ".join(self.hello.profiles)
+            raise BadOption(f"--profile: got {profile}, expected one that {impl} offers: {offered}")
+        self.products_error = require_exact_products(small, adapter, impl, profile)
+        self._judge = Judge(self.fixtures, adapter, profile)
+        matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
+        self.asked = [case_id for case_id in matching if self._judge.asks(case_id)]
+        self.asked += [question for question in questions if _matches(question, pattern)]
+        if isinstance(self.fixtures, FullSize) and self.asked:
+            self.asked = self.fixtures.with_weights(self.asked)
+            self.fixtures.check_floors(self.asked, profile)
+        if not self.asked:
+            raise FixtureError(
+                "--cases",
+                got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
+                expected="a glob over case ids",
+                cure="try '*rope*', or see `gemma4-conformance list`",
+            )
+
+    def judged(self, case_id: str) -> Judged:
+        """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
+
+        An answer that failed is kept beside the report. FixtureError when the fixtures err.
+        """
+        on_prompts = is_on_prompts(case_id)
+        verdict = self._prompt_judge.judge(case_id) if on_prompts else self._judge.judge(case_id, self.tokens)
+        expected = self.known.expected(self.profile, case_id, verdict.outcome)
+        return Judged(
+            case=case_id,
+            outcome=verdict.outcome,
+            counted=counted(verdict.outcome, expected),
+            text=self._told(case_id, verdict, expected),
+            seen=_seen(verdict),
+            line=None if self.report is None else report_file.case_line(self.report, verdict, expected),
+        )
+
+    def _told(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
+        if verdict.outcome == "pass":
+            return f"{case_id} passes, but {self.known.path.name} lists it: delete the line" if expected else ""
+        if verdict.outcome not in ("fail", "error"):
+            return verdict.note
+        return expected or describe(verdict, self.reproduce(case_id))
+
+    def start_report(self) -> None:
+        """Begin the report, if one is wanted."""
+        if self.report is None:
+            return
+        try:
+            line = report_file.RunLine(
+                impl=self.impl,
+                implementation=self.hello.name,
+                version=self.hello.version,
+                language=self.hello.language,
+                device=self.hello.device,
+                profile=self.profile,
+                fixtures=report_file.digest(self.fixtures),
+                full_size=report_file.full_size_of(self.fixtures),
+                products_error=self.products_error,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            said = f"hello() gave {first['input']!r} as {first['loc'][0]}, which no report can hold: {first['msg']}"
+            raise AdapterUnavailable(f"--impl {self.impl}: {said}") from None
+        report_file.start(self.report, line)
+
+    def case_ids(self, globs: tuple[str, ...]) -> list[str]:
+        """The cases that match any of the globs and the options."""
+        return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
+
+    def reproduce(self, case_id: str) -> str:
+        """The command that puts one case again."""
+        tokens = None if is_on_prompts(case_id) else self.tokens
+        return again(self.fixtures, self.impl, self.profile, case_id, tokens)
+
+
+def _seen(verdict: CaseVerdict | PromptVerdict) -> str:
+    first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
+    return f"{first.name}: {first.fault}" if first else verdict.note
+
+
+def _listed(path: Path) -> KnownFailures:
+    """A list of the user's own, which must be there."""
+    if not path.is_file():
+        raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
+    return KnownFailures.read(path)
+
+
+def _matches(question: str, pattern: str) -> bool:
+    """Whether a pattern matches a question on a prompt, or the conversation it is about."""
+    return fnmatchcase(question, pattern) or fnmatchcase(question.rpartition("/thinking-")[0], pattern)

@@ -1,0 +1,47 @@
+"""The kill matrix as one self-contained page: mutants down, groups of cases across."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from conformance.reporting.html import render_page
+from conformance.selftest.kill_matrix import Row
+from conformance.selftest.mutation_score import Score
+from gemma4_contract import Fixtures
+from reference.mutants import MUTANTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What one group of cases says of one mutant; `shade` 0 to 4 by the part of the group that catches it."""
+
+    shade: int
+    title: str
+
+
+def render(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> str:
+    """The page's HTML."""
+    sizes = Counter(group(case) for case in fixtures.case_ids)
+    tables = [
+        {
+            "score": score,
+            "rows": [(MUTANTS[row.mutant], row, _cells(row, sizes)) for row in rows if row.profile == score.profile],
+        }
+        for score in scores
+    ]
+    return render_page("kill_matrix.html.j2", groups=list(sizes), tables=tables)
+
+
+def group(case_id: str) -> str:
+    """The column of a case: its kind and what it is about."""
+    return "/".join(case_id.split("/")[:2])
+
+
+def _cells(row: Row, sizes: Mapping[str, int]) -> list[Cell | None]:
+    caught = Counter(group(kill.case) for kill in row.kills)
+    return [
+        Cell(shade=1 + (3 * caught[name]) // size, title=f"{name}: {caught[name]} of {size}") if caught[name] else None
+        for name, size in sizes.items()
+    ]

@@ -1,0 +1,120 @@
+"""Specificity: every honest implementation is judged, and none may be accused.
+
+Implementations that helped to set a profile's floors are marked; the others show that the floors are not their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from conformance.adapters.base import Adapter
+from conformance.adapters.batched import BatchedAdapter
+from conformance.adapters.oracle import OracleAdapter
+from conformance.adapters.registry import create
+from conformance.calibration.floors import honest_variants
+from conformance.judging.judge import Judge
+from conformance.judging.probe import require_exact_products
+from conformance.known_failures import KnownFailures
+from conformance.reporting.jsonl import digest
+from gemma4_contract import Fixtures
+from gemma4_contract.progress import Progress
+from reference.oracle.summation import OTHER_ORDERS
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """What one honest implementation was asked in one profile, and what became of it."""
+
+    profile: str
+    variant: str
+    family: str
+    sets_floor: bool
+    passed: int = 0
+    undecidable: int = 0
+    skipped: int = 0
+    known_failures: int = 0
+    accused: list[str] = field(default_factory=list)
+
+
+def other_variants() -> dict[str, Adapter]:
+    """Honest implementations that set no floor."""
+    variants: dict[str, Adapter] = {f"oracle {order}": OracleAdapter(order) for order in OTHER_ORDERS}
+    variants["mlx_impl_fused"] = create("mlx_impl_fused")
+    for name in ("mlx_impl", "transformers", "transformers_sdpa"):
+        variants[f"{name} batched"] = BatchedAdapter(create(name))
+    return variants
+
+
+def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress) -> list[Trial]:
+    """Judge every honest implementation in every profile."""
+    work = list(_work(fixtures, profiles))
+    total, done = len(work) * len(fixtures.case_ids), 0
+    results = []
+    for trial, adapter in work:
+        require_exact_products(fixtures, adapter, trial.variant, trial.profile)
+        judge, known = Judge(fixtures, adapter, trial.profile), KnownFailures.of(trial.variant)
+        for case_id in fixtures.case_ids:
+            progress(done, total, f"{trial.profile}, {trial.variant}")
+            done += 1
+            if judge.asks(case_id):
+                _take(trial, judge, known, case_id)
+        results.append(trial)
+    progress(total, total, "done")
+    return results
+
+
+def _work(fixtures: Fixtures, profiles: Sequence[str]) -> Iterator[tuple[Trial, Adapter]]:
+    for profile in profiles:
+        setters = {variant.name for variant in fixtures.floors(profile).variants}
+        variants: Mapping[str, Adapter] = honest_variants(profile) | other_variants()
+        for name, adapter in variants.items():
+            hello = adapter.hello()
+            if profile in hello.profiles:
+                yield (
+                    Trial(profile=profile, variant=name, family=hello.family, sets_floor=name in setters),
+                    adapter,
+                )
+
+
+def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> None:
+    verdict = judge.judge(case_id)
+    if verdict.outcome in ("pass", "advice"):
+        trial.passed += 1
+    elif verdict.outcome == "undecidable":
+        trial.undecidable += 1
+    elif verdict.outcome == "skip":
+        trial.skipped += 1
+    elif known.explains(trial.profile, case_id, verdict.outcome):
+        trial.known_failures += 1
+    else:
+        trial.accused.append(case_id)
+
+
+def as_table(results: list[Trial]) -> str:
+    """The trials as a Markdown table, one row a profile: what stands in the README."""
+    rows = [
+        "| profile | honest implementations | of them set no floor | verdicts | undecidable | accused |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for profile in dict.fromkeys(trial.profile for trial in results):
+        mine = [trial for trial in results if trial.profile == profile]
+        columns = (
+            profile,
+            len(mine),
+            sum(not trial.sets_floor for trial in mine),
+            sum(trial.passed + len(trial.accused) for trial in mine),
+            sum(trial.undecidable for trial in mine),
+            sum(len(trial.accused) for trial in mine),
+        )
+        rows.append(f"| {' | '.join(map(str, columns))} |")
+    return "\n".join(rows)
+
+
+def as_json(results: list[Trial], fixtures: Fixtures) -> dict[str, object]:
+    """The trials for machines, with the number that matters on top and the digest of the fixtures they hold for."""
+    return {
+        "accused": sum(len(trial.accused) for trial in results),
+        "fixtures": digest(fixtures),
+        "variants": [asdict(trial) for trial in results],
+    }

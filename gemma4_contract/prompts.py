@@ -1,0 +1,204 @@
+"""The JSON files of `fixtures/prompts/`: conversations with their prompts, texts with their ids, published facts."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from gemma4_contract.documents import RESTORE, read_model
+from gemma4_contract.errors import FixtureError
+from gemma4_contract.files import write_atomic
+from gemma4_contract.models import CaseId, Digest, Document, Strict
+
+TEMPLATE_NAME = r"^(small|large)@\d{4}-\d{2}-\d{2}$"
+TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
+Thinking = Literal["unset", "off", "on"]
+Setting = tuple[str, bool | None, bool]
+"""Template, thinking, generation prompt."""
+THINKING: dict[Thinking, bool | None] = {"unset": None, "off": False, "on": True}
+
+
+class Settings(Strict):
+    """Every combination of what is listed: templates x thinking x with and without a generation prompt."""
+
+    templates: list[TemplateName]
+    enable_thinking: list[bool | None]
+    add_generation_prompt: list[bool]
+
+    def each(self) -> Iterator[Setting]:
+        """Template, thinking and generation prompt of every combination."""
+        return itertools.product(self.templates, self.enable_thinking, self.add_generation_prompt)
+
+
+class Prompt(Strict):
+    """A text, its bytes and its ids."""
+
+    text: str
+    utf8_base64: str = Field(description="The bytes of the text, for readers whose JSON decoder changes strings.")
+    ids: list[Annotated[int, Field(ge=0)]] = Field(description="By the published tokenizer.json; no token is added.")
+
+    @classmethod
+    def of(cls, text: str, ids: list[int]) -> Prompt:
+        return cls(text=text, utf8_base64=base64.b64encode(text.encode()).decode(), ids=ids)
+
+    @model_validator(mode="after")
+    def _bytes_are_those_of_the_text(self) -> Prompt:
+        if base64.b64encode(self.text.encode()).decode() != self.utf8_base64:
+            raise ValueError(f"utf8_base64 is not that of the text {self.text[:40]!r}")
+        return self
+
+
+class Render(Strict):
+    """What the templates give under some settings: a prompt, or an error."""
+
+    when: list[Settings]
+    prompt: Prompt | None = None
+    error: str | None = Field(default=None, description="What the template raises; a port must refuse in some words.")
+
+    @model_validator(mode="after")
+    def _a_prompt_or_an_error(self) -> Render:
+        if (self.prompt is None) == (self.error is None):
+            raise ValueError("a render has a prompt or an error")
+        return self
+
+
+class Conversation(Document):
+    """One conversation and its prompt under every template and setting (`chat/<name>.json`)."""
+
+    id: CaseId
+    purpose: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    preserve_thinking: bool = Field(
+        default=False, description="Passed to the template: since 2026-07-09 it keeps the thoughts of older tool calls."
+    )
+    renders: list[Render]
+
+    def render(self, template: str, enable_thinking: bool | None, add_generation_prompt: bool) -> Render:
+        """What is expected under these settings; KeyError where nothing is recorded."""
+        return self.by_setting[template, enable_thinking, add_generation_prompt]
+
+    def settings(self) -> list[Setting]:
+        """Every setting that a prompt is recorded for, sorted."""
+        return sorted(self.by_setting, key=lambda setting: (setting[0], str(setting[1]), setting[2]))
+
+    @functools.cached_property
+    def by_setting(self) -> dict[Setting, Render]:
+        """What is expected under every setting, in the order of the file."""
+        return {setting: render for render in self.renders for when in render.when for setting in when.each()}
+
+
+class Texts(Document):
+    """Raw texts and their ids (`text/<name>.json`): what the tokenizer does without any template."""
+
+    id: CaseId
+    purpose: str
+    items: list[Prompt]
+
+
+class PublishedFile(Strict):
+    """A file that is too large or not ours to ship, by its digest."""
+
+    sha256: Digest
+    bytes: int
+
+
+class PromptFacts(Document):
+    """What the prompts were made with (`facts.json`)."""
+
+    templates: dict[TemplateName, PublishedFile] = Field(description="chat_template.jinja of each revision.")
+    size_classes: dict[str, list[str]] = Field(description="Members of the family that share a template.")
+    tokenizer: PublishedFile = Field(description="tokenizer.json of all -it models.")
+    special_tokens: dict[str, int] = Field(description="The 24 added tokens: each is one id wherever it stands.")
+    stop_ids: list[int] = Field(description="eos_token_id of generation_config.json: the declaration that governs.")
+    versions: dict[str, str]
+    command: str
+
+
+def is_on_prompts(case_id: str) -> bool:
+    """Whether a case's id is that of a conversation, of texts, or of a question on them."""
+    return case_id.startswith("prompt/")
+
+
+_Doc = TypeVar("_Doc", Conversation, Texts)
+
+
+class Prompts:
+    """The folder `prompts/` of the fixtures; it may be missing in a part of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "prompts"
+
+    @functools.cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all conversations and texts, sorted: `prompt/chat/<name>`, `prompt/text/<name>`."""
+        files = (path for folder in ("chat", "text") for path in (self.root / folder).glob("*.json"))
+        return tuple(sorted(f"prompt/{path.parent.name}/{path.stem}" for path in files))
+
+    def path(self, prompt_id: str) -> Path:
+        """Where an id's file lies."""
+        return self.root / f"{prompt_id.removeprefix('prompt/')}.json"
+
+    @functools.cache  # noqa: B019 (prompts live as long as the run)
+    def conversation(self, prompt_id: str) -> Conversation:
+        """The conversation with this id; FixtureError when it is missing, invalid or names another id."""
+        return self._checked(prompt_id, read_model(self.path(prompt_id), Conversation))
+
+    @functools.cache  # noqa: B019 (as above)
+    def texts(self, prompt_id: str) -> Texts:
+        """The texts with this id; FixtureError as for a conversation."""
+        return self._checked(prompt_id, read_model(self.path(prompt_id), Texts))
+
+    def document(self, prompt_id: str) -> Conversation | Texts:
+        """The conversation or the texts with this id."""
+        return self.texts(prompt_id) if prompt_id.startswith("prompt/text/") else self.conversation(prompt_id)
+
+    def facts(self) -> PromptFacts:
+        """What the prompts were made with."""
+        return read_model(self.root / "facts.json", PromptFacts)
+
+    def faults(self) -> Iterator[FixtureError]:
+        """Every file that is not what it should be."""
+        for prompt_id in self.ids:
+            try:
+                self.document(prompt_id)
+            except FixtureError as error:
+                yield error
+        if self.ids:
+            try:
+                self.facts()
+            except FixtureError as error:
+                yield error
+
+    def _checked(self, prompt_id: str, document: _Doc) -> _Doc:
+        if document.id != prompt_id:
+            path = self.path(prompt_id)
+            raise FixtureError(path, got=f"id {document.id!r}", expected=f"its path {prompt_id!r}", cure=RESTORE)
+        return document
+
+
+def write_prompts(path: Path, value: Conversation | Texts | PromptFacts) -> None:
+    """Write a document with one line for each key, and for each object of a list: ids do not take a line each.
+
+    Objects keep the order of their keys: two keys that differ in case alone are rendered in it.
+    """
+    dumped = {"format": value.format} | value.model_dump(mode="json", exclude_defaults=True)
+    lines = [f"{_compact(key)}: {_lines(item)}" for key, item in dumped.items()]
+    write_atomic(path, ("{\n " + ",\n ".join(lines) + "\n}\n").encode())
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(map(_compact, value)) + "\n ]"
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

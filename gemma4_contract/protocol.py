@@ -1,0 +1,164 @@
+"""The lines that the judge and an adapter exchange: one JSON object each, the judge's first.
+
+Readers ignore keys that they do not know, so that a later version may add some. Tensors travel as safetensors files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gemma4_contract.models import Plan, Profile
+
+VERSION = 1
+
+
+class Line(BaseModel):
+    """One line; unknown keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Outcome(Line):
+    """An answer that says how it went by the one of several keys that it has."""
+
+    ways: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(getattr(self, way) is not None for way in self.ways) != 1:
+            *names, last = ['"ok": true' if way == "ok" else f'"{way}"' for way in self.ways]
+            several = f"one of {', '.join(names)} and {last}" if len(names) > 1 else f"{names[0]} or {last}"
+            raise ValueError(f"expected {several}")
+        return self
+
+
+class Hello(Line):
+    """The judge's first line."""
+
+    cmd: Literal["hello"] = "hello"
+    protocol: Literal[1] = 1
+
+
+class Implementation(Line):
+    """Who answers."""
+
+    name: str
+    version: str
+    language: str
+    homepage: str | None = None
+
+
+class HelloAnswer(Line):
+    """What an implementation is and offers."""
+
+    protocol: Literal[1]
+    implementation: Implementation
+    family: str = Field(default="other", description="Implementations of one family share their kernels.")
+    device: str = "unknown"
+    profiles: list[Profile] = Field(min_length=1)
+    internal: Literal["f64", "f32", "bf16", "f16"] | None = Field(
+        default=None, description="What sums are kept in, where that is more than the profile."
+    )
+    kinds: list[str] = Field(min_length=1, description="Kinds of cases that it can be asked.")
+
+
+class Load(Line):
+    """Load an ordinary checkpoint (config.json and safetensors); the cases that follow are of this model."""
+
+    cmd: Literal["load"] = "load"
+    model_dir: str
+
+
+class LoadAnswer(Outcome):
+    """Whether it is loaded."""
+
+    ways = ("ok", "error")
+
+    ok: Literal[True] | None = None
+    error: str | None = None
+
+
+class Run(Line):
+    """One case without its goldens."""
+
+    cmd: Literal["run"] = "run"
+    seq: int
+    case: str
+    kind: str
+    profile: Profile
+    plan: Plan | None = None
+    params: dict[str, Any] = {}
+    inputs: str | None = Field(default=None, description="A safetensors file: F32, I32 and U8 tensors.")
+    want: list[str] = Field(description="Taps to write, as far as they are offered.")
+    out: str = Field(description="The safetensors file to write before answering.")
+
+
+class RunAnswer(Outcome):
+    """What became of a case."""
+
+    ways = ("ok", "skipped", "error")
+
+    seq: int
+    ok: Literal[True] | None = None
+    ms: float | None = Field(default=None, description="The port's own computing time.")
+    skipped: str | None = Field(default=None, description="Why it cannot be asked this.")
+    error: str | None = None
+
+
+class PromptCommand(Line):
+    """One conversation to be written as a prompt."""
+
+    cmd: Literal["prompt"] = "prompt"
+    seq: int
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    template: str
+    enable_thinking: bool | None = Field(default=None, description="null is what a user says who says nothing.")
+    add_generation_prompt: bool = True
+    preserve_thinking: bool = False
+
+
+class PromptAnswer(Outcome):
+    """The prompt, or why there is none."""
+
+    ways = ("text", "refused", "skipped", "error")
+
+    seq: int
+    text: str | None = None
+    refused: str | None = Field(default=None, description="The conversation cannot be written.")
+    skipped: str | None = None
+    error: str | None = None
+
+
+class Tokenize(Line):
+    """A text to be encoded as it is: no token is added."""
+
+    cmd: Literal["tokenize"] = "tokenize"
+    seq: int
+    text: str
+    tokenizer: str = Field(description="The published tokenizer.json.")
+
+
+class TokenizeAnswer(Outcome):
+    """The ids of a text."""
+
+    ways = ("ids", "skipped", "error")
+
+    seq: int
+    ids: list[Annotated[int, Field(strict=True)]] | None = None
+    skipped: str | None = None
+    error: str | None = None
+
+
+class Stop(Line):
+    """The last line: the adapter exits with 0."""
+
+    cmd: Literal["stop"] = "stop"
+
+
+REQUESTS = (Hello, Load, Run, PromptCommand, Tokenize, Stop)
+"""What the judge says; `Stop` has no answer."""
+ANSWERS = (HelloAnswer, LoadAnswer, RunAnswer, PromptAnswer, TokenizeAnswer)
+"""What an adapter says."""

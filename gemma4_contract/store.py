@@ -1,0 +1,348 @@
+"""`Fixtures`: the folder as objects, every read checked against its digest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gemma4_contract import checkpoint, tensors
+from gemma4_contract.documents import RESTORE, read_model
+from gemma4_contract.errors import FixtureError
+from gemma4_contract.files import sha256, write_atomic
+from gemma4_contract.layout import select_rows
+from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Picks, Policy, TapSpec, TensorFile
+from gemma4_contract.prompts import Prompts
+from gemma4_contract.tensors import Array
+
+SUMS = "SHA256SUMS"
+
+
+def default_root() -> Path:
+    """The `fixtures/` folder: beside the packages in a checkout, inside `gemma4_contract` in a wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "fixtures"
+    return checkout if checkout.is_dir() else package / "fixtures"
+
+
+class Fixtures:
+    """The fixtures under one root folder."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+        if not (self.root / "cases").is_dir():
+            raise FixtureError(
+                self.root,
+                got="no folder cases/ in it",
+                expected="the fixtures folder",
+                cure="name it with --fixtures-dir DIR or GEMMA4_FIXTURES",
+            )
+        self._golden_cache: dict[str, dict[str, Array]] = {}
+
+    # Cases
+
+    def case_dir(self, case_id: str) -> Path:
+        """The directory of a case; its id is its path under cases/."""
+        return self.root / "cases" / case_id
+
+    @functools.cached_property
+    def case_ids(self) -> tuple[str, ...]:
+        """Ids of all cases, sorted."""
+        base = self.root / "cases"
+        return tuple(sorted(path.parent.relative_to(base).as_posix() for path in base.rglob("case.json")))
+
+    @functools.cache  # noqa: B019 (a store lives as long as the run)
+    def case(self, case_id: str) -> Case:
+        """The case with this id; FixtureError when it is missing, invalid or names another id."""
+        path = self.case_dir(case_id) / "case.json"
+        case = read_model(path, Case)
+        if case.id != case_id:
+            raise FixtureError(path, got=f"id {case.id!r}", expected=f"its path {case_id!r}", cure=RESTORE)
+        return case
+
+    def cases(self) -> Iterator[Case]:
+        """All cases in the order of their ids."""
+        return (self.case(case_id) for case_id in self.case_ids)
+
+    def inputs(self, case: Case) -> dict[str, Array]:
+        """The input tensors of a case."""
+        return {} if case.inputs is None else self._tensor_file(case, case.inputs)
+
+    def lookalikes(self, case: Case) -> dict[str, Array]:
+        """The known wrong answers to a case, by the names in `case.lookalikes`."""
+        return {} if case.lookalikes is None else self._tensor_file(case, case.lookalikes)
+
+    def choices(self, case: Case) -> dict[str, Array]:
+        """The experts chosen at every row of a case and the margins, as in `case.choices` of the golden's owner."""
+        owner = self.owner(case)
+        if owner.choices is None:
+            return {}
+        stop = case.golden.rows[1] if isinstance(case.golden, GoldenPointer) else None
+        return {name: value[:, :stop] for name, value in self._tensor_file(owner, owner.choices).items()}
+
+    def owner(self, case: Case) -> Case:
+        """The case that stores this case's golden: itself, or the one pointed to; FixtureError when that has none."""
+        if not isinstance(case.golden, GoldenPointer):
+            return case
+        owner = self.case(case.golden.case)
+        if isinstance(owner.golden, GoldenPointer):
+            raise FixtureError(
+                self.case_dir(case.id) / "case.json",
+                got=f"a golden in {owner.id}, which stores none",
+                expected="a case with a golden of its own",
+                cure=RESTORE,
+            )
+        return owner
+
+    def taps(self, case: Case) -> list[TapSpec]:
+        """The taps to ask of a port, in execution order.
+
+        `self_attn.probs` is asked in plan "no cache" without pads only, where S is the absolute key position.
+        """
+        taps = self.owner(case).taps
+        if isinstance(case.golden, GoldenPointer):
+            taps = [_cut_picks(tap, case.golden.rows[1]) for tap in taps]
+        plain = case.plan is None or (case.plan.steps is None and case.plan.left_pad is None)
+        return taps if plain else [tap for tap in taps if not tap.name.endswith("self_attn.probs")]
+
+    def golden(self, case: Case) -> dict[str, Array]:
+        """Expected tensor of every tap, cut to the case's rows and laid behind the pads of each row of its batch."""
+        owner = self.owner(case)
+        stored = self._owned_golden(owner)
+        if not isinstance(case.golden, GoldenPointer):
+            return {tap.name: stored[tap.name] for tap in self.taps(case)}
+        start, stop = case.golden.rows
+        if any(tap.picks for tap in owner.taps):
+            return {tap.name: _cut_picked(stored[tap.name], tap, stop) for tap in owner.taps}
+        pads = (case.plan.left_pad if case.plan else None) or [0]
+        length = min(tap.shape[tap.axes.index("L")] if "L" in tap.axes else 0 for tap in owner.taps)
+        if not 0 <= start < stop <= length or max(pads) >= stop - start:
+            raise FixtureError(
+                self.case_dir(case.id) / "case.json",
+                got=f"rows {case.golden.rows} behind pads {pads}",
+                expected=f"rows of the {length} of {owner.id}, at least one behind every pad",
+                cure=RESTORE,
+            )
+        return {tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads) for tap in self.taps(case)}
+
+    def _owned_golden(self, owner: Case) -> dict[str, Array]:
+        if owner.id not in self._golden_cache:
+            assert isinstance(owner.golden, TensorFile)
+            arrays = self._tensor_file(owner, owner.golden)
+            path = self.case_dir(owner.id) / owner.golden.file
+            for tap in owner.taps:
+                array = arrays.get(tap.name)
+                if array is None:
+                    got = f"no tensor {tap.name}"
+                elif list(array.shape) != tap.shape:
+                    got = f"shape {list(array.shape)} of {tap.name}"
+                elif tensors.dtype_name(array) != tap.dtype:
+                    got = f"dtype {tensors.dtype_name(array)} of {tap.name}"
+                else:
+                    continue
+                raise FixtureError(path, got=got, expected=f"{tap.dtype} {tap.shape} as case.json says", cure=RESTORE)
+            self._golden_cache[owner.id] = arrays
+        return self._golden_cache[owner.id]
+
+    def _tensor_file(self, case: Case, entry: TensorFile) -> dict[str, Array]:
+        path = self.case_dir(case.id) / entry.file
+        data = tensors.read_bytes(path)
+        if sha256(data) != entry.sha256:
+            raise FixtureError(
+                path, got=f"SHA-256 {sha256(data)}", expected=f"{entry.sha256} as case.json says", cure=RESTORE
+            )
+        return tensors.decode(data, path)
+
+    # Prompts, models, floors, policy
+
+    @functools.cached_property
+    def prompts(self) -> Prompts:
+        """The conversations and raw texts."""
+        return Prompts(self.root)
+
+    def card_dir(self, model_id: str) -> Path:
+        """The directory of a model's card and config.json."""
+        return self.root / "models" / model_id
+
+    def model_dir(self, model_id: str) -> Path:
+        """The directory of a model's checkpoint: an ordinary one (config.json, safetensors), beside its card."""
+        return self.card_dir(model_id)
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Ids of the models in the folder, sorted."""
+        return tuple(sorted(path.parent.name for path in (self.root / "models").glob("*/model.json")))
+
+    @functools.cache  # noqa: B019 (as above)
+    def floors(self, profile: str) -> Floors:
+        """The floors of a profile."""
+        return read_model(self.root / "floors" / f"{profile}.json", Floors)
+
+    @property
+    def profiles(self) -> list[str]:
+        """The profiles that floors were measured for, exact ones first."""
+        return [name for name in ("f64", "f32", "bf16", "f16") if (self.root / "floors" / f"{name}.json").exists()]
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """The constants of the judgement."""
+        return read_model(self.root / "floors" / "policy.json", Policy)
+
+    # The whole folder
+
+    @property
+    def sums_root(self) -> Path:
+        """The folder whose SHA256SUMS these fixtures are in."""
+        return self.root
+
+    def files(self) -> list[Path]:
+        """Every file that SHA256SUMS covers, sorted."""
+        found = (path for path in self.root.rglob("*") if path.is_file() and path.name != SUMS)
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def write_sums(self) -> None:
+        """Write SHA256SUMS over all files, in the form that `sha256sum -c` reads."""
+        lines = [f"{sha256(p.read_bytes())}  {p.relative_to(self.root).as_posix()}\n" for p in self.files()]
+        write_atomic(self.root / SUMS, "".join(lines).encode())
+
+    def verify(self) -> list[FixtureError]:
+        """Every fault of the folder: sums, files too few or too many, JSON against its model, tensors against cases."""
+        return [*self._sum_faults(), *self._case_faults(), *self.prompts.faults(), *self._document_faults()]
+
+    def _case_faults(self) -> Iterator[FixtureError]:
+        for case_id in self.case_ids:
+            try:
+                case = self.case(case_id)
+                self.inputs(case)
+                self.lookalikes(case)
+                self.choices(case)
+                self._digest_check(case)
+                if isinstance(case.golden, GoldenPointer):
+                    self.golden(case)
+            except FixtureError as error:
+                yield error
+
+    def _document_faults(self) -> Iterator[FixtureError]:
+        """Of the models' cards and the tables of floors."""
+        cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
+        tables = sorted((self.root / "floors").glob("*.json"))
+        floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
+        for path, model in (*cards, *floors):
+            try:
+                read_model(path, model)
+            except FixtureError as error:
+                yield error
+
+    def differs_from(self, other: Fixtures) -> FixtureError | None:
+        """The first file that another folder of fixtures lists in another way; None when both list the same.
+
+        None as well where SHA256SUMS of this one cannot be read, which `verify` says; FixtureError where the other's.
+        """
+        theirs = other._sums()
+        try:
+            mine = self._sums()
+        except FixtureError:
+            return None
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                got, expected = (sums.get(name, "no such file") for sums in (mine, theirs))
+                cure = "vendor the fixtures of the version that is installed, or install theirs"
+                return FixtureError(self.root / name, got=got, expected=f"{expected} as in {other.root}", cure=cure)
+        return None
+
+    def _digest_check(self, case: Case) -> None:
+        if not isinstance(case.golden, TensorFile):
+            return
+        arrays = self._owned_golden(case)
+        for tap in case.taps:
+            digest = tensors.tensor_digest(arrays[tap.name])
+            if digest != tap.sha256:
+                path = self.case_dir(case.id) / case.golden.file
+                raise FixtureError(
+                    path,
+                    got=f"SHA-256 {digest} of {tap.name}",
+                    expected=f"{tap.sha256} as case.json says",
+                    cure=RESTORE,
+                )
+        if case.golden_f32 is None:
+            return
+        rounded = self._tensor_file(case, case.golden_f32)
+        for name, array in arrays.items():
+            expected = array if array.dtype.kind in "iu" else array.astype(np.float32)
+            got = rounded.get(name)
+            if got is None or got.dtype != expected.dtype or not np.array_equal(got, expected):
+                raise FixtureError(
+                    self.case_dir(case.id) / case.golden_f32.file,
+                    got=f"another {name}" if name in rounded else f"no tensor {name}",
+                    expected="the golden, rounded to F32",
+                    cure=RESTORE,
+                )
+
+    def check_model(self, model_id: str) -> None:
+        """FixtureError unless a model's checkpoint is the one that SHA256SUMS lists."""
+        sums = self._sums()
+        for path in checkpoint.parts(self.model_dir(model_id)):
+            digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
+            if digest != expected:
+                wanted = f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists"
+                raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=RESTORE)
+
+    def _sums(self) -> dict[str, str]:
+        """File name -> digest, as SHA256SUMS says; FixtureError when it is missing or no text."""
+        path = self.root / SUMS
+        try:
+            lines = tensors.read_bytes(path).decode().splitlines()
+        except UnicodeDecodeError:
+            raise FixtureError(path, got="no UTF-8 text", expected="SHA-256 sums", cure=RESTORE) from None
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    def _sum_faults(self) -> Iterator[FixtureError]:
+        path = self.root / SUMS
+        try:
+            expected = self._sums()
+        except FixtureError:
+            yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=RESTORE)
+            return
+        actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}
+        for name in sorted(expected.keys() - actual.keys()):
+            yield FixtureError(self.root / name, got="no file", expected=f"one, as {SUMS} says", cure=RESTORE)
+        for name in sorted(actual.keys() - expected.keys()):
+            yield FixtureError(actual[name], got="a file", expected=f"none: {SUMS} does not list it", cure=RESTORE)
+        for name in sorted(actual.keys() & expected.keys()):
+            digest = sha256(actual[name].read_bytes())
+            if digest != expected[name]:
+                yield FixtureError(
+                    actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=RESTORE
+                )
+
+
+def _cut_picks(tap: TapSpec, stop: int) -> TapSpec:
+    """The tap of a case of the first `stop` tokens; as it is where all of its tensor is stored."""
+    if tap.picks is None or "L" not in tap.axes:
+        return tap
+    axis = tap.axes.index("L")
+    rows = _stored_rows(tap.picks, stop)
+    picks = tap.picks.model_copy(
+        update={
+            "whole": [*tap.picks.whole[:axis], stop, *tap.picks.whole[axis + 1 :]],
+            "taken": tap.picks.taken | {"L": rows},
+            "rms": tap.picks.rms if stop == tap.picks.whole[axis] else None,
+        }
+    )
+    shape = [*tap.shape[:axis], len(rows), *tap.shape[axis + 1 :]]
+    return tap.model_copy(update={"picks": picks, "shape": shape})
+
+
+def _cut_picked(stored: Array, tap: TapSpec, stop: int) -> Array:
+    """The stored rows of the first `stop` tokens."""
+    if tap.picks is None or "L" not in tap.axes:
+        return stored
+    rows = _stored_rows(tap.picks, stop)
+    return stored[(slice(None),) * tap.axes.index("L") + (slice(0, len(rows)),)]
+
+
+def _stored_rows(picks: Picks, stop: int) -> list[int]:
+    rows = picks.taken["L"]
+    return [row for row in (rows if isinstance(rows, list) else rows.indices) if row < stop]

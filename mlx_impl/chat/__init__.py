@@ -1,0 +1,1 @@
+"""Conversations: prompts, tokenizer, and what an answer says."""

@@ -1,0 +1,1 @@
+"""`python -m mlx_impl`: the command."""

@@ -1,0 +1,1 @@
+"""The fast path: the same forward pass in fewer and larger operations."""

@@ -1,0 +1,50 @@
+"""docs/PORTING.md: its adapter runs as it stands there, and its lists are complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+from gemma4_contract import protocol
+from gemma4_contract.models import Kind
+from tests.support import ROOT
+
+TEXT = (ROOT / "docs" / "PORTING.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    (found,) = re.findall(rf"<!-- {re.escape(name)} -->\n```\w*\n(.*?)```", TEXT, re.DOTALL)
+    return str(found)
+
+
+def test_the_first_adapter_is_green(tmp_path: Path) -> None:
+    (tmp_path / "adapter.py").write_text(block("adapter.py"), encoding="utf-8")
+    words = shlex.split(block("run"))
+    assert words[0] == "gemma4-conformance"
+    command = [word.replace("python adapter.py", f"{sys.executable} adapter.py") for word in words[1:]]
+    program = "from conformance.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "level: asked with all cases only" in done.stdout
+
+
+def test_every_kind_is_named() -> None:
+    for kind in get_args(Kind):
+        assert f"`{kind}`" in TEXT, kind
+
+
+def test_every_key_of_the_protocol_is_shown() -> None:
+    for line in (*protocol.REQUESTS, *protocol.ANSWERS):
+        for key in line.model_fields:
+            assert f'"{key}"' in TEXT or f"`{key}`" in TEXT, f"{line.__name__}.{key}"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from gemma4_contract import protocol
 from gemma4_contract.files import canonical_json, write_atomic
+from gemma4_contract.graph import Graph
 from gemma4_contract.models import Case, Floors, ModelCard, Policy
 from gemma4_contract.prompts import Conversation, PromptFacts, Texts
 
@@ -18,6 +19,7 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "model": ModelCard,
     "floors": Floors,
     "policy": Policy,
+    "graph": Graph,
     "conversation": Conversation,
     "texts": Texts,
     "prompt_facts": PromptFacts,

@@ -225,11 +225,14 @@ class Fixtures:
                 yield error
 
     def _document_faults(self) -> Iterator[FixtureError]:
-        """Of the models' cards and the tables of floors."""
+        """Of the models' cards, the tables of floors and the graphs."""
+        from gemma4_contract.graph import FOLDER, Graph  # which needs this package itself
+
         cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
-        for path, model in (*cards, *floors):
+        graphs = ((path, Graph) for path in sorted((self.root / FOLDER).glob("*.json")))
+        for path, model in (*cards, *floors, *graphs):
             try:
                 read_model(path, model)
             except FixtureError as error:

@@ -88,7 +88,7 @@ class Mutant:
 
 @contextmanager
 def replaced(name: str, wrong: Wrong) -> Iterator[None]:
-    """What has this name in `reference` or `gemma4_contract` replaced by `wrong` of itself for as long as the context lasts."""
+    """The function of this name replaced by `wrong` of itself for as long as the context lasts."""
     path, _, attribute = name.rpartition(".")
     owner = pkgutil.resolve_name(path if path.startswith("gemma4_contract.") else f"reference.{path}")
     stored = owner.__dict__[attribute]  # with its decorator: a property or classmethod is put back as it was

@@ -145,7 +145,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(("name", "how"), [("Dying", "signal 9"), ("Leaving", "exit 7")])
 def test_a_process_that_dies_ends_the_run_with_one_line(name: str, how: str, tmp_path: Path) -> None:
-    done = judged(tmp_path, 2, "--impl", f"in_process:{name}", "--cases", "module/rms-norm/*")
+    done = judged(tmp_path, 2, "--impl", f"tests.support.in_process:{name}", "--cases", "module/rms-norm/*")
     assert done.returncode == 3
     assert one_line(done.stderr) == f"--jobs: the process for {SECOND} died: {how}; try --jobs 1"
     _, lines = report.read(tmp_path / "report")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -89,12 +89,33 @@ def _part(weights: Mapping[str, Array], name: str) -> Array:
 
 def text_weights(directory: Path) -> dict[str, Array]:
     """The text decoder's tensors by their names in the state dict, experts as the file holds them."""
-    return _text(directory, tensors.read)
+    return collect(directory, files(directory), tensors.read, text_name)
 
 
 def text_tensors(directory: Path) -> dict[str, Stored]:
     """The same, none of them read."""
-    return _text(directory, tensors.read_lazily)
+    return collect(directory, files(directory), tensors.read_lazily, text_name)
+
+
+def collect(
+    directory: Path,
+    shards: Iterable[Path],
+    read: Callable[[Path], Mapping[str, _Tensor]],
+    rename: Callable[[str], str | None],
+) -> dict[str, _Tensor]:
+    """The tensors of a directory's shards under other names, without those that `rename` gives None.
+
+    FixtureError when two tensors come to have one name.
+    """
+    found: dict[str, _Tensor] = {}
+    for shard in shards:
+        for name, value in read(shard).items():
+            text = rename(name)
+            if text in found:
+                raise FixtureError(directory, got=f"a second tensor for {text}", expected="one", cure=f"remove {name}")
+            if text is not None:
+                found[text] = value
+    return found
 
 
 def read_weights(directory: Path) -> dict[str, Array]:
@@ -104,18 +125,6 @@ def read_weights(directory: Path) -> dict[str, Array]:
 
 def _is_sharded(directory: Path) -> bool:
     return not (directory / SINGLE).is_file() and (directory / INDEX).is_file()
-
-
-def _text(directory: Path, read: Callable[[Path], Mapping[str, _Tensor]]) -> dict[str, _Tensor]:
-    found: dict[str, _Tensor] = {}
-    for file in files(directory):
-        for name, value in read(file).items():
-            text = text_name(name)
-            if text in found:
-                raise FixtureError(directory, got=f"a second tensor for {text}", expected="one", cure=f"remove {name}")
-            if text is not None:
-                found[text] = value
-    return found
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gemma4_contract.checkpoint import text_part
 from reference.family import FULL, ROPE, SLIDING
@@ -48,26 +48,26 @@ class TextConfig:
     moe_intermediate_size: int | None
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> TextConfig:
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a config.json, nested or flat.
 
         Raises ValueError for a configuration that no implementation accepts: the last layer is not full attention,
         a KV-shared layer has no layer of its type before the shared range, or experts have no size.
         """
-        text = text_part(raw)
-        global_head_dim, num_global_key_value_heads = global_shapes(text)
+        text = cls.read_text(raw)
+        global_head_dim, num_global_key_value_heads = cls.read_global_shapes(text)
         parsed = {
-            "layer_types": layer_types(text),
-            "rope_parameters": rope_parameters(text),
+            "layer_types": cls.read_layer_types(text),
+            "rope_parameters": cls.read_rope_parameters(text),
             "global_head_dim": global_head_dim,
             "num_global_key_value_heads": num_global_key_value_heads,
-            "final_logit_softcapping": final_softcap(text),
-            "num_kv_shared_layers": shared_layers(text),
-            "use_double_wide_mlp": double_wide(text),
-            "enable_moe_block": moe_enabled(text),
+            "final_logit_softcapping": cls.read_softcap(text),
+            "num_kv_shared_layers": cls.read_shared_layers(text),
+            "use_double_wide_mlp": cls.read_double_wide(text),
+            "enable_moe_block": cls.read_moe_enabled(text),
             "num_experts": text.get("num_experts"),
             "top_k_experts": text.get("top_k_experts"),
-            "moe_intermediate_size": expert_width(text),
+            "moe_intermediate_size": cls.read_expert_width(text),
         }
         config = cls(**{name: text[name] for name in cls.__slots__ if name in text} | parsed)
         config._validate()
@@ -137,68 +137,74 @@ class TextConfig:
         """Keys that a query of this layer can see, itself included; None without a limit."""
         return self.sliding_window if self.is_sliding(layer) else None
 
+    # Reading config.json, key by key. Every port gets some of these wrong, so each stands alone.
 
-# Reading config.json, key by key. Every port gets some of these wrong, so each stands alone.
+    @classmethod
+    def read_text(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """The text decoder's part of a config.json, nested or flat."""
+        return text_part(raw)
 
+    @classmethod
+    def read_layer_types(cls, text: Mapping[str, Any]) -> tuple[str, ...]:
+        """The type of each layer."""
+        return tuple(text["layer_types"])
 
-def layer_types(text: Mapping[str, Any]) -> tuple[str, ...]:
-    """The type of each layer."""
-    return tuple(text["layer_types"])
+    @classmethod
+    def read_rope_parameters(cls, text: Mapping[str, Any]) -> dict[str, Rope]:
+        """RoPE by layer type; the family's own where the key is absent."""
+        return {
+            kind: Rope(
+                theta=rope["rope_theta"],
+                rotary=rope["rope_type"],
+                partial_rotary_factor=rope.get("partial_rotary_factor", 1.0),
+            )
+            for kind, rope in (text.get("rope_parameters") or ROPE).items()
+        }
 
+    @classmethod
+    def read_global_shapes(cls, text: Mapping[str, Any]) -> tuple[int, int | None]:
+        """`global_head_dim` and `num_global_key_value_heads`, in either spelling.
 
-def rope_parameters(text: Mapping[str, Any]) -> dict[str, Rope]:
-    """RoPE by layer type; the family's own where the key is absent."""
-    return {
-        kind: Rope(
-            theta=rope["rope_theta"],
-            rotary=rope["rope_type"],
-            partial_rotary_factor=rope.get("partial_rotary_factor", 1.0),
-        )
-        for kind, rope in (text.get("rope_parameters") or ROPE).items()
-    }
+        Since 5.15 transformers writes `per_layer_config`: a full layer's number ("5", or "05" in a deep model) -> its
+        own `head_dim` and `num_key_value_heads`. Raises ValueError for a table that no model of this family has.
+        """
+        if text.get("per_layer_config") is None:
+            return text.get("global_head_dim", 512), text.get("num_global_key_value_heads")
+        table = {int(layer): shape for layer, shape in text["per_layer_config"].items()}
+        full = {layer for layer, kind in enumerate(cls.read_layer_types(text)) if kind == FULL}
+        shapes = {
+            (shape.get("head_dim", text["head_dim"]), shape.get("num_key_value_heads"))
+            for shape in (table.get(layer, {}) for layer in full)
+        }
+        if table.keys() - full or len(shapes) != 1:
+            raise ValueError(
+                f"per_layer_config: got {dict(table)}, expected one shape for all full layers and no other"
+            )
+        return shapes.pop()
 
+    @classmethod
+    def read_softcap(cls, text: Mapping[str, Any]) -> float | None:
+        """The cap of the logits; None without one."""
+        cap: float | None = text.get("final_logit_softcapping")
+        return cap
 
-def global_shapes(text: Mapping[str, Any]) -> tuple[int, int | None]:
-    """`global_head_dim` and `num_global_key_value_heads`, in either spelling.
+    @classmethod
+    def read_shared_layers(cls, text: Mapping[str, Any]) -> int:
+        """How many layers, counted from the back, use another layer's keys and values."""
+        return int(text.get("num_kv_shared_layers", 0))
 
-    Since 5.15 transformers writes `per_layer_config`: a full layer's number ("5", or "05" in a deep model) -> what it
-    has in the place of `head_dim` and `num_key_value_heads`. Raises ValueError for one that is not of this family.
-    """
-    if text.get("per_layer_config") is None:
-        return text.get("global_head_dim", 512), text.get("num_global_key_value_heads")
-    table = {int(layer): shape for layer, shape in text["per_layer_config"].items()}
-    full = {layer for layer, kind in enumerate(layer_types(text)) if kind == FULL}
-    shapes = {
-        (shape.get("head_dim", text["head_dim"]), shape.get("num_key_value_heads"))
-        for shape in (table.get(layer, {}) for layer in full)
-    }
-    if table.keys() - full or len(shapes) != 1:
-        raise ValueError(f"per_layer_config: got {dict(table)}, expected one shape for all full layers and no other")
-    return shapes.pop()
+    @classmethod
+    def read_double_wide(cls, text: Mapping[str, Any]) -> bool:
+        """Whether the MLP of KV-shared layers is twice as wide."""
+        return bool(text.get("use_double_wide_mlp", False))
 
+    @classmethod
+    def read_moe_enabled(cls, text: Mapping[str, Any]) -> bool:
+        """Whether there are experts: the flag alone says so, for dense models may carry the sizes of experts."""
+        return bool(text.get("enable_moe_block", False))
 
-def final_softcap(text: Mapping[str, Any]) -> float | None:
-    """The cap of the logits; None without one."""
-    cap: float | None = text.get("final_logit_softcapping")
-    return cap
-
-
-def shared_layers(text: Mapping[str, Any]) -> int:
-    """How many layers, counted from the back, use another layer's keys and values."""
-    return int(text.get("num_kv_shared_layers", 0))
-
-
-def double_wide(text: Mapping[str, Any]) -> bool:
-    """Whether the MLP of KV-shared layers is twice as wide."""
-    return bool(text.get("use_double_wide_mlp", False))
-
-
-def moe_enabled(text: Mapping[str, Any]) -> bool:
-    """Whether there are experts: the flag alone says so, for dense models may carry the sizes of experts."""
-    return bool(text.get("enable_moe_block", False))
-
-
-def expert_width(text: Mapping[str, Any]) -> int | None:
-    """The experts' F: one of its two published spellings may be absent, and both are null in dense models."""
-    width: int | None = text.get("moe_intermediate_size") or text.get("expert_intermediate_size")
-    return width
+    @classmethod
+    def read_expert_width(cls, text: Mapping[str, Any]) -> int | None:
+        """The experts' F: one of its two published spellings may be absent, and both are null in dense models."""
+        width: int | None = text.get("moe_intermediate_size") or text.get("expert_intermediate_size")
+        return width

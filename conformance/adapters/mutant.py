@@ -16,13 +16,13 @@ class MutantAdapter:
 
     def __init__(self, mutant: Mutant, order: str = "blas") -> None:
         self.mutant = mutant
-        self._oracle = OracleAdapter(order)
+        self._oracle = OracleAdapter(order, oracle=mutant.oracle)
 
     def hello(self) -> Hello:
         """Who the oracle is, under the mutant's name."""
         return dataclasses.replace(self._oracle.hello(), name=f"{self._oracle.hello().name}, {self.mutant.id}")
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The mutant's taps; models are loaded with the mistake in place, for some are mistakes of loading."""
-        with self.mutant.applied(), np.errstate(all="ignore"):
+        """The mutant's taps; models are loaded by the mutant too, for some mistakes are mistakes of loading."""
+        with np.errstate(all="ignore"):
             return self._oracle.run(request)

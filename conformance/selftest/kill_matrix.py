@@ -6,10 +6,10 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 from conformance.adapters.mutant import MutantAdapter
 from conformance.adapters.oracle import OracleAdapter
@@ -17,11 +17,16 @@ from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
-from reference.loading import config_of
+from reference.config import TextConfig
+from reference.loading import Loader, config_of
 from reference.mutants import MUTANTS
-from reference.mutants.mutant import STOPS, Mutant, replaced
+from reference.mutants.mutant import STOPS, Mutant, is_function
+from reference.oracle.decoder import Decoder
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import Oracle
 
 Progress = Callable[[int, int, str], None]
+_Right = TypeVar("_Right")
 
 ORDER = "split"
 """The order of summation of mutants under judgement: not the one that predictions of a diagnosis are made in."""
@@ -84,29 +89,49 @@ def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
 
 
 def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
-    """Function of the oracle that some mutant replaces -> the cases whose answer calls it."""
+    """Function of the oracle, `Ops.rope` -> the cases whose answer calls it."""
     calls: dict[str, list[str]] = defaultdict(list)
+    called: set[str] = set()
+    noting = Oracle(
+        ops=_noting(Ops, called),
+        decoder=_noting(Decoder, called),
+        config=_noting(TextConfig, called),
+        loader=_noting(Loader, called),
+    )
     for case_id in fixtures.case_ids:
-        called: set[str] = set()
-        with ExitStack() as stack:
-            for name in {mutant.replaces for mutant in MUTANTS.values()}:
-                stack.enter_context(replaced(name, _noting(name, called)))
-            judge = Judge(fixtures, OracleAdapter(), profile)  # a fresh one: loading counts
-            judge.judge(case_id)
+        called.clear()
+        Judge(fixtures, OracleAdapter(oracle=noting), profile).judge(case_id)  # a fresh one: loading counts
         for name in called:
             calls[name].append(case_id)
     return calls
 
 
-def _noting(name: str, called: set[str]) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    def wrap(right: Callable[..., object]) -> Callable[..., object]:
-        def noted(*args: object, **named: object) -> object:
-            called.add(name)
-            return right(*args, **named)
+def cases_of(mutant: Mutant, calls: Mapping[str, Collection[str]], case_ids: Sequence[str]) -> list[str]:
+    """Those of `case_ids` whose answer calls what a mutant replaces."""
+    return [case for case in case_ids if any(case in calls.get(name, ()) for name in mutant.replaces)]
 
-        return noted
 
-    return wrap
+def _noting(right: type[_Right], called: set[str]) -> type[_Right]:
+    """A class whose functions do what they did, and note their names when they are called."""
+    functions = {
+        name: member
+        for cls in reversed(right.__mro__)
+        for name, member in vars(cls).items()
+        if is_function(member) and (name == "__init__" or not name.startswith("_"))
+    }
+    noted = {name: _noted(member, f"{right.__name__}.{name}", called) for name, member in functions.items()}
+    return type(right.__name__, (right,), noted)
+
+
+def _noted(function: Any, name: str, called: set[str]) -> Any:
+    if isinstance(function, classmethod):
+        return classmethod(_noted(function.__func__, name, called))
+
+    def noted(*args: object, **named: object) -> object:
+        called.add(name)
+        return function(*args, **named)
+
+    return noted
 
 
 def kill_matrix(fixtures: Fixtures, profiles: Sequence[str], jobs: int, progress: Progress) -> list[Row]:
@@ -115,9 +140,9 @@ def kill_matrix(fixtures: Fixtures, profiles: Sequence[str], jobs: int, progress
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = []
         for profile in profiles:
-            cases = reached(fixtures, profile)
+            calls = reached(fixtures, profile)
             work += [
-                pool.submit(_row, fixtures.root, mutant.id, profile, cases[mutant.replaces])
+                pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, fixtures.case_ids))
                 for mutant in MUTANTS.values()
             ]
         for done, future in enumerate(as_completed(work)):

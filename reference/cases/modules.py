@@ -16,8 +16,8 @@ from reference.cases.routing import wide_rows
 from reference.family import FAMILY, FULL, SLIDING
 from reference.inputs import full_precision, grid, token_ids, values
 from reference.models import MODELS
-from reference.oracle import moe
 from reference.oracle.arithmetic import F64
+from reference.oracle.ops import Ops
 from reference.taps import Tap, ple_taps
 
 ROPE_POSITIONS = (0, 1, 511, 4096, 131071)
@@ -414,10 +414,11 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
         "proj": weights.matrix(f"router/top-8-of-16#proj{suffix}", (_X, _D), _D),
         "per_expert_scale": weights.per_expert_scale(f"router/top-8-of-16#per_expert_scale{suffix}", _X),
     }
+    ops = Ops(F64)
 
     def route(h: Array) -> tuple[Array, Array]:
-        logits = moe.router_logits(h, router["scale"], router["proj"], _EPS, F64)
-        return logits, moe.combine_weights(logits, router["per_expert_scale"], _TOP_K, F64)
+        logits = ops.router_logits(h, router["scale"], router["proj"], _EPS)
+        return logits, ops.combine_weights(logits, router["per_expert_scale"], _TOP_K)
 
     pool = values(f"router/top-8-of-16#h{suffix}", (200, _D), 2.0)
     router["h"] = wide_rows(pool, 6, lambda rows: float(routing_margins(*route(rows))[0, -1]))

@@ -1,53 +1,28 @@
-"""The catalogue of known mistakes, each as a small change of the oracle: it grades the suite and diagnoses ports."""
+"""The catalogue of known mistakes, each as a small change of the oracle: it grades the suite and diagnoses ports.
+
+A mutant is one entry in the file of its area: a subclass of `Ops`, `Decoder`, `TextConfig` or `Loader` with a function
+wrong, under a decorator that says what it does, how it shows, how it is cured, where it is first seen, and which cases
+catch it. After that, `gemma4-conformance export --mistakes` writes `fixtures/mistakes/<id>.json`, and
+`gemma4-conformance self-test --only <id> --save docs/kill_matrix.json` judges it and adds its rows.
+
+A new area is a new file here with an `AREA`; its `place` decides where the tables list it.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 
-from reference.mutants import (
-    attention,
-    cache,
-    configuration,
-    donors,
-    embedding,
-    keys_values,
-    kv_sharing,
-    layer_scalar,
-    loading,
-    logits,
-    masks,
-    mlp,
-    moe,
-    norms,
-    ple,
-    ple_gate,
-    ple_rows,
-    rope,
-    router,
-)
 from reference.mutants.mutant import Mutant
+from reference.mutants.registry import Area
 
-_AREAS = (
-    rope,
-    masks,
-    attention,
-    keys_values,
-    kv_sharing,
-    donors,
-    cache,
-    ple_rows,
-    ple,
-    ple_gate,
-    norms,
-    layer_scalar,
-    embedding,
-    mlp,
-    router,
-    moe,
-    logits,
-    configuration,
-    loading,
+_MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+
+AREAS: tuple[Area, ...] = tuple(
+    sorted((module.AREA for module in _MODULES if hasattr(module, "AREA")), key=lambda area: area.place)
 )
+"""The areas in the order of the tables."""
 
-MUTANTS: Mapping[str, Mutant] = {mutant.id: mutant for module in _AREAS for mutant in module.AREA.mutants}
+MUTANTS: Mapping[str, Mutant] = {mutant.id: mutant for area in AREAS for mutant in area.mutants}
 """Every mutant by its id, area by area."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from reference.mutants.mutant import Function
 from reference.mutants.registry import Area
-from reference.oracle.arithmetic import Arithmetic, Array
+from reference.oracle.arithmetic import Array
+from reference.oracle.ops import Ops
 
-AREA = Area("logits")
-
-_SOFTCAP = "oracle.logits.softcap"
+AREA = Area("logits", place=170)
 
 
 @AREA.mutant(
     "softcap-missing",
-    replaces=_SOFTCAP,
     does="Returns the raw logits.",
     symptom="Greedy text is right, for tanh keeps the order; sampling, losses and KL are not.",
     cure="cap * tanh(x / cap) with final_logit_softcapping of text_config.",
@@ -25,56 +22,61 @@ _SOFTCAP = "oracle.logits.softcap"
         "PrimeIntellect-ai/prime-rl#2362",
         "vllm-project/vllm#52173",
     ),
+    caught_by=(
+        "module/softcap/cap-12",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
 )
-def _missing(_: Function) -> Function:
-    def softcap(x: Array, *_: object) -> Array:
+class _Missing(Ops):
+    def softcap(self, x: Array, cap: float) -> Array:
         return x
-
-    return softcap
 
 
 @AREA.mutant(
     "softcap-wrong-formula",
-    replaces=_SOFTCAP,
     does="Computes x * tanh(x / cap).",
     symptom="Large negative logits come out large and positive, and nothing is capped.",
     cure="cap * tanh(x / cap).",
     first_tap="logits",
     links=("unslothai/unsloth-zoo#593",),
+    caught_by=(
+        "module/softcap/cap-12",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
 )
-def _wrong_formula(_: Function) -> Function:
-    def softcap(x: Array, cap: float, ar: Arithmetic) -> Array:
-        return x * np.tanh(x / ar.scalar(cap, x))
-
-    return softcap
+class _WrongFormula(Ops):
+    def softcap(self, x: Array, cap: float) -> Array:
+        return x * np.tanh(x / self.ar.scalar(cap, x))
 
 
 @AREA.mutant(
     "softcap-hardcoded",
-    replaces=_SOFTCAP,
     does="Caps at 30 whatever the config says.",
     symptom="Published checkpoints are right; a config with another final_logit_softcapping is not.",
     cure="Read final_logit_softcapping.",
     first_tap="logits",
     links=("ggml-org/llama.cpp#21390",),
+    caught_by=(
+        "module/softcap/cap-12",
+        "forward/trap-softcap/uniform-l19/no-cache",
+    ),
 )
-def _hardcoded(right: Function) -> Function:
-    def softcap(x: Array, _: float, ar: Arithmetic) -> Array:
-        return right(x, 30.0, ar)
-
-    return softcap
+class _Hardcoded(Ops):
+    def softcap(self, x: Array, cap: float) -> Array:
+        return super().softcap(x, 30.0)
 
 
 @AREA.mutant(
     "softcap-not-scaled-back",
-    replaces=_SOFTCAP,
     does="Returns tanh(x / cap) without the factor cap.",
     symptom="Logits within -1 and 1: greedy text is right, sampling is nearly uniform.",
     cure="Multiply by cap after tanh.",
     first_tap="logits",
+    caught_by=(
+        "module/softcap/cap-12",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
 )
-def _not_scaled_back(_: Function) -> Function:
-    def softcap(x: Array, cap: float, ar: Arithmetic) -> Array:
-        return np.tanh(x / ar.scalar(cap, x))
-
-    return softcap
+class _NotScaledBack(Ops):
+    def softcap(self, x: Array, cap: float) -> Array:
+        return np.tanh(x / self.ar.scalar(cap, x))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import FunctionType
 
 from reference.config import TextConfig
+from reference.loading import Loader
+from reference.oracle.decoder import Decoder
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import Oracle
 
-Function = Callable[..., Any]
-Wrong = Callable[[Function], Function]
-"""Given the right function, the wrong one of the same signature."""
+Wrong = type[Ops] | type[Decoder] | type[TextConfig] | type[Loader]
+"""A subclass of one of the oracle's classes, with a function wrong."""
 
 STOPS = "(stops)"
 """First tap of a mistake with which the port does not run at all."""
@@ -49,7 +51,8 @@ class Mutant:
     `first_tap` is the name below its layer (`self_attn.q_rope`), a full name (`logits`), the tap of a module case where
     no whole model shows the mistake, or STOPS; "a or b" where it depends on the model which of them comes first.
     `equivalent_in` maps a profile to the proof that the mistake changes nothing there that rounding does not,
-    `survives_in` one to the reason why it is not caught there although it changes something.
+    `survives_in` one to the reason why it is not caught there although it changes something. `caught_by` are the cases
+    that were made for it, the smallest first: each of them catches it alone.
     """
 
     id: str
@@ -57,19 +60,32 @@ class Mutant:
     does: str
     symptom: str
     cure: str
-    replaces: str
     wrong: Wrong
     first_tap: str
     layers: str = "every layer"
     links: tuple[str, ...] = ()
     equivalent_in: Mapping[str, str] = field(default_factory=dict)
     survives_in: Mapping[str, str] = field(default_factory=dict)
+    caught_by: tuple[str, ...] = ()
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The oracle with this mistake, for as long as the context lasts."""
-        with replaced(self.replaces, self.wrong):
-            yield
+    @property
+    def oracle(self) -> Oracle:
+        """The whole oracle with this mistake in it."""
+        if issubclass(self.wrong, Ops):
+            return Oracle(ops=self.wrong)
+        if issubclass(self.wrong, Decoder):
+            return Oracle(decoder=self.wrong)
+        if issubclass(self.wrong, TextConfig):
+            return Oracle(config=self.wrong)
+        return Oracle(loader=self.wrong)
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """The functions of the oracle that it replaces, `Ops.rope`, sorted."""
+        right = next(cls for cls in (Ops, Decoder, TextConfig, Loader) if issubclass(self.wrong, cls))
+        wrong = [cls for cls in self.wrong.__mro__ if not issubclass(right, cls)]
+        names = {name for cls in wrong for name, member in vars(cls).items() if is_function(member)}
+        return tuple(f"{right.__name__}.{name}" for name in sorted(names) if hasattr(right, name))
 
     def first_taps(self, config: TextConfig) -> set[str]:
         """Full names of the taps that the mistake touches in a model: it is first seen at the first of them."""
@@ -86,17 +102,16 @@ class Mutant:
         return [_url(link) for link in self.links]
 
 
-@contextmanager
-def replaced(name: str, wrong: Wrong) -> Iterator[None]:
-    """The function of this name replaced by `wrong` of itself for as long as the context lasts."""
-    path, _, attribute = name.rpartition(".")
-    owner = pkgutil.resolve_name(path if path.startswith("gemma4_contract.") else f"reference.{path}")
-    stored = owner.__dict__[attribute]  # with its decorator: a property or classmethod is put back as it was
-    setattr(owner, attribute, wrong(getattr(owner, attribute)))
-    try:
-        yield
-    finally:
-        setattr(owner, attribute, stored)
+def is_function(member: object) -> bool:
+    """Whether a member of a class is a function of it, in any of its forms."""
+    return isinstance(member, FunctionType | classmethod | staticmethod)
+
+
+def with_ops(decoder: Decoder, ops: type[Ops]) -> Decoder:
+    """A decoder that computes with other functions, on the same weights."""
+    other = copy.copy(decoder)
+    other.ops = ops(decoder.ar)
+    return other
 
 
 def _url(link: str) -> str:

@@ -1,26 +1,27 @@
-"""How a mutant is written down: a decorator on the function that makes the right function wrong."""
+"""How a mutant is written down: a decorator on the class that has a function wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from reference.mutants.mutant import Mutant, Wrong
 
-Register = Callable[[Wrong], Wrong]
+_Wrong = TypeVar("_Wrong", bound=Wrong)
 
 
 class Area:
-    """The mutants of one file."""
+    """The mutants of one file; files are listed by their `place`, and two of the same name are one area."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, place: int) -> None:
         self.name = name
+        self.place = place
         self.mutants: list[Mutant] = []
 
     def mutant(
         self,
         mutant_id: str,
         *,
-        replaces: str,
         does: str,
         symptom: str,
         cure: str,
@@ -29,15 +30,15 @@ class Area:
         links: tuple[str, ...] = (),
         equivalent_in: Mapping[str, str] | None = None,
         survives_in: Mapping[str, str] | None = None,
-    ) -> Register:
-        """Register the decorated function as this mutant; its fields are those of `Mutant`."""
+        caught_by: tuple[str, ...] = (),
+    ) -> Callable[[_Wrong], _Wrong]:
+        """Register the decorated class as this mutant; its fields are those of `Mutant`."""
 
-        def register(wrong: Wrong) -> Wrong:
+        def register(wrong: _Wrong) -> _Wrong:
             self.mutants.append(
                 Mutant(
                     id=mutant_id,
                     area=self.name,
-                    replaces=replaces,
                     wrong=wrong,
                     does=does,
                     symptom=symptom,
@@ -47,6 +48,7 @@ class Area:
                     links=links,
                     equivalent_in=equivalent_in or {},
                     survives_in=survives_in or {},
+                    caught_by=caught_by,
                 )
             )
             return wrong

@@ -6,26 +6,26 @@ Shape letters: B batch, L query length, H heads, E head dim.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from reference.config import Rope, TextConfig
-from reference.mutants.mutant import WITHOUT_16_BITS, Function, replaced
+from reference.mutants.mutant import WITHOUT_16_BITS, with_ops
 from reference.mutants.registry import Area
-from reference.oracle import rope
-from reference.oracle.arithmetic import Arithmetic, Array
+from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
+from reference.oracle.kv_cache import KeyValues
+from reference.oracle.ops import Ops
 from reference.taps import Recorder
 
-AREA = Area("RoPE")
+AREA = Area("RoPE", place=10)
 
 _FULL = "full layers"
 
 
 @AREA.mutant(
     "prop-rope-contiguous-prefix",
-    replaces="oracle.rope.rotate",
     does="Takes partial_rotary_factor for ordinary partial RoPE: rotates the first quarter of the head as one block, "
     "pairing channel j with j + E/8 in the place of j + E/2.",
     symptom="Fluent but degraded text; the frequencies agree to the bit.",
@@ -33,211 +33,225 @@ _FULL = "full layers"
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("ml-explore/mlx-lm@fa74caa8", "ml-explore/mlx-swift-lm#210", "NVIDIA-NeMo/Megatron-Bridge#4195"),
+    caught_by=(
+        "module/rope/proportional-at-1",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _contiguous_prefix(right: Function) -> Function:
-    def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
+class _ContiguousPrefix(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
         turning = int((frequencies > 0).sum())
-        block = right(x[..., : 2 * turning], positions, frequencies[:turning])
+        block = super().rope(x[..., : 2 * turning], positions, frequencies[:turning])
         return np.concatenate([block, x[..., 2 * turning :]], axis=-1)
-
-    return rotate
 
 
 @AREA.mutant(
     "prop-rope-denominator",
-    replaces="oracle.rope.inverse_frequencies",
     does="Divides the exponent by the rotated width in the place of the head dim.",
     symptom="Exact at position 0, worse with distance.",
     cure="theta^(-2j/E) with E the whole head dim, then zeros.",
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("ml-explore/mlx-lm@fa74caa8", "kekzl/imp#9", "pie-project/pie#603"),
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _denominator(right: Function) -> Function:
-    def inverse_frequencies(head_dim: int, rope: Rope, ar: Arithmetic) -> Array:
+class _Denominator(Ops):
+    def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
         if rope.rotary != "proportional":
-            return right(head_dim, rope, ar)
+            return super().inverse_frequencies(head_dim, rope)
         whole = dataclasses.replace(rope, rotary="default", partial_rotary_factor=1.0)
-        turning = right(2 * int(rope.partial_rotary_factor * head_dim // 2), whole, ar)
+        turning = super().inverse_frequencies(2 * int(rope.partial_rotary_factor * head_dim // 2), whole)
         return np.concatenate([turning, np.zeros(head_dim // 2 - len(turning), turning.dtype)])
-
-    return inverse_frequencies
 
 
 @AREA.mutant(
     "rope-before-norm",
-    replaces="oracle.decoder.Decoder._queries",
     does="Rotates the queries first and normalises them after.",
     symptom="Positions are felt through the wrong channels' weights.",
     cure="q = rope(rms_norm(q_proj x)): the norm first.",
     first_tap="self_attn.q_norm",
+    caught_by=(
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _before_norm(right: Function) -> Function:
-    def queries(self: Decoder, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
-        q = self._heads(x, index, "self_attn.q_proj.weight")
-        q = rope.rotate(q, positions, self.frequencies[self.config.layer_types[index]])
-        q = self._norm(index, "self_attn.q_norm", q, tap)
+class _BeforeNorm(Decoder):
+    def queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
+        q = self.heads(index, "self_attn.q_proj.weight", x)
+        q = self.ops.rope(q, positions, self.frequencies[self.config.layer_types[index]])
+        q = self.norm(index, "self_attn.q_norm", q, tap)
         tap("self_attn.q_rope", q)
         return q
-
-    return queries
 
 
 @AREA.mutant(
     "rope-single-theta",
-    replaces="config.TextConfig.rope_of",
     does="Uses the sliding layers' theta on full layers as well.",
     symptom="Long-range attention of full layers blurs.",
     cure="Read rope_parameters of the layer's own type: 1e4 sliding, 1e6 full.",
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("ggml-org/llama.cpp#14367", "antonellof/ferrox#39"),
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _single_theta(right: Function) -> Function:
-    def rope_of(self: TextConfig, layer: int) -> Rope:
-        return dataclasses.replace(right(self, layer), theta=self.rope_parameters["sliding_attention"].theta)
+class _SingleTheta(TextConfig):
+    def rope_of(self, layer: int) -> Rope:
+        return dataclasses.replace(super().rope_of(layer), theta=self.rope_parameters["sliding_attention"].theta)
 
-    return rope_of
+
+class _OtherFactor(Ops):
+    factor: ClassVar[float]
+
+    def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
+        return super().inverse_frequencies(head_dim, dataclasses.replace(rope, partial_rotary_factor=self.factor))
 
 
 @AREA.mutant(
     "rope-half-rotation",
-    replaces="oracle.rope.inverse_frequencies",
     does="Rotates half of the pairs of full layers, whatever partial_rotary_factor says.",
     symptom="Full layers are off by some percent; code and numbers suffer first.",
     cure="Rotate the first partial_rotary_factor * E/2 pairs: 64 of 256.",
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("kekzl/imp#9", "kekzl/imp#20"),
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _half_rotation(right: Function) -> Function:
-    return _with_factor(right, 0.5)
+class _HalfRotation(_OtherFactor):
+    factor = 0.5
 
 
 @AREA.mutant(
     "rope-full-rotation",
-    replaces="oracle.rope.inverse_frequencies",
     does="Rotates all pairs of full layers: partial_rotary_factor is ignored, or taken for 1 where it is absent.",
     symptom="Exact at position 0; full layers drift with distance.",
     cure="partial_rotary_factor is 0.25 on full layers, by default too.",
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("ml-explore/mlx-lm@8223f6d8", "ml-explore/mlx-lm#1114"),
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _full_rotation(right: Function) -> Function:
-    return _with_factor(right, 1.0)
-
-
-def _with_factor(right: Function, factor: float) -> Function:
-    def inverse_frequencies(head_dim: int, rope: Rope, ar: Arithmetic) -> Array:
-        return right(head_dim, dataclasses.replace(rope, partial_rotary_factor=factor), ar)
-
-    return inverse_frequencies
+class _FullRotation(_OtherFactor):
+    factor = 1.0
 
 
 @AREA.mutant(
     "rope-full-theta-everywhere",
-    replaces="config.TextConfig.rope_of",
     does="Uses the full layers' theta on sliding layers as well.",
     symptom="Neighbours in the window are told apart poorly.",
     cure="Read rope_parameters of the layer's own type: 1e4 sliding, 1e6 full.",
     first_tap="self_attn.q_rope",
     layers="sliding layers",
     links=("ggml-org/llama.cpp#14367",),
+    caught_by=(
+        "module/inv-freq/e2b-sliding",
+        "attention/e2b-mini/sliding-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _full_theta(right: Function) -> Function:
-    def rope_of(self: TextConfig, layer: int) -> Rope:
-        return dataclasses.replace(right(self, layer), theta=self.rope_parameters["full_attention"].theta)
-
-    return rope_of
+class _FullTheta(TextConfig):
+    def rope_of(self, layer: int) -> Rope:
+        return dataclasses.replace(super().rope_of(layer), theta=self.rope_parameters["full_attention"].theta)
 
 
 @AREA.mutant(
     "rope-interleaved-pairs",
-    replaces="oracle.rope.rotate",
     does="Pairs neighbouring channels, 2j with 2j + 1.",
     symptom="Garbage beyond the first token; the frequencies agree to the bit.",
     cure="Pair j with j + E/2 (rotate_half), or permute the rows of q_proj and k_proj and the norms' weights.",
     first_tap="self_attn.q_rope",
+    caught_by=(
+        "module/rope/default-at-1",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _interleaved(right: Function) -> Function:
-    def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
+class _Interleaved(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
         halves = np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1)  # [B, H, L, E]: the pairs as right wants them
-        first, second = np.split(right(halves, positions, frequencies), 2, axis=-1)
+        first, second = np.split(super().rope(halves, positions, frequencies), 2, axis=-1)
         return np.stack([first, second], axis=-1).reshape(x.shape)
-
-    return rotate
 
 
 @AREA.mutant(
     "rope-sign-flipped",
-    replaces="oracle.rope.rotate",
     does="Rotates by minus the angle.",
     symptom="Exact at position 0; elsewhere keys seem to lie on the wrong side of the query.",
     cure="(a cos - b sin, b cos + a sin): rotate_half is (-second, first).",
     first_tap="self_attn.q_rope",
+    caught_by=(
+        "module/rope/default-at-1",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _sign_flipped(right: Function) -> Function:
-    def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
-        return right(x, positions, -frequencies)
+class _SignFlipped(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
+        return super().rope(x, positions, -frequencies)
 
-    return rotate
+
+class _NoRope(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
+        return x
 
 
 @AREA.mutant(
     "rope-missing-on-keys",
-    replaces="oracle.decoder.Decoder._keys_and_values",
     does="Rotates the queries and leaves the keys as they are.",
     symptom="Attention depends on absolute positions; text decays after some tokens.",
     cure="Rotate the keys too, before they enter the cache.",
     first_tap="self_attn.k_rope",
     layers="own-KV layers",
+    caught_by=(
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
 )
-def _missing_on_keys(right: Function) -> Function:
-    def unrotated(rotate: Function) -> Function:
-        del rotate
-
-        def leave(x: Array, positions: Array, frequencies: Array) -> Array:
-            del positions, frequencies
-            return x
-
-        return leave
-
-    def keys_and_values(*args: Any) -> Any:
-        with replaced("oracle.rope.rotate", unrotated):
-            return right(*args)
-
-    return keys_and_values
+class _MissingOnKeys(Decoder):
+    def keys_and_values(self, *args: Any, **named: Any) -> KeyValues:
+        return Decoder.keys_and_values(with_ops(self, _NoRope), *args, **named)
 
 
 @AREA.mutant(
     "rope-angles-low-precision",
-    replaces="oracle.rope.rotate",
     does="Computes the angles in the dtype of the activations.",
     symptom="Worse with distance: from position 256 on bfloat16 cannot hold every position, float16 none past 65504.",
     cure="Positions, frequencies and angles in float32; cast cos and sin.",
     first_tap="self_attn.q_rope",
     links=("kekzl/imp#20",),
     equivalent_in=dict.fromkeys(WITHOUT_16_BITS, "The angles are in that dtype already."),
+    caught_by=("module/rope/default-at-131071",),
 )
-def _low_precision(right: Function) -> Function:
-    def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
-        return right(x, positions, frequencies.astype(x.dtype))
-
-    return rotate
+class _LowPrecision(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
+        return super().rope(x, positions, frequencies.astype(x.dtype))
 
 
 @AREA.mutant(
     "rope-table-clamped",
-    replaces="oracle.rope.rotate",
     does="Reads cos and sin from a table of 4096 rows, its last one for every position past the end.",
     symptom="Right up to position 4095; all later tokens seem to stand at one place.",
     cure="Size the table by max_position_embeddings, or compute the angles from the positions.",
     first_tap="y",
     layers="module cases",
+    caught_by=("module/rope/default-at-131071",),
 )
-def _table_clamped(right: Function) -> Function:
-    def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
-        return right(x, np.minimum(positions, 4095), frequencies)
-
-    return rotate
+class _TableClamped(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
+        return super().rope(x, np.minimum(positions, 4095), frequencies)

@@ -9,10 +9,12 @@ import numpy as np
 
 from reference import weights
 from reference.config import Rope, TextConfig
-from reference.oracle import attention, embedding, logits, mlp, moe, norm, plans, ple, rope
+from reference.oracle import plans
 from reference.oracle.arithmetic import Arithmetic, Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import ORACLE, Oracle
 
 Inputs = Mapping[str, Array]
 Params = Mapping[str, Any]
@@ -67,46 +69,48 @@ def _shared(decoder: Decoder, inputs: Inputs) -> KeyValues | None:
     )
 
 
-def module(kind: str, params: Params, inputs: Inputs, ar: Arithmetic) -> Taps:
+def module(kind: str, params: Params, inputs: Inputs, ar: Arithmetic, oracle: Oracle = ORACLE) -> Taps:
     """Every other kind: one module on given inputs, float inputs cast to the arithmetic's dtype."""
     cast = {name: ar.cast(x) if x.dtype.kind == "f" else x for name, x in inputs.items()}
-    return _MODULES[kind](params, cast, ar)
+    if "config" in params:
+        params = {**params, "config": oracle.config.from_dict(params["config"])}
+    return _MODULES[kind](params, cast, oracle.ops(ar))
 
 
-def _linear(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": ar.linear(x["x"], x["weight"])}
+def _linear(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.ar.linear(x["x"], x["weight"])}
 
 
-def _rms_norm(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": norm.rms_norm(x["x"], x.get("weight"), params["eps"], ar)}
+def _rms_norm(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.rms_norm(x["x"], x.get("weight"), params["eps"])}
 
 
-def _rope(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _rope(params: Params, x: Inputs, ops: Ops) -> Taps:
     settings = Rope(
         theta=params["theta"], rotary=params["rotary"], partial_rotary_factor=params["partial_rotary_factor"]
     )
-    frequencies = rope.inverse_frequencies(x["x"].shape[-1], settings, ar)
-    return {"y": rope.rotate(x["x"], x["positions"], frequencies)}
+    frequencies = ops.inverse_frequencies(x["x"].shape[-1], settings)
+    return {"y": ops.rope(x["x"], x["positions"], frequencies)}
 
 
-def _inv_freq(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    config = TextConfig.from_dict(params["config"])
+def _inv_freq(params: Params, x: Inputs, ops: Ops) -> Taps:
+    config: TextConfig = params["config"]
     index = config.layer_types.index(params["layer_type"])
-    return {"inv_freq": rope.inverse_frequencies(config.head_dim_of(index), config.rope_of(index), ar)}
+    return {"inv_freq": ops.inverse_frequencies(config.head_dim_of(index), config.rope_of(index))}
 
 
-def _shared_kv_donors(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    config = TextConfig.from_dict(params["config"])
+def _shared_kv_donors(params: Params, x: Inputs, ops: Ops) -> Taps:
+    config: TextConfig = params["config"]
     return {"donors": np.array([config.kv_donor(i) for i in range(config.num_hidden_layers)], np.int32)}
 
 
-def _embedding(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": embedding.embed(x["ids"], x["table"], ar)}
+def _embedding(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.embedding(x["ids"], x["table"])}
 
 
-def _ple(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _ple(params: Params, x: Inputs, ops: Ops) -> Taps:
     taps: Taps = {}
-    ple.per_layer_inputs(
+    ops.per_layer_inputs(
         x["ids"],
         x["h"],
         x["table"],
@@ -114,63 +118,62 @@ def _ple(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
         x["norm"],
         eps=params["eps"],
         num_layers=params["num_layers"],
-        ar=ar,
         record=taps.__setitem__,
     )
     return taps
 
 
-def _ple_index(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    row, layer_index = int(params["id"]) * params["num_layers"], int(params["layer"])
-    offset = (row + layer_index) * params["width"] + params["channel"]
+def _ple_index(params: Params, x: Inputs, ops: Ops) -> Taps:
+    place = int(params["id"]), int(params["layer"]), params["channel"]
+    offset = ops.ple_index(*place, num_layers=params["num_layers"], width=params["width"])
     return {"offset": np.frombuffer(str(offset).encode(), np.uint8)}
 
 
-def _attention_core(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _attention_core(params: Params, x: Inputs, ops: Ops) -> Taps:
     k_positions = x["k_positions"]
     seen = np.ones(k_positions.shape, bool)
-    mask = attention.attention_mask(x["q_positions"], k_positions, seen, params["window"])
-    return {"context": attention.attend(x["q"], x["k"], x["v"], mask, ar)[0]}
+    mask = ops.attention_mask(x["q_positions"], k_positions, seen, params["window"])
+    return {"context": ops.attention_context(ops.attention_probs(x["q"], x["k"], mask), x["v"])}
 
 
-def _mlp(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    act = mlp.activation(x["x"], x["gate"], x["up"], ar)
-    return {"act": act, "y": ar.linear(act, x["down"])}
+def _mlp(params: Params, x: Inputs, ops: Ops) -> Taps:
+    act = ops.activation(x["x"], x["gate"], x["up"])
+    return {"act": act, "y": ops.ar.linear(act, x["down"])}
 
 
-def _gelu_tanh(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": mlp.gelu_tanh(x["x"], ar)}
+def _gelu_tanh(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.gelu_tanh(x["x"])}
 
 
-def _router(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    proj = moe.router_logits(x["h"], x["scale"], x["proj"], params["eps"], ar)
-    return {"proj": proj, "combine": moe.combine_weights(proj, x["per_expert_scale"], params["top_k"], ar)}
+def _router(params: Params, x: Inputs, ops: Ops) -> Taps:
+    proj = ops.router_logits(x["h"], x["scale"], x["proj"], params["eps"])
+    return {"proj": proj, "combine": ops.combine_weights(proj, x["per_expert_scale"], params["top_k"])}
 
 
-def _experts(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": moe.experts(x["x"], x["combine"], x["gate_up"], x["down"], ar)}
+def _experts(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.experts(x["x"], x["combine"], x["gate_up"], x["down"])}
 
 
-def _softcap(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": logits.softcap(x["x"], params["cap"], ar)}
+def _softcap(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.softcap(x["x"], params["cap"])}
 
 
-def _long_sum(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
-    return {"y": ar.sum(x["x"])[..., 0]}
+def _long_sum(params: Params, x: Inputs, ops: Ops) -> Taps:
+    return {"y": ops.ar.sum(x["x"])[..., 0]}
 
 
-def _exp_tanh(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _exp_tanh(params: Params, x: Inputs, ops: Ops) -> Taps:
     return {"exp": np.exp(x["x"]), "tanh": np.tanh(x["x"])}
 
 
-def _echo(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _echo(params: Params, x: Inputs, ops: Ops) -> Taps:
     return {**x, "sum": x["ids"].sum(1, dtype=np.int32)}
 
 
-def _weights(params: Params, x: Inputs, ar: Arithmetic) -> Taps:
+def _weights(params: Params, x: Inputs, ops: Ops) -> Taps:
     name, first, count = params["name"], params["first"], params["count"]
     hashed = weights.q(name, first, first + count)
-    return {"q": hashed.astype(np.int32), "y": ar.cast(_FORMULAS[params["formula"]](params))}
+    return {"q": hashed.astype(np.int32), "y": ops.ar.cast(_FORMULAS[params["formula"]](params))}
 
 
 _FORMULAS: Mapping[str, Callable[[Params], Array]] = {
@@ -183,7 +186,7 @@ _FORMULAS: Mapping[str, Callable[[Params], Array]] = {
 }
 """Only matrices are so large that their first element is not the first that is asked for."""
 
-_MODULES: Mapping[str, Callable[[Params, Inputs, Arithmetic], Taps]] = {
+_MODULES: Mapping[str, Callable[[Params, Inputs, Ops], Taps]] = {
     "linear": _linear,
     "rms_norm": _rms_norm,
     "rope": _rope,

@@ -75,6 +75,13 @@ def _product(a: Array, b: Array) -> Array:
     return a * b if a.shape[-1] == 1 else np.matmul(a, b)
 
 
+class Functions:
+    """Functions that compute in one arithmetic; each file of the oracle adds those of its module."""
+
+    def __init__(self, ar: Arithmetic) -> None:
+        self.ar = ar
+
+
 _F64, _F32, _F16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)
 
 F64 = Arithmetic(name="f64", dtype=_F64, wide=_F64, accumulate=_F64)

@@ -7,21 +7,27 @@ from collections.abc import Mapping
 import numpy as np
 
 from reference.config import TextConfig
-from reference.oracle import attention, embedding, logits, mlp, moe, norm, ple, rope
 from reference.oracle.arithmetic import F64, Arithmetic, Array
 from reference.oracle.kv_cache import KeyValues, KVCache
+from reference.oracle.ops import Ops
 from reference.taps import Recorder, scoped, silent
 
 
 class Decoder:
-    """Gemma 4's text decoder over weights named as in Gemma4ForCausalLM's state dict."""
+    """Gemma 4's text decoder over weights named as in Gemma4ForCausalLM's state dict.
 
-    def __init__(self, config: TextConfig, weights: Mapping[str, Array], ar: Arithmetic = F64) -> None:
+    `ops` is the class of the functions it computes with; its own methods are the steps of the forward pass.
+    """
+
+    def __init__(
+        self, config: TextConfig, weights: Mapping[str, Array], ar: Arithmetic = F64, ops: type[Ops] = Ops
+    ) -> None:
         self.config = config
         self.ar = ar
+        self.ops = ops(ar)
         self.weights = {name: ar.cast(weight) for name, weight in weights.items()}
         self.frequencies = {
-            config.layer_types[layer]: rope.inverse_frequencies(config.head_dim_of(layer), config.rope_of(layer), ar)
+            config.layer_types[layer]: self.ops.inverse_frequencies(config.head_dim_of(layer), config.rope_of(layer))
             for layer in range(config.num_hidden_layers)
         }
 
@@ -52,21 +58,22 @@ class Decoder:
 
     def embed(self, ids: Array, record: Recorder = silent) -> tuple[Array, Array | None]:
         """What enters the first layer, [B, L, D], and the PLE [B, L, N, P] of models that have it."""
-        h = embedding.embed(ids, self.weights["model.embed_tokens.weight"], self.ar)
+        h = self.ops.embedding(ids, self.weights["model.embed_tokens.weight"])
         record("model.embed_tokens", h)
-        return h, self._per_layer_inputs(ids, h, record) if self.config.hidden_size_per_layer_input else None
+        return h, self.per_layer_inputs(ids, h, record) if self.config.hidden_size_per_layer_input else None
 
-    def unembed(self, h: Array, record: Recorder = silent) -> Array:
-        """Logits [B, L, V] of what leaves the last layer, [B, L, D]."""
-        config, ar = self.config, self.ar
-        h = norm.rms_norm(h, self.weights["model.norm.weight"], config.rms_norm_eps, ar)
-        record("model.norm", h)
-        raw = ar.linear(h, self.weights["model.embed_tokens.weight"])  # the tied table, unscaled
-        record("logits.raw", raw)
-        cap = config.final_logit_softcapping
-        capped = raw if cap is None else logits.softcap(raw, cap, ar)
-        record("logits", capped)
-        return capped
+    def per_layer_inputs(self, ids: Array, h: Array, record: Recorder) -> Array:
+        """The PLE [B, L, N, P] of ids [B, L] and their scaled embedding h [B, L, D]."""
+        return self.ops.per_layer_inputs(
+            ids,
+            h,
+            self.weights["model.embed_tokens_per_layer.weight"],
+            self.weights["model.per_layer_model_projection.weight"],
+            self.weights["model.per_layer_projection_norm.weight"],
+            eps=self.config.rms_norm_eps,
+            num_layers=self.config.num_hidden_layers,
+            record=record,
+        )
 
     def layer(
         self,
@@ -85,15 +92,15 @@ class Decoder:
         `layer_input` [B, L, P] is the layer's slice of the PLE; `shared` are the donor's keys and values.
         """
         tap = scoped(record, f"model.layers.{index}.")
-        x = self._norm(index, "input_layernorm", h, tap)
+        x = self.norm(index, "input_layernorm", h, tap)
         x, attended = self.attention(index, x, positions, valid, shared=shared, cache=cache, record=record)
-        h = h + self._norm(index, "post_attention_layernorm", x, tap)
+        h = h + self.norm(index, "post_attention_layernorm", x, tap)
         tap("residual_1", h)
-        h = h + self._feed_forward(index, h, tap)
+        h = h + self.feed_forward(index, h, tap)
         tap("residual_2", h)
         if layer_input is not None:
-            h = h + self._per_layer_branch(index, h, layer_input, tap)
-        h = h * self._weight(index, "layer_scalar")
+            h = h + self.per_layer_branch(index, h, layer_input, tap)
+        h = h * self.weight(index, "layer_scalar")
         tap("output", h)
         return h, attended
 
@@ -109,98 +116,104 @@ class Decoder:
         record: Recorder = silent,
     ) -> tuple[Array, KeyValues]:
         """A layer's attention on its normalised input x [B, L, D]; returns o_proj's output and what was attended to."""
-        config, ar = self.config, self.ar
+        ops = self.ops
         tap = scoped(record, f"model.layers.{index}.")
-        q = self._queries(index, x, positions, tap)
+        q = self.queries(index, x, positions, tap)
         if shared is None:
-            shared = self._keys_and_values(index, x, positions, valid, tap)
-            if cache is not None:
-                shared = cache.update(index, shared)
-        mask = attention.attention_mask(positions, shared.positions, shared.valid, config.window_of(index))
-        context, probs = attention.attend(q, shared.keys, shared.values, mask, ar)
+            shared = self.history(index, self.keys_and_values(index, x, positions, valid, tap), cache)
+        mask = ops.attention_mask(positions, shared.positions, shared.valid, self.config.window_of(index))
+        probs = ops.attention_probs(q, shared.keys, mask)
         tap("self_attn.probs", probs)
+        context = ops.attention_context(probs, shared.values)
         tap("self_attn.context", context)
-        y = ar.linear(context, self._weight(index, "self_attn.o_proj.weight"))
+        y = self.ar.linear(context, self.weight(index, "self_attn.o_proj.weight"))
         tap("self_attn.o_proj", y)
         return y, shared
 
-    def _queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
-        q = self._heads(x, index, "self_attn.q_proj.weight")  # [B, H, L, E]
-        q = self._norm(index, "self_attn.q_norm", q, tap)
-        q = rope.rotate(q, positions, self.frequencies[self.config.layer_types[index]])
+    def queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
+        """A layer's queries, normalised and rotated: x [B, L, D] -> [B, H, L, E]."""
+        q = self.heads(index, "self_attn.q_proj.weight", x)  # [B, H, L, E]
+        q = self.norm(index, "self_attn.q_norm", q, tap)
+        q = self.ops.rope(q, positions, self.frequencies[self.config.layer_types[index]])
         tap("self_attn.q_rope", q)
         return q
 
-    def _keys_and_values(self, index: int, x: Array, positions: Array, valid: Array, tap: Recorder) -> KeyValues:
-        config, ar = self.config, self.ar
-        raw = self._heads(x, index, "self_attn.k_proj.weight")  # [B, K, L, E]
-        k = self._norm(index, "self_attn.k_norm", raw, tap)
-        k = rope.rotate(k, positions, self.frequencies[config.layer_types[index]])
+    def keys_and_values(self, index: int, x: Array, positions: Array, valid: Array, tap: Recorder) -> KeyValues:
+        """A layer's own keys and values of this call: x [B, L, D] -> two [B, K, L, E]."""
+        raw = self.heads(index, "self_attn.k_proj.weight", x)  # [B, K, L, E]
+        k = self.norm(index, "self_attn.k_norm", raw, tap)
+        k = self.ops.rope(k, positions, self.frequencies[self.config.layer_types[index]])
         tap("self_attn.k_rope", k)
-        if not config.k_eq_v(index):
-            raw = self._heads(x, index, "self_attn.v_proj.weight")
-        v = norm.rms_norm(raw, None, config.rms_norm_eps, ar)  # neither weighted nor rotated
+        if not self.config.k_eq_v(index):
+            raw = self.heads(index, "self_attn.v_proj.weight", x)
+        v = self.ops.rms_norm(raw, None, self.config.rms_norm_eps)  # neither weighted nor rotated
         tap("self_attn.v_norm", v)
         return KeyValues(keys=k, values=v, positions=positions, valid=valid)
 
-    def _feed_forward(self, index: int, h: Array, tap: Recorder) -> Array:
-        ar = self.ar
-        x = self._norm(index, "pre_feedforward_layernorm", h, tap)
-        gate, up = self._weight(index, "mlp.gate_proj.weight"), self._weight(index, "mlp.up_proj.weight")
-        act = mlp.activation(x, gate, up, ar)
+    def history(self, index: int, new: KeyValues, cache: KVCache | None) -> KeyValues:
+        """All that a layer's queries may see: the keys and values of earlier calls, and those of this one."""
+        return new if cache is None else cache.update(index, new)
+
+    def feed_forward(self, index: int, h: Array, tap: Recorder) -> Array:
+        """What a layer adds after attention: MLP, or MLP and experts, on the stream h [B, L, D]."""
+        x = self.norm(index, "pre_feedforward_layernorm", h, tap)
+        gate, up = self.weight(index, "mlp.gate_proj.weight"), self.weight(index, "mlp.up_proj.weight")
+        act = self.ops.activation(x, gate, up)
         tap("mlp.act", act)
-        y = ar.linear(act, self._weight(index, "mlp.down_proj.weight"))
+        y = self.ar.linear(act, self.weight(index, "mlp.down_proj.weight"))
         tap("mlp.down_proj", y)
         if self.config.enable_moe_block:
-            sparse = self._mixture_of_experts(index, h, tap)
-            y = self._norm(index, "post_feedforward_layernorm_1", y, tap) + self._norm(
+            sparse = self.mixture_of_experts(index, h, tap)
+            y = self.norm(index, "post_feedforward_layernorm_1", y, tap) + self.norm(
                 index, "post_feedforward_layernorm_2", sparse, tap
             )
-        return self._norm(index, "post_feedforward_layernorm", y, tap)
+        return self.norm(index, "post_feedforward_layernorm", y, tap)
 
-    def _mixture_of_experts(self, index: int, h: Array, tap: Recorder) -> Array:
-        config, ar = self.config, self.ar
+    def mixture_of_experts(self, index: int, h: Array, tap: Recorder) -> Array:
+        """The weighted sum of a layer's experts on the stream h [B, L, D], before its norm."""
+        config, ops = self.config, self.ops
         assert config.top_k_experts is not None
-        scale, proj = self._weight(index, "router.scale"), self._weight(index, "router.proj.weight")
-        scores = moe.router_logits(h, scale, proj, config.rms_norm_eps, ar)
+        scale, proj = self.weight(index, "router.scale"), self.weight(index, "router.proj.weight")
+        scores = ops.router_logits(h, scale, proj, config.rms_norm_eps)
         tap("router.proj", scores)
-        combine = moe.combine_weights(scores, self._weight(index, "router.per_expert_scale"), config.top_k_experts, ar)
+        combine = ops.combine_weights(scores, self.weight(index, "router.per_expert_scale"), config.top_k_experts)
         tap("router.combine", combine)
-        x = self._norm(index, "pre_feedforward_layernorm_2", h, tap)
-        gate_up, down = self._weight(index, "experts.gate_up_proj"), self._weight(index, "experts.down_proj")
-        y = moe.experts(x, combine, gate_up, down, ar)
+        x = self.norm(index, "pre_feedforward_layernorm_2", h, tap)
+        gate_up, down = self.weight(index, "experts.gate_up_proj"), self.weight(index, "experts.down_proj")
+        y = ops.experts(x, combine, gate_up, down)
         tap("experts", y)
         return y
 
-    def _per_layer_branch(self, index: int, h: Array, layer_input: Array, tap: Recorder) -> Array:
-        gated = ple.gate(h, layer_input, self._weight(index, "per_layer_input_gate.weight"), self.ar)
+    def per_layer_branch(self, index: int, h: Array, layer_input: Array, tap: Recorder) -> Array:
+        """What the layer's slice of the PLE, `layer_input` [B, L, P], adds to the stream h [B, L, D]."""
+        gated = self.ops.per_layer_gate(h, layer_input, self.weight(index, "per_layer_input_gate.weight"))
         tap("ple_gated", gated)
-        y = self.ar.linear(gated, self._weight(index, "per_layer_projection.weight"))
+        y = self.ar.linear(gated, self.weight(index, "per_layer_projection.weight"))
         tap("per_layer_projection", y)
-        return self._norm(index, "post_per_layer_input_norm", y, tap)
+        return self.norm(index, "post_per_layer_input_norm", y, tap)
 
-    def _per_layer_inputs(self, ids: Array, h: Array, record: Recorder) -> Array:
-        return ple.per_layer_inputs(
-            ids,
-            h,
-            self.weights["model.embed_tokens_per_layer.weight"],
-            self.weights["model.per_layer_model_projection.weight"],
-            self.weights["model.per_layer_projection_norm.weight"],
-            eps=self.config.rms_norm_eps,
-            num_layers=self.config.num_hidden_layers,
-            ar=self.ar,
-            record=record,
-        )
+    def unembed(self, h: Array, record: Recorder = silent) -> Array:
+        """Logits [B, L, V] of what leaves the last layer, [B, L, D]."""
+        h = self.ops.rms_norm(h, self.weights["model.norm.weight"], self.config.rms_norm_eps)
+        record("model.norm", h)
+        raw = self.ar.linear(h, self.weights["model.embed_tokens.weight"])  # the tied table, unscaled
+        record("logits.raw", raw)
+        cap = self.config.final_logit_softcapping
+        capped = raw if cap is None else self.ops.softcap(raw, cap)
+        record("logits", capped)
+        return capped
 
-    def _heads(self, x: Array, index: int, name: str) -> Array:
+    def heads(self, index: int, name: str, x: Array) -> Array:
         """x W^T cut into heads: [B, L, D] -> [B, heads, L, E]."""
-        y = self.ar.linear(x, self._weight(index, name))
+        y = self.ar.linear(x, self.weight(index, name))
         return y.reshape(*x.shape[:2], -1, self.config.head_dim_of(index)).transpose(0, 2, 1, 3)
 
-    def _norm(self, index: int, name: str, x: Array, tap: Recorder) -> Array:
-        y = norm.rms_norm(x, self._weight(index, f"{name}.weight"), self.config.rms_norm_eps, self.ar)
+    def norm(self, index: int, name: str, x: Array, tap: Recorder) -> Array:
+        """A layer's RMSNorm of this name, which is a tap."""
+        y = self.ops.rms_norm(x, self.weight(index, f"{name}.weight"), self.config.rms_norm_eps)
         tap(name, y)
         return y
 
-    def _weight(self, index: int, name: str) -> Array:
+    def weight(self, index: int, name: str) -> Array:
+        """A layer's weight by its name below the layer."""
         return self.weights[f"model.layers.{index}.{name}"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
-from reference.oracle.arithmetic import Arithmetic, Array
+from reference.oracle.arithmetic import Array, Functions
 
 
-def embed(ids: Array, table: Array, ar: Arithmetic) -> Array:
-    """table[ids] * sqrt(width): ids [B, L], table [V, width] -> [B, L, width].
+class Embedding(Functions):
+    """The scaled embedding."""
 
-    The root is rounded to the storage dtype before it multiplies (sqrt(1536) = 39.19 -> 39.25 in bfloat16).
-    """
-    return table[ids] * ar.scalar(math.sqrt(table.shape[-1]), table)
+    def embedding(self, ids: Array, table: Array) -> Array:
+        """table[ids] * sqrt(width): ids [B, L], table [V, width] -> [B, L, width].
+
+        The root is rounded to the storage dtype before it multiplies (sqrt(1536) = 39.19 -> 39.25 in bfloat16).
+        """
+        return table[ids] * self.ar.scalar(math.sqrt(table.shape[-1]), table)

@@ -32,11 +32,11 @@ class KVCache:
     """What each own-KV layer has made so far."""
 
     def __init__(self) -> None:
-        self._layers: dict[int, KeyValues] = {}
+        self.layers: dict[int, KeyValues] = {}
 
     def update(self, layer: int, new: KeyValues) -> KeyValues:
         """Append a layer's new keys and values; returns all that its queries may see."""
-        if layer in self._layers:
-            new = self._layers[layer].followed_by(new)
-        self._layers[layer] = new
+        if layer in self.layers:
+            new = self.layers[layer].followed_by(new)
+        self.layers[layer] = new
         return new

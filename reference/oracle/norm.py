@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from reference.oracle.arithmetic import Arithmetic, Array
+from reference.oracle.arithmetic import Array, Functions
 
 
-def rms_norm(x: Array, weight: Array | None, eps: float, ar: Arithmetic) -> Array:
-    """Normalise the last axis of x [..., D]; `weight` [D] may be absent (v_norm, router)."""
-    wide = x.astype(ar.wide)
-    mean_square = ar.sum(wide * wide) / ar.scalar(x.shape[-1], wide)  # [..., 1]
-    root = np.sqrt(mean_square + ar.scalar(eps, wide))
-    y = wide * (ar.scalar(1.0, wide) / root) if ar.reciprocal else wide / root
-    if weight is not None:
-        y = y * weight.astype(ar.wide)
-    return y.astype(x.dtype)
+class Norm(Functions):
+    """RMSNorm."""
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> Array:
+        """Normalise the last axis of x [..., D]; `weight` [D] may be absent (v_norm, router)."""
+        ar = self.ar
+        wide = x.astype(ar.wide)
+        mean_square = ar.sum(wide * wide) / ar.scalar(x.shape[-1], wide)  # [..., 1]
+        root = np.sqrt(mean_square + ar.scalar(eps, wide))
+        y = wide * (ar.scalar(1.0, wide) / root) if ar.reciprocal else wide / root
+        if weight is not None:
+            y = y * weight.astype(ar.wide)
+        return y.astype(x.dtype)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from mlx_impl.model import attention, decoder, rope
 from mlx_impl.model.rope import layer_frequencies
 from reference.config import Rope
-from reference.oracle import logits as oracle_logits
-from reference.oracle import rope as oracle_rope
 from reference.oracle.arithmetic import F64
+from reference.oracle.ops import Ops
 from tests.support.laws import mlx_models
 from tests.support.laws.budget import share
 from tests.support.laws.configurations import Array, Example, examples
@@ -96,13 +95,13 @@ def test_scores_depend_on_distances_alone(pairs: int, shift: int, theta: float, 
     q, k = (normal(name, seed, 1, 1, length, dim) for name in "qk")
     settings_of = Rope(theta=theta, rotary="proportional", partial_rotary_factor=factor)
     ours = rope.inverse_frequencies(dim, theta, "proportional", factor)
-    theirs = oracle_rope.inverse_frequencies(dim, settings_of, F64)
+    theirs = Ops(F64).inverse_frequencies(dim, settings_of)
 
     def by_mlx(x: Array, positions: Array) -> Array:
         return np.array(rope.apply_rope(mx.array(x), mx.array(positions), ours))
 
     def by_oracle(x: Array, positions: Array) -> Array:
-        return oracle_rope.rotate(x.astype(np.float64), positions, theirs)
+        return Ops(F64).rope(x.astype(np.float64), positions, theirs)
 
     here = np.arange(length)[None]
     norms = np.linalg.norm(q[0, 0], axis=-1)[:, None] * np.linalg.norm(k[0, 0], axis=-1)
@@ -125,7 +124,7 @@ def test_the_softcap_bounds_and_keeps_order(values: list[float], cap: float) -> 
     x = np.sort(np.array(values, np.float32))
     for y in (
         np.array(decoder.softcap(mx.array(x), cap)),
-        oracle_logits.softcap(x.astype(np.float64), cap, F64),
+        Ops(F64).softcap(x.astype(np.float64), cap),
     ):
         assert (np.abs(y) <= cap).all()
         representable = np.abs(x) >= 2.0**-100  # x / cap underflows below

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from conformance.judging.compare import measure
 from mlx_impl.model import moe
-from reference.oracle import moe as oracle_moe
 from reference.oracle.arithmetic import F64, Arithmetic
+from reference.oracle.ops import Ops
 from reference.taps import HIDDEN, Tap
 from tests.support.laws.budget import share
 from tests.support.laws.configurations import Array
@@ -83,7 +83,7 @@ def test_a_mixture_is_the_weighted_sum_of_its_experts_alone(mixture: Mixture) ->
 
     def by_oracle(ar: Arithmetic) -> dict[str, Array]:
         x, weight, gate_up, down = (ar.cast(v) for v in (t["x"], combine[None], t["gate_up"], t["down"]))
-        return {"experts": oracle_moe.experts(x, weight, gate_up, down, ar)}
+        return {"experts": Ops(ar).experts(x, weight, gate_up, down)}
 
     allowed = yardstick(by_oracle, [Tap(name="experts", axes=HIDDEN, parents=())], None).allowed["experts"]
     error = measure(got[0], want, None)
@@ -96,14 +96,14 @@ def test_a_mixture_is_the_weighted_sum_of_its_experts_alone(mixture: Mixture) ->
 def test_the_oracle_too_sums_over_its_experts_alone(mixture: Mixture) -> None:
     """The same law in float64: one expert at a time, with a combine weight of 1, then weighted and summed."""
     t = {name: F64.cast(value) for name, value in mixture.tensors.items()}
-    scores = oracle_moe.router_logits(t["h"], t["scale"], t["proj"], 1e-6, F64)
-    combine = oracle_moe.combine_weights(scores, t["per_expert_scale"], mixture.top_k, F64)  # [1, L, X]
-    got = oracle_moe.experts(t["x"], combine, t["gate_up"], t["down"], F64)
+    scores = Ops(F64).router_logits(t["h"], t["scale"], t["proj"], 1e-6)
+    combine = Ops(F64).combine_weights(scores, t["per_expert_scale"], mixture.top_k)  # [1, L, X]
+    got = Ops(F64).experts(t["x"], combine, t["gate_up"], t["down"])
     all_of_it = np.ones((1, mixture.length, 1))
     want = np.zeros_like(got)
     for e in range(mixture.experts):
         one = slice(e, e + 1)
-        want += combine[..., one] * oracle_moe.experts(t["x"], all_of_it, t["gate_up"][one], t["down"][one], F64)
+        want += combine[..., one] * Ops(F64).experts(t["x"], all_of_it, t["gate_up"][one], t["down"][one])
     assert measure(got, want, None).rms <= POLICY.agreement
 
 

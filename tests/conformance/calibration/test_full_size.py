@@ -44,9 +44,9 @@ from reference.export import full_size as exporter
 from reference.export import second
 from reference.family import FAMILY
 from reference.models import MODELS, Model
-from reference.oracle import attention
 from reference.oracle.arithmetic import F32
-from reference.oracle.decoder import Decoder
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import ORACLE, Oracle
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
 from reference.streaming.kept import Keeper, Kept
@@ -651,50 +651,48 @@ def wrapped_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RuleMatrix, "_elements", elements)
 
 
-def wide_window(patch: pytest.MonkeyPatch) -> None:
+class WideWindow(TextConfig):
     """A window of 1,024, as the larger members have."""
-    patch.setattr(TextConfig, "window_of", lambda self, layer: 1024 if self.is_sliding(layer) else None)
+
+    def window_of(self, layer: int) -> int | None:
+        return 1024 if self.is_sliding(layer) else None
 
 
-def half_a_head(patch: pytest.MonkeyPatch) -> None:
+class HalfAHead(Ops):
     """Kernels for heads of up to 256 channels: of 512 only the first half meets."""
 
-    def first_half(x: Any) -> Any:
-        return np.where(np.arange(x.shape[-1]) < 256, x, 0)
-
-    def attend(q: Any, k: Any, *rest: Any) -> Any:
-        return right(first_half(q), first_half(k), *rest)
-
-    right = attention.attend
-    patch.setattr(attention, "attend", attend)
+    def attention_scores(self, q: Any, k: Any) -> Any:
+        return super().attention_scores(first_half(q), first_half(k))
 
 
-def nothing(patch: pytest.MonkeyPatch) -> None:
-    """The control."""
+def first_half(x: Any) -> Any:
+    return np.where(np.arange(x.shape[-1]) < 256, x, 0)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "layers", "first"),
+    ("oracle", "patches", "layers", "first"),
     [
-        (nothing, 5, None),
-        (wrapped_index, 1, "model.ple"),
-        (wide_window, 1, "model.layers.0.self_attn.context"),
-        (half_a_head, 5, "model.layers.4.self_attn.context"),
+        (ORACLE, [], 5, None),  # the control
+        (ORACLE, [wrapped_index], 1, "model.ple"),
+        (Oracle(config=WideWindow), [], 1, "model.layers.0.self_attn.context"),
+        (Oracle(ops=HalfAHead), [], 5, "model.layers.4.self_attn.context"),
     ],
 )
 def test_mistakes_that_miniatures_cannot_show(
-    mistake: Any, layers: int, first: str | None, monkeypatch: pytest.MonkeyPatch
+    oracle: Oracle, patches: list[Any], layers: int, first: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = FullSize(Fixtures(), Path())
     question = Question.of(full, "forward/e2b-full/text-l593/no-cache")
     model = full_size.FULL_SIZE["e2b-full"]
-    mistake(monkeypatch)
+    for patch in patches:
+        patch(monkeypatch)
 
     def stop(*told: Any) -> None:
         if told[-1] == f"layer {layers}":
             raise KeyboardInterrupt
 
-    decoder = Decoder(model.config, by_rule(model, F32.dtype), streamed(F32))
+    config = oracle.config.from_dict(model.text_config)
+    decoder = oracle.decoder(config, by_rule(model, F32.dtype), streamed(F32), oracle.ops)
     keeper = Keeper(config=model.config, length=593, rows=full_size.stored_rows(model))
     with pytest.raises(KeyboardInterrupt):
         forward.run(decoder, question.inputs["ids"], keeper, stop)

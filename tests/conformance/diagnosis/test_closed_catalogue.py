@@ -17,7 +17,7 @@ from conformance.diagnosis import nearest
 from conformance.diagnosis.evidence import NOTHING, Evidence, Prediction
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
-from conformance.selftest.kill_matrix import ORDER, reached
+from conformance.selftest.kill_matrix import ORDER, cases_of, reached
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 
@@ -81,7 +81,7 @@ class Catalogue:
 
     def calls(self, mutant_id: str, case_id: str) -> bool:
         """Whether the case calls what the mutant replaces."""
-        return case_id in self.reach[REAL[mutant_id].replaces]
+        return bool(cases_of(REAL[mutant_id], self.reach, [case_id]))
 
     def case_ids(self) -> list[str]:
         """Every case once, in the order of the patterns."""

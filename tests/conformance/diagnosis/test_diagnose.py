@@ -24,7 +24,9 @@ from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import RunLine
 from conformance.selftest import catalogue
 from gemma4_contract import Fixtures, tensors
+from gemma4_contract.tensors import Array
 from reference import mutants
+from reference.config import Rope
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 from tests.support.fakes import parrot, raiser
@@ -261,11 +263,11 @@ def test_markup_in_what_is_told_stays_as_it_is(call: Called, tmp_path: Path) -> 
 def test_what_passes_tells_mistakes_apart(call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two mistakes are the same in full layers, and one of them touches sliding layers as well."""
 
-    def sliding_too(right: Callable[..., Any]) -> Callable[..., Any]:
-        wrong = MUTANT.wrong(right)
-        return lambda head_dim, rope, *rest: wrong(head_dim, rope, *rest) * (2 if rope.rotary == "default" else 1)
+    class SlidingToo(MUTANT.oracle.ops):
+        def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
+            return super().inverse_frequencies(head_dim, rope) * (2 if rope.rotary == "default" else 1)
 
-    both = dataclasses.replace(MUTANT, id="both", wrong=sliding_too)
+    both = dataclasses.replace(MUTANT, id="both", wrong=SlidingToo)
     monkeypatch.setattr(mutants, "MUTANTS", {"full-alone": MUTANT, "both": both})
     full, sliding = "module/rope/proportional-at-1", "module/rope/default-at-1"
     port = MutantAdapter(MUTANT, "split")

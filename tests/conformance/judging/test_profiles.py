@@ -13,47 +13,42 @@ from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.judging.judge import Judge
 from gemma4_contract import Fixtures
-from reference.oracle import attention
 from reference.oracle.arithmetic import Arithmetic
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import Oracle
 
 FIXTURES = Fixtures()
 HOT = "layer/e2b-mini/full-shared-hot"
 PROBS = "model.layers.9.self_attn.probs"
 
 
-def judged(case_id: str, profile: str) -> tuple[str, str | None]:
-    verdict = Judge(FIXTURES, OracleAdapter(), profile).judge(case_id)
+def judged(case_id: str, profile: str, ops: type[Ops] = Ops) -> tuple[str, str | None]:
+    verdict = Judge(FIXTURES, OracleAdapter(oracle=Oracle(ops=ops)), profile).judge(case_id)
     first = verdict.first_divergence
     return verdict.outcome, first.name if first else None
 
 
-@pytest.fixture
-def low_precision_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+class LowPrecisionSoftmax(Ops):
     """The softmax in bfloat16 throughout, whatever the profile."""
-    exact = attention.softmax
-    every_op = Arithmetic(
-        name="bf16 softmax",
-        dtype=np.dtype(ml_dtypes.bfloat16),
-        wide=np.dtype(ml_dtypes.bfloat16),
-        accumulate=np.dtype(np.float32),
-    )
 
-    def softmax(scores: Array, ar: Arithmetic, mask: Array | None = None) -> Array:
-        return exact(scores, every_op, mask).astype(ar.wide)
-
-    monkeypatch.setattr(attention, "softmax", softmax)
+    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
+        every_op = Arithmetic(
+            name="bf16 softmax",
+            dtype=np.dtype(ml_dtypes.bfloat16),
+            wide=np.dtype(ml_dtypes.bfloat16),
+            accumulate=np.dtype(np.float32),
+        )
+        return Ops(every_op).softmax(scores, mask).astype(self.ar.wide)
 
 
-@pytest.mark.usefixtures("low_precision_softmax")
 def test_a_low_precision_softmax_is_caught_in_the_hot_layer() -> None:
-    assert judged(HOT, "f32") == ("fail", PROBS)
-    assert judged("module/attention-core/hot", "f32") == ("fail", "context")
+    assert judged(HOT, "f32", LowPrecisionSoftmax) == ("fail", PROBS)
+    assert judged("module/attention-core/hot", "f32", LowPrecisionSoftmax) == ("fail", "context")
 
 
-@pytest.mark.usefixtures("low_precision_softmax")
 def test_in_bf16_it_drowns_in_scores_that_honest_implementations_round() -> None:
     """transformers' eager attention rounds the scores themselves, which moves the probabilities by more."""
-    assert judged(HOT, "bf16") == ("pass", None)
+    assert judged(HOT, "bf16", LowPrecisionSoftmax) == ("pass", None)
 
 
 class Narrow(OracleAdapter):

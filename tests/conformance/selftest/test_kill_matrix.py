@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -15,12 +14,13 @@ import pytest
 
 from conformance import cli
 from conformance.selftest import kill_matrix, kill_page, mutation_score
-from conformance.selftest.kill_matrix import Kill, Row, expected_tap, reached, row
+from conformance.selftest.kill_matrix import Kill, Row, cases_of, expected_tap, reached, row
 from conformance.selftest.mutation_score import Score, score
 from gemma4_contract import Fixtures
 from reference import mutants
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
+from reference.oracle.ops import Ops
 
 FIXTURES = Fixtures()
 ROPE = MUTANTS["prop-rope-denominator"]
@@ -124,28 +124,32 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Fixtures:
 
 def test_the_cases_that_call_a_function_are_found(few: Fixtures) -> None:
     calls = reached(few, "f32")
-    assert calls[ROPE.replaces] == [AT_1, SLIDING, FULL, L1, L2]
-    assert calls[SCALE.replaces] == [EMBEDDING, L1, L2]
-    assert calls[GELU.replaces] == [SLIDING, FULL, L1, L2]
+    assert cases_of(ROPE, calls, few.case_ids) == [AT_1, SLIDING, FULL, L1, L2]
+    assert cases_of(SCALE, calls, few.case_ids) == [EMBEDDING, L1, L2]
+    assert cases_of(GELU, calls, few.case_ids) == [SLIDING, FULL, L1, L2]
+    assert calls["Decoder.layer"] == calls["TextConfig.from_dict"] == calls["Loader.checked"] == [SLIDING, FULL, L1, L2]
+    assert calls["Decoder.forward"] == [L1, L2]
+    assert "Ops.experts" not in calls
+
+
+def test_a_mutant_of_several_functions_is_put_to_the_cases_of_any() -> None:
+    mutant = MUTANTS["layer-scalar-on-branch"]
+    assert mutant.replaces == ("Decoder.feed_forward", "Decoder.weight")
+    assert cases_of(mutant, {"Decoder.weight": [L2], "Decoder.feed_forward": [FULL], "Ops.rope": [L1]}, FEW) == [
+        FULL,
+        L2,
+    ]
 
 
 def test_the_oracle_is_whole_again(few: Fixtures) -> None:
     reached(few, "f32")
-    assert row(FIXTURES, dataclasses.replace(ROPE, wrong=lambda right: right), "f32", FEW).kills == ()
+    assert row(FIXTURES, dataclasses.replace(ROPE, wrong=Ops), "f32", FEW).kills == ()
 
 
 def test_a_case_of_another_profile_is_not_reached(few: Fixtures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(few.__dict__, "case_ids", ("module/embedding/rounded-scale-bf16", EMBEDDING))
-    assert reached(few, "f32")[SCALE.replaces] == [EMBEDDING]
-
-
-def test_what_mutants_replace_are_plain_functions() -> None:
-    """So that what stands in their place to note the calls is one as well, and no property that became a method."""
-    for name in {mutant.replaces for mutant in MUTANTS.values()}:
-        path, _, attribute = name.rpartition(".")
-        owner = pkgutil.resolve_name(path if path.startswith("gemma4_contract.") else f"reference.{path}")
-        stored = owner.__dict__[attribute]
-        assert callable(stored) or isinstance(stored, staticmethod | classmethod), name
+    assert cases_of(SCALE, reached(few, "f32"), few.case_ids) == [EMBEDDING]
+    assert cases_of(SCALE, reached(few, "bf16"), few.case_ids) == ["module/embedding/rounded-scale-bf16"]
 
 
 # The score

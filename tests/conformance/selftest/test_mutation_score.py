@@ -19,7 +19,6 @@ from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue import as_markdown
 from conformance.selftest.mutation_score import Score, as_table
 from gemma4_contract import Fixtures
-from reference.cases.hunts import CAUGHT_BY
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
@@ -80,7 +79,9 @@ def test_a_mutant_is_still_caught(profile: str, mutant_id: str, case: str, tap: 
     assert kill.tap == tap
 
 
-@pytest.mark.parametrize(("mutant_id", "case"), [(bug, case) for bug, cases in CAUGHT_BY.items() for case in cases])
+@pytest.mark.parametrize(
+    ("mutant_id", "case"), [(mutant.id, case) for mutant in MUTANTS.values() for case in mutant.caught_by]
+)
 def test_a_case_catches_what_it_hunts(mutant_id: str, case: str) -> None:
     asked = FIXTURES.case(case).profiles or ["f32", "bf16", "f16"]
     profiles = [profile for profile in asked if profile not in MUTANTS[mutant_id].equivalent_in]

@@ -1,25 +1,36 @@
-"""The catalogue of known mistakes: complete, well written, and gone when its context ends."""
+"""The catalogue of known mistakes: complete, well written, and beside the right oracle without touching it."""
 
 from __future__ import annotations
 
-import pkgutil
+import hashlib
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conformance.adapters.mutant import MutantAdapter
+from conformance.adapters.oracle import OracleAdapter
+from conformance.judging.question import Question
 from gemma4_contract import Fixtures
 from gemma4_contract.checkpoint import read_config
+from reference import mutants
 from reference.config import TextConfig
-from reference.mutants import _AREAS, MUTANTS
-from reference.mutants.mutant import LAYERS, STOPS, Mutant, replaced
-from reference.oracle import answers, rope
+from reference.loading import Loader
+from reference.mutants import AREAS, MUTANTS
+from reference.mutants.mutant import LAYERS, STOPS, Mutant
+from reference.oracle import answers
 from reference.oracle.arithmetic import F64
+from reference.oracle.decoder import Decoder
+from reference.oracle.ops import Ops
+from reference.oracle.oracle import ORACLE, Oracle
 from reference.taps import model_taps
 
 FIXTURES = Fixtures()
 PROFILES = {"f64", "f32", "bf16", "f16"}
-AREAS = {
+NAMES = {
     "RoPE",
     "masks",
     "attention",
@@ -41,12 +52,19 @@ EVERY = pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 
 
 def test_the_catalogue_covers_every_area() -> None:
-    assert {mutant.area for mutant in MUTANTS.values()} == AREAS
+    assert {mutant.area for mutant in MUTANTS.values()} == NAMES
     assert len(MUTANTS) >= 80
 
 
 def test_no_id_was_given_twice() -> None:
-    assert sum(len(module.AREA.mutants) for module in _AREAS) == len(MUTANTS)
+    assert sum(len(area.mutants) for area in AREAS) == len(MUTANTS)
+
+
+def test_every_file_with_an_area_is_listed_once_in_its_place() -> None:
+    files = [file for file in Path(mutants.__file__).parent.glob("*.py") if "\nAREA = " in file.read_text("utf-8")]
+    assert len(AREAS) == len(files) >= 19
+    places = [area.place for area in AREAS]
+    assert places == sorted(set(places))
 
 
 @EVERY
@@ -91,29 +109,68 @@ def models() -> list[TextConfig]:
 
 
 @EVERY
-def test_the_right_function_is_back_when_the_context_ends(mutant: Mutant) -> None:
-    path, _, attribute = mutant.replaces.rpartition(".")
-    owner = owner_of(path)
-    before = owner.__dict__[attribute]
-    with mutant.applied():
-        assert owner.__dict__[attribute] is not before
-    assert owner.__dict__[attribute] is before
-    with pytest.raises(KeyboardInterrupt), mutant.applied():
-        raise KeyboardInterrupt
-    assert owner.__dict__[attribute] is before
-
-
-def owner_of(path: str) -> object:
-    return pkgutil.resolve_name(path if path.startswith("gemma4_contract.") else f"reference.{path}")
+def test_a_mutant_replaces_functions_of_one_class_alone(mutant: Mutant) -> None:
+    parts = ((mutant.oracle.ops, Ops), (mutant.oracle.decoder, Decoder))
+    parts += ((mutant.oracle.config, TextConfig), (mutant.oracle.loader, Loader))
+    ((wrong, right),) = [(mine, right) for mine, right in parts if mine is not right]
+    assert wrong is mutant.wrong
+    assert mutant.replaces
+    for name in mutant.replaces:
+        owner, function = name.split(".")
+        assert owner == right.__name__
+        assert function == "__init__" or not function.startswith("_"), name
+        assert getattr(wrong, function) is not getattr(right, function), name
 
 
 def test_a_replaced_function_gets_the_right_one() -> None:
-    x, positions = np.ones((1, 1, 1, 4)), np.array([[1]])
-    frequencies = np.array([1.0, 0.0])
-    right = rope.rotate(x, positions, frequencies)
-    with replaced("oracle.rope.rotate", lambda rotate: lambda *args: 2 * rotate(*args)):
-        np.testing.assert_array_equal(rope.rotate(x, positions, frequencies), 2 * right)
-    np.testing.assert_array_equal(rope.rotate(x, positions, frequencies), right)
+    class Twice(Ops):
+        def softcap(self, x: np.ndarray, cap: float) -> np.ndarray:
+            return 2 * super().softcap(x, cap)
+
+    x = {"x": np.array([1.0, -40.0])}
+    right = answers.module("softcap", {"cap": 30.0}, x, F64)["y"]
+    wrong = answers.module("softcap", {"cap": 30.0}, x, F64, Oracle(ops=Twice))["y"]
+    np.testing.assert_array_equal(wrong, 2 * right)
+    np.testing.assert_array_equal(answers.module("softcap", {"cap": 30.0}, x, F64)["y"], right)
+
+
+def test_a_wrong_function_is_what_the_other_functions_call() -> None:
+    class Zero(Ops):
+        def gelu_tanh(self, x: np.ndarray) -> np.ndarray:
+            return np.zeros_like(x)
+
+    case = FIXTURES.case("module/experts/fused")
+    x = FIXTURES.inputs(case)
+    assert answers.module("experts", case.params, x, F64)["y"].any()
+    assert not answers.module("experts", case.params, x, F64, Oracle(ops=Zero))["y"].any()
+
+
+ANSWERING: dict[str, Callable[[], OracleAdapter | MutantAdapter]] = {
+    "the right oracle": OracleAdapter,
+    "of Ops": lambda: MutantAdapter(MUTANTS["rmsnorm-plus-one"]),
+    "of Decoder": lambda: MutantAdapter(MUTANTS["ple-chunk-not-sliced"]),
+    "of TextConfig": lambda: MutantAdapter(MUTANTS["rope-single-theta"]),
+    "of Loader": lambda: MutantAdapter(MUTANTS["norm-weights-shifted"]),
+}
+ASKED = tuple(f"forward/e2b-mini/uniform-l9/{plan}" for plan in ("no-cache", "chunks-5", "tokens"))
+
+
+def digest(adapter: OracleAdapter | MutantAdapter, case_id: str) -> str:
+    answer = adapter.run(Question.of(FIXTURES, case_id).request("f32"))
+    return hashlib.sha256(b"".join(answer[tap].tobytes() for tap in sorted(answer))).hexdigest()
+
+
+def test_mutants_and_the_right_oracle_live_side_by_side() -> None:
+    """In turns, and in threads, each answers as it does alone."""
+    alone = {(who, case): digest(make(), case) for who, make in ANSWERING.items() for case in ASKED}
+    assert len(set(alone.values())) > len(ANSWERING)  # each of the five has answers of its own
+    adapters = {who: make() for who, make in ANSWERING.items()}
+    turns = [(who, case) for case in ASKED for who in ANSWERING]
+    assert {turn: digest(adapters[turn[0]], turn[1]) for turn in turns} == alone
+    with ThreadPoolExecutor(len(ANSWERING)) as pool:
+        for _ in range(3):
+            threads = {turn: pool.submit(digest, adapters[turn[0]], turn[1]) for turn in turns}
+            assert {turn: thread.result() for turn, thread in threads.items()} == alone
 
 
 def test_a_link_is_an_issue_or_a_commit() -> None:
@@ -126,9 +183,9 @@ def test_a_mutant_changes_the_answer_and_leaves_it_right_after() -> None:
     case = FIXTURES.case("module/softcap/cap-30")
     x = FIXTURES.inputs(case)
     right = answers.module("softcap", case.params, x, F64)["y"]
-    with MUTANTS["softcap-missing"].applied():
-        assert np.abs(answers.module("softcap", case.params, x, F64)["y"] - right).max() > 1
-    np.testing.assert_array_equal(answers.module("softcap", case.params, x, F64)["y"], right)
+    wrong = answers.module("softcap", case.params, x, F64, MUTANTS["softcap-missing"].oracle)["y"]
+    assert np.abs(wrong - right).max() > 1
+    np.testing.assert_array_equal(answers.module("softcap", case.params, x, F64, ORACLE)["y"], right)
 
 
 @EVERY

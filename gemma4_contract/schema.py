@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from gemma4_contract import protocol
 from gemma4_contract.files import canonical_json, write_atomic
 from gemma4_contract.graph import Graph
+from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, ModelCard, Policy
 from gemma4_contract.prompts import Conversation, PromptFacts, Texts
 
@@ -20,6 +21,7 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "floors": Floors,
     "policy": Policy,
     "graph": Graph,
+    "mistake": Mistake,
     "conversation": Conversation,
     "texts": Texts,
     "prompt_facts": PromptFacts,

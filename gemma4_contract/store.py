@@ -13,6 +13,7 @@ from gemma4_contract.documents import RESTORE, read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256, write_atomic
 from gemma4_contract.layout import select_rows
+from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Picks, Policy, TapSpec, TensorFile
 from gemma4_contract.prompts import Prompts
 from gemma4_contract.tensors import Array
@@ -225,14 +226,15 @@ class Fixtures:
                 yield error
 
     def _document_faults(self) -> Iterator[FixtureError]:
-        """Of the models' cards, the tables of floors and the graphs."""
+        """Faults of the models' cards, the tables of floors, the graphs and the known mistakes."""
         from gemma4_contract.graph import FOLDER, Graph  # which needs this package itself
 
         cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
         graphs = ((path, Graph) for path in sorted((self.root / FOLDER).glob("*.json")))
-        for path, model in (*cards, *floors, *graphs):
+        mistakes = ((path, Mistake) for path in sorted((self.root / "mistakes").glob("*.json")))
+        for path, model in (*cards, *floors, *graphs, *mistakes):
             try:
                 read_model(path, model)
             except FixtureError as error:

@@ -98,6 +98,12 @@ def export(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing: make all again and compare with what is stored.")
     ] = False,
+    mistakes: Annotated[
+        bool,
+        typer.Option(
+            "--mistakes", help="Write the known mistakes alone, and which cases hunt them; no golden is made."
+        ),
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(help="Make the goldens of this model at full size alone, such as e2b-full.", metavar="MODEL"),
@@ -126,6 +132,13 @@ def export(
         release = version("gemma4-conformance")
         write_archive(fixtures, archive, release)
         typer.echo(f"{archive}: fixtures {release}, sha256 {sha256(archive.read_bytes())}")
+        raise typer.Exit(CONFORMS)
+    if mistakes:
+        if check:
+            raise BadOption("export: got --mistakes with --check, expected one of them: --check compares everything")
+        from reference.export.mistakes import update
+
+        update(Fixtures(root))
         raise typer.Exit(CONFORMS)
     if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
         full_size.export(asked, Fixtures(root), by, quiet=as_json)

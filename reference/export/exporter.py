@@ -17,11 +17,12 @@ from reference.cases import Draft, all_drafts
 from reference.export.acceptance import acceptance, check_acceptance
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.export.derive import single_threaded
+from reference.export.mistakes import write_mistakes
 from reference.export.writer import Writer
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
 
-GENERATED = ("models", "cases", "schema")
+GENERATED = ("models", "cases", "schema", "mistakes")
 """Folders that an export replaces; floors are measured, not exported."""
 
 
@@ -74,6 +75,7 @@ def _generate(root: Path, policy: Policy, progress: Progress) -> None:
         progress(done, total, draft.id)
         writer.write(draft)
     write_schemas(root)
+    write_mistakes(root)
     progress(total, total, "done")
 
 

@@ -92,7 +92,7 @@ def _tap(graph: Graph, node: Node, config: Facts, layer: int | None) -> Tap:
     sources = (source for source in node.sources if holds(source.when, config, layer))
     of_pass = {one.name for one in graph.inputs}
     return Tap(
-        name=named(graph, node.tap, config, layer),
+        name=node.named(layer),
         axes=tuple(node.axes.split()),
         parents=tuple(named(graph, source.tap, config, layer) for source in sources if source.tap not in of_pass),
         cls=node.cls,

@@ -16,8 +16,6 @@ from gemma4_contract.models import ModelCard, Policy
 from gemma4_contract.store import Fixtures
 
 FOLDER = "full"
-ROWS_ALONE = ("model.norm", "logits")
-"""Taps that a pass makes of stored rows alone: their root mean square is of these."""
 _STORED_BYTES = 2
 """Of a parameter in a materialised checkpoint."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,6 @@ from pydantic import ConfigDict, Field, model_validator
 
 from gemma4_contract.documents import read_model
 from gemma4_contract.models import Document, Kind, Strict, TapClass
-from gemma4_contract.store import default_root
 
 FOLDER = "graph"
 TEXT = "gemma4-text"
@@ -141,10 +141,22 @@ class Node(Strict):
         """The tap's name below its layer: `self_attn.q_rope`."""
         return self.tap.partition(".{i}.")[2] or self.tap
 
+    def named(self, layer: int | None) -> str:
+        """The tap's full name in a layer; None outside the layers."""
+        return self.tap if layer is None else self.tap.replace("{i}", str(layer))
+
     @functools.cached_property
     def sources(self) -> tuple[Input, ...]:
         """The inputs, each in full."""
         return tuple(Input(tap=one) if isinstance(one, str) else one for one in self.inputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a full name stands in the graph: its node, and its layer; None outside the layers."""
+
+    node: Node
+    layer: int | None
 
 
 class Graph(Document):
@@ -180,18 +192,46 @@ class Graph(Document):
         """The nodes by the template of their tap."""
         return {node.tap: node for node in self.nodes}
 
-    def node_of(self, tap: str) -> tuple[Node, int | None] | None:
-        """The node of a tap's full name, and its layer; None for a name that is no tap of this graph."""
+    @functools.cached_property
+    def after_layers(self) -> frozenset[str]:
+        """The taps that come after the layers."""
+        last = max((place for place, node in enumerate(self.nodes) if node.in_layers), default=-1)
+        return frozenset(node.tap for node in self.nodes[last + 1 :])
+
+    def place_of(self, tap: str) -> Place | None:
+        """The node and layer of a tap's full name; None for a name that is no tap of this graph."""
         number = _LAYER_NUMBER.search(tap)
         node = self.by_template.get(_LAYER_NUMBER.sub("{i}", tap, count=1))
         if node is None or node.in_layers != (number is not None):
             return None
-        return node, None if number is None else int(number[0])
+        return Place(node=node, layer=None if number is None else int(number[0]))
+
+    def node_of(self, tap: str) -> Node | None:
+        """The node of a tap's full name; None for a name that is no tap, such as those of module cases."""
+        place = self.place_of(tap)
+        return None if place is None else place.node
 
     def layer_of(self, tap: str) -> int | None:
         """The layer of a tap's full name; None for a tap outside the layers, and for a name that is no tap."""
-        found = self.node_of(tap)
-        return None if found is None else found[1]
+        place = self.place_of(tap)
+        return None if place is None else place.layer
+
+    def length_axis(self, tap: str) -> int:
+        """Which axis of a tap is L; KeyError for a name that is no tap."""
+        node = self.node_of(tap)
+        if node is None:
+            raise KeyError(tap)
+        return node.axes.split().index("L")
+
+    def mixes_rows(self, tap: str) -> bool:
+        """Whether a row of the tap depends on rows before it; False for a name that is no tap."""
+        node = self.node_of(tap)
+        return node is not None and node.rows == "mixes"
+
+    def is_asked(self, tap: str, *, plain: bool) -> bool:
+        """Whether the tap is asked in a plan; a `plain` one is one call without a cache and without pads."""
+        node = self.node_of(tap)
+        return plain or node is None or node.plans == "every"
 
 
 def _references(graph: Graph) -> list[tuple[set[str], set[str], str]]:
@@ -214,4 +254,6 @@ def _references(graph: Graph) -> list[tuple[set[str], set[str], str]]:
 @functools.cache
 def text_graph() -> Graph:
     """The graph of the text decoder, as the installed fixtures hold it."""
+    from gemma4_contract.store import default_root  # late: the store asks the graph
+
     return Graph.read(default_root() / FOLDER / f"{TEXT}.json")

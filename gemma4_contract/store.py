@@ -12,6 +12,8 @@ from gemma4_contract import checkpoint, tensors
 from gemma4_contract.documents import RESTORE, read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256, write_atomic
+from gemma4_contract.graph import FOLDER as GRAPHS
+from gemma4_contract.graph import Graph, text_graph
 from gemma4_contract.layout import select_rows
 from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Picks, Policy, TapSpec, TensorFile
@@ -106,7 +108,7 @@ class Fixtures:
         if isinstance(case.golden, GoldenPointer):
             taps = [_cut_picks(tap, case.golden.rows[1]) for tap in taps]
         plain = case.plan is None or (case.plan.steps is None and case.plan.left_pad is None)
-        return taps if plain else [tap for tap in taps if not tap.name.endswith("self_attn.probs")]
+        return [tap for tap in taps if text_graph().is_asked(tap.name, plain=plain)]
 
     def golden(self, case: Case) -> dict[str, Array]:
         """Expected tensor of every tap, cut to the case's rows and laid behind the pads of each row of its batch."""
@@ -227,12 +229,10 @@ class Fixtures:
 
     def _document_faults(self) -> Iterator[FixtureError]:
         """Faults of the models' cards, the tables of floors, the graphs and the known mistakes."""
-        from gemma4_contract.graph import FOLDER, Graph  # which needs this package itself
-
         cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
-        graphs = ((path, Graph) for path in sorted((self.root / FOLDER).glob("*.json")))
+        graphs = ((path, Graph) for path in sorted((self.root / GRAPHS).glob("*.json")))
         mistakes = ((path, Mistake) for path in sorted((self.root / "mistakes").glob("*.json")))
         for path, model in (*cards, *floors, *graphs, *mistakes):
             try:

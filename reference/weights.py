@@ -8,12 +8,15 @@ Matrices: w = q * 2^-k with k = round(log2(73.9 * sqrt(fan_in))). Norms: w = bf1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_contract.expand import weight_shapes
+from gemma4_contract.graph import text_graph
 from reference.config import TextConfig
 
 Float64 = npt.NDArray[np.float64]
@@ -141,57 +144,15 @@ def layer_norm_bases(config: TextConfig, layer: int, *, mini: bool) -> Mapping[s
 
 
 def tensor_shapes(config: TextConfig, *, redundant_shared_kv: bool = False) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of Gemma4ForCausalLM's state dict, the tied head aside, in the order of the layers."""
-    width, per_layer = config.hidden_size, config.hidden_size_per_layer_input
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, width)}
-    if per_layer:
-        packed = config.num_hidden_layers * per_layer
-        shapes["model.embed_tokens_per_layer.weight"] = (config.vocab_size_per_layer_input, packed)
-        shapes["model.per_layer_model_projection.weight"] = (packed, width)
-        shapes["model.per_layer_projection_norm.weight"] = (per_layer,)
-    for layer in range(config.num_hidden_layers):
-        for name, shape in _layer_shapes(config, layer, redundant_shared_kv):
-            shapes[f"model.layers.{layer}.{name}"] = shape
-    shapes["model.norm.weight"] = (width,)
-    return shapes
+    """Shape of every tensor of Gemma4ForCausalLM's state dict, the tied head aside, in the order of the graph's nodes.
 
-
-def _layer_shapes(config: TextConfig, layer: int, redundant_kv: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, head_dim = config.hidden_size, config.head_dim_of(layer)
-    queries, keys = config.num_attention_heads * head_dim, config.kv_heads_of(layer) * head_dim
-    yield "input_layernorm.weight", (width,)
-    yield "self_attn.q_proj.weight", (queries, width)
-    yield "self_attn.q_norm.weight", (head_dim,)
-    if redundant_kv or not config.is_kv_shared(layer):
-        yield "self_attn.k_proj.weight", (keys, width)
-        yield "self_attn.k_norm.weight", (head_dim,)
-        if not config.k_eq_v(layer):
-            yield "self_attn.v_proj.weight", (keys, width)
-    yield "self_attn.o_proj.weight", (width, queries)
-    yield "post_attention_layernorm.weight", (width,)
-    yield "pre_feedforward_layernorm.weight", (width,)
-    hidden = config.mlp_width_of(layer)
-    yield "mlp.gate_proj.weight", (hidden, width)
-    yield "mlp.up_proj.weight", (hidden, width)
-    yield "mlp.down_proj.weight", (width, hidden)
-    if config.enable_moe_block:
-        assert config.num_experts
-        assert config.moe_intermediate_size
-        experts, expert_width = config.num_experts, config.moe_intermediate_size
-        yield "router.scale", (width,)
-        yield "router.proj.weight", (experts, width)
-        yield "router.per_expert_scale", (experts,)
-        yield "experts.gate_up_proj", (experts, 2 * expert_width, width)
-        yield "experts.down_proj", (experts, width, expert_width)
-        yield "post_feedforward_layernorm_1.weight", (width,)
-        yield "pre_feedforward_layernorm_2.weight", (width,)
-        yield "post_feedforward_layernorm_2.weight", (width,)
-    yield "post_feedforward_layernorm.weight", (width,)
-    if config.hidden_size_per_layer_input:
-        yield "per_layer_input_gate.weight", (config.hidden_size_per_layer_input, width)
-        yield "per_layer_projection.weight", (width, config.hidden_size_per_layer_input)
-        yield "post_per_layer_input_norm.weight", (width,)
-    yield "layer_scalar", (1,)
+    With `redundant_shared_kv` KV-shared layers have the tensors of keys and values as well, which nobody may read.
+    """
+    shapes = weight_shapes(text_graph(), config)
+    if not redundant_shared_kv:
+        return shapes
+    unshared = weight_shapes(text_graph(), replace(config, num_kv_shared_layers=0))
+    return {name: shapes.get(name, shape) for name, shape in unshared.items()}
 
 
 def fan_in(name: str, shape: tuple[int, ...], config: TextConfig) -> int:

@@ -142,7 +142,7 @@ def _errors(
         raise ExportError(f"{draft.id}: {name}: {crash_line(crash)}") from None
     pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
     taps = [tap for tap in draft.taps if tap.name in golden]
-    choices = choices_of(taps, [tap.name for tap in taps if tap.is_routing], golden, answer)
+    choices = choices_of(taps, [tap.name for tap in taps if tap.cls == "routing"], golden, answer)
     rows = certain_rows(taps, {tap: value.shape for tap, value in golden.items()}, choices)
     axes = {tap.name: tap.axes for tap in draft.taps}
     yield from errors_of(f"{draft.id}: {name}", axes, golden, answer, {tap: one & pads for tap, one in rows.items()})

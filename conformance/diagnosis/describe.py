@@ -16,6 +16,7 @@ from conformance.adapters.base import Array
 from conformance.diagnosis.evidence import Evidence, rms
 from conformance.judging.compare import TapVerdict
 from gemma4_contract import TapSpec
+from gemma4_contract.graph import text_graph
 from reference.config import TextConfig
 from reference.mutants.mutant import LOW_PRECISION
 
@@ -49,12 +50,11 @@ def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | 
 
 def _where_in_the_model(first: TapVerdict, taps: Sequence[TapVerdict], config: TextConfig | None) -> Iterator[str]:
     """Which kind of layer it is, when layers of another kind stand before it and pass."""
-    parts = first.name.split(".")
-    if config is None or parts[:2] != ["model", "layers"]:
+    place = text_graph().place_of(first.name)
+    if config is None or place is None or place.layer is None:
         return
-    layer, name = int(parts[2]), ".".join(parts[3:])
-    agreeing = {tap.name for tap in taps if tap.status == "pass"}
-    before = [i for i in range(layer) if f"model.layers.{i}.{name}" in agreeing]
+    layer, agreeing = place.layer, {tap.name for tap in taps if tap.status == "pass"}
+    before = [i for i in range(layer) if place.node.named(i) in agreeing]
     if before and all(config.is_sliding(i) for i in before) and not config.is_sliding(layer):
         yield f"layer {layer} is the first full-attention layer; the sliding layers before it agree"
     if before and config.is_kv_shared(layer) and not config.is_kv_shared(layer - 1):
@@ -135,9 +135,9 @@ def _parts(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: 
             if wrong.any() and not wrong.all():
                 numbers = ", ".join(str(i) for i in np.array(spec.numbers(letter))[wrong])
                 yield f"only {what}s {numbers} of {len(wrong)} are wrong"
-    if first.name.endswith(("q_rope", "k_rope")) and config is not None:
-        wrong = _per(got - golden, axes.index("E")) > limit
-        layer = int(first.name.split(".")[2])
+    place = text_graph().place_of(first.name)
+    if config is not None and place is not None and place.node.function == "rope" and place.layer is not None:
+        wrong, layer = _per(got - golden, axes.index("E")) > limit, place.layer
         half = config.head_dim_of(layer) // 2
         turning = int(config.rope_of(layer).partial_rotary_factor * half)
         rotated = np.array(spec.numbers("E")) % half < turning

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.question import Question
 from gemma4_contract import Case, Fixtures, GoldenPointer
+from gemma4_contract.graph import text_graph
 
 _SMALLER_FIRST = ("attention", "layer", "forward")
 _MANY = 1000
@@ -53,7 +54,7 @@ def _layers(verdict: CaseVerdict) -> int:
     if verdict.first_divergence is None:
         return _MANY
     until = names[: names.index(verdict.first_divergence.name) + 1]
-    return len({name.split(".")[2] for name in until if name.startswith("model.layers.")})
+    return len({text_graph().layer_of(name) for name in until} - {None})
 
 
 def _longest(case: Case) -> int:

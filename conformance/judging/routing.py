@@ -14,10 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from conformance.adapters.base import Array
+from gemma4_contract.graph import text_graph
 from gemma4_contract.routing import routing_margins
-
-_MIX_ROWS = ("self_attn.probs", "self_attn.context")
-"""Taps whose row depends on all rows before it; every other tap depends on its own row alone."""
 
 
 class Node(Protocol):
@@ -92,7 +90,7 @@ def comparable_rows(
         kept = np.ones((shape[tap.axes.index("B")], shape[tap.axes.index("L")]), bool)
         for parent in tap.parents:
             kept = kept & rows.get(parent, True)
-        if tap.name.endswith(_MIX_ROWS):
+        if text_graph().mixes_rows(tap.name):
             kept = np.logical_and.accumulate(kept, axis=1)
         choice = choices.get(tap.name)
         if choice is not None and kept.any():

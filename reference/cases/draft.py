@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gemma4_contract import Plan
+from gemma4_contract.models import TapClass
 from gemma4_contract.tensors import Array
 from reference.taps import Tap
 
@@ -51,6 +52,6 @@ class Draft:
         return self.pointer[0] if self.pointer else self.id
 
 
-def tap(name: str, axes: str, *parents: str) -> Tap:
+def tap(name: str, axes: str, *parents: str, cls: TapClass = "floor") -> Tap:
     """A module case's tap; axes as one string, "B L D"."""
-    return Tap(name=name, axes=tuple(axes.split()), parents=parents)
+    return Tap(name=name, axes=tuple(axes.split()), parents=parents, cls=cls)

@@ -18,7 +18,7 @@ from reference.config import TextConfig
 from reference.models import MODELS, Model
 from reference.oracle import answers, plans
 from reference.oracle.decoder import Decoder
-from reference.taps import Tap, layer_taps, output_of
+from reference.taps import Tap, closed, layer_taps, output_of
 
 ATTENTION_MODELS = ("e2b-mini", "12b-mini")
 """With KV sharing and with K = V: between them every kind of attention there is."""
@@ -71,7 +71,7 @@ def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
         kind="attention",
         model=model.id,
         purpose=f"The attention of layer {layer} ({name}) on given normalised hidden states.",
-        taps=_closed([tap for tap in layer_taps(model.config, layer) if tap.name.startswith(prefix)]),
+        taps=closed([tap for tap in layer_taps(model.config, layer) if tap.name.startswith(prefix)]),
         inputs={"x": _bf16(x), **_positions_and_donor(model, layer, seed)},
         params={"layer": layer},
     )
@@ -79,15 +79,7 @@ def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
 
 def inner_taps(config: TextConfig, layer: int) -> list[Tap]:
     """The taps of a layer with parents inside the layer alone."""
-    return _closed(layer_taps(config, layer))
-
-
-def _closed(taps: list[Tap]) -> list[Tap]:
-    names = {tap.name for tap in taps}
-    return [
-        Tap(name=tap.name, axes=tap.axes, parents=tuple(parent for parent in tap.parents if parent in names))
-        for tap in taps
-    ]
+    return closed(layer_taps(config, layer))
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from reference.inputs import full_precision, grid, token_ids, values
 from reference.models import MODELS
 from reference.oracle.arithmetic import F64
 from reference.oracle.ops import Ops
-from reference.taps import Tap, ple_taps
+from reference.taps import Tap, closed, model_taps
 
 ROPE_POSITIONS = (0, 1, 511, 4096, 131071)
 
@@ -238,7 +238,7 @@ def _embeddings(suffix: str) -> Iterator[Draft]:
             "norm": weights.norm(f"ple/three-layers#norm{suffix}", width, 1.0),
         },
         params={"eps": _EPS, "num_layers": layers},
-        taps=ple_taps(()),
+        taps=closed([tap for tap in model_taps(MODELS["e2b-mini"].config) if "N" in tap.axes]),
     )
     for name, (token, layer, channel) in {"first": (0, 0, 0), "past-int32": (262143, 34, 255)}.items():
         yield _draft(
@@ -427,7 +427,7 @@ def _feed_forward(suffix: str) -> Iterator[Draft]:
         "Router logits, and the weights of the eight chosen experts.",
         router,
         params={"eps": _EPS, "top_k": _TOP_K},
-        taps=[tap("proj", "B L X"), tap("combine", "B L X", "proj")],
+        taps=[tap("proj", "B L X"), tap("combine", "B L X", "proj", cls="routing")],
     )
     width = 16
     yield _draft(

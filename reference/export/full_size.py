@@ -11,7 +11,7 @@ import numpy as np
 from gemma4_contract import Case, Fixtures, GoldenPointer, Plan, Provenance, TapSpec, TensorFile, __version__, tensors
 from gemma4_contract.documents import write_model
 from gemma4_contract.files import canonical_json, sha256, write_atomic
-from gemma4_contract.models import Picks, Stride, TapClass
+from gemma4_contract.models import Picks, Stride
 from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import Array, dtype_name, tensor_digest
 from reference import full_size
@@ -166,7 +166,7 @@ def _specs(config: TextConfig, taken: Mapping[str, Kept], stored: Mapping[str, A
             dtype=dtype_name(stored[name]),
             shape=list(stored[name].shape),
             sha256=tensor_digest(stored[name]),
-            cls=_class(taps[name]),
+            cls=taps[name].cls,
             picks=Picks(
                 whole=list(one.whole),
                 taken={axis: _strided(indices) for axis, indices in one.indices.items()},
@@ -190,7 +190,3 @@ def _kept_ancestors(name: str, taps: Mapping[str, Tap], taken: Mapping[str, Kept
     for parent in taps[name].parents:
         found |= {parent} if parent in taken else _kept_ancestors(parent, taps, taken)
     return found
-
-
-def _class(tap: Tap) -> TapClass:
-    return "routing" if tap.is_routing else "floor"

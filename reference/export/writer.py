@@ -10,6 +10,7 @@ import numpy as np
 from gemma4_contract import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, __version__, tensors
 from gemma4_contract.documents import write_model
 from gemma4_contract.files import sha256, write_atomic
+from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import select_rows, spread_mask
 from gemma4_contract.models import Lookalike, Lookalikes, TapClass
 from gemma4_contract.tensors import Array, dtype_name, tensor_digest
@@ -60,7 +61,7 @@ class Writer:
         return {
             name: select_rows(value, axes[name], slice(0, length), pads or [0])
             for name, value in self._goldens[owner].items()
-            if name in derived and (plain or not name.endswith("self_attn.probs"))
+            if name in derived and text_graph().is_asked(name, plain=plain)
         }
 
     def _agreed(self, draft: Draft, derived: Taps, golden: Taps, who: str) -> float:
@@ -165,7 +166,7 @@ def _class(tap: Tap, stored: Array, draft: Draft) -> TapClass:
         return "exact"
     if draft.advice is not None:
         return "advice"
-    return "routing" if tap.is_routing else "floor"
+    return tap.cls
 
 
 def _valid(draft: Draft, golden: Taps) -> dict[str, Array | None]:

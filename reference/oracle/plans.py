@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from gemma4_contract.graph import text_graph
 from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KVCache
-from reference.taps import model_taps
 
 
 def run(
@@ -40,7 +40,7 @@ def run(
         rows = slice(start, start + step)
         decoder.forward(ids[:, rows], positions[:, rows], None if valid is None else valid[:, rows], cache, record)
         start += step
-    axis = {tap.name: tap.axes.index("L") for tap in model_taps(decoder.config)}
     # S grows with the calls, so the probabilities of several calls are no one tensor.
-    whole = {name: values for name, values in parts.items() if len(values) == 1 or not name.endswith(".probs")}
-    return {name: np.concatenate(values, axis[name]) for name, values in whole.items()}
+    graph = text_graph()
+    whole = {name: values for name, values in parts.items() if graph.is_asked(name, plain=len(values) == 1)}
+    return {name: np.concatenate(values, graph.length_axis(name)) for name, values in whole.items()}

@@ -7,40 +7,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gemma4_contract.graph import text_graph
 from gemma4_contract.routing import routing_margins
 from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.taps import Tap, model_taps
 
-# Entries that are kept of an axis; of an axis that is not named, all.
-_GLOBAL: Mapping[str, Mapping[str, int]] = {
-    "model.embed_tokens": {"D": 64},
-    "model.ple": {"P": 4},
-    "model.norm": {"D": 128},
-    "logits": {"V": 1024},
-}
-_PER_LAYER: Mapping[str, Mapping[str, int]] = {
-    "self_attn.q_rope": {"H": 2, "E": 32},
-    "self_attn.k_rope": {"K": 2, "E": 32},
-    "self_attn.v_norm": {"K": 2, "E": 32},
-    "self_attn.context": {"H*E": 64},
-    "router.proj": {},
-    "router.combine": {},
-    "output": {"D": 128},
-}
 TOP = 64
 """Of logits the largest of every kept row are kept as well."""
 
 
 def wanted(config: TextConfig) -> dict[str, Mapping[str, int]]:
-    """The taps that are kept, in execution order: name -> entries to keep of an axis."""
-    found = {}
-    for tap in model_taps(config):
-        inner = tap.name.split(".", 3)[-1] if tap.name.startswith("model.layers.") else None
-        counts = _GLOBAL.get(tap.name) if inner is None else _PER_LAYER.get(inner)
-        if counts is not None:
-            found[tap.name] = counts
-    return found
+    """The taps that are kept, in execution order: name -> entries to keep of an axis; of other axes all are kept."""
+    nodes = ((tap.name, text_graph().node_of(tap.name)) for tap in model_taps(config))
+    return {name: node.stored for name, node in nodes if node is not None and node.stored is not None}
 
 
 def spread(size: int, count: int) -> list[int]:
@@ -75,19 +55,22 @@ class Keeper:
     kept: dict[str, Kept] = field(default_factory=dict)
     _counts: Mapping[str, Mapping[str, int]] = field(init=False)
     _taps: Mapping[str, Tap] = field(init=False)
+    _logits: set[str] = field(init=False)
+    """The taps that experts are chosen by ..."""
     _scores: Array = field(init=False)
-    """The router's logits that came last."""
+    """... and the one that came last."""
 
     def __post_init__(self) -> None:
         self._counts = wanted(self.config)
         self._taps = {tap.name: tap for tap in model_taps(self.config)}
+        self._logits = {parent for tap in self._taps.values() if tap.cls == "routing" for parent in tap.parents}
 
     def __call__(self, name: str, value: Array) -> None:
         counts = self._counts.get(name)
         if counts is None:
             return
         axes = self._taps[name].axes
-        if name.endswith("router.proj"):
+        if name in self._logits:
             self._scores = value
         indices: dict[str, Sequence[int]] = {}
         for axis, size in zip(axes, value.shape, strict=True):
@@ -107,7 +90,7 @@ class Keeper:
             indices={axis: list(self.rows) if axis == "L" else list(taken) for axis, taken in indices.items()},
             values=value[np.ix_(*(np.asarray(taken) for taken in every))],
             rms=float(np.sqrt(np.mean(wide * wide))),
-            **self._choice(value) if self._taps[name].is_routing else {},
+            **self._choice(value) if self._taps[name].cls == "routing" else {},
         )
 
     def _choice(self, combine: Array) -> dict[str, Array]:

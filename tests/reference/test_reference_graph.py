@@ -14,15 +14,12 @@ from graph_by_hand import LAYER_4_WITH_EXPERTS, TRAP_GQA
 from gemma4_contract import FixtureError, Fixtures, checkpoint, expand, tensors
 from gemma4_contract.documents import write_model
 from gemma4_contract.full_size import FOLDER as FULL_SIZE
-from gemma4_contract.graph import FOLDER, TEXT, Graph, Node, text_graph
+from gemma4_contract.graph import FOLDER, TEXT, Graph, Node, Place, text_graph
 from gemma4_contract.models import ModelCard
 from reference import full_size
 from reference.config import TextConfig
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS, Model
-from reference.streaming.kept import wanted
-from reference.taps import model_taps
-from reference.weights import tensor_shapes
 
 GRAPH = text_graph()
 PATH = Fixtures().root / FOLDER / f"{TEXT}.json"
@@ -57,14 +54,6 @@ def test_the_taps_of_a_layer_with_experts_are_those_of_the_list_made_by_hand() -
     assert [line(tap) for tap in taps if tap.name.startswith("model.layers.4.")] == by_hand(LAYER_4_WITH_EXPERTS)
 
 
-@each_model
-def test_taps_are_those_that_the_reference_records(model: Model | Layout) -> None:
-    declared = [(tap.name, tap.axes, tap.parents, tap.is_routing) for tap in model_taps(model.config)]
-    assert declared == [
-        (tap.name, tap.axes, tap.parents, tap.cls == "routing") for tap in expand.taps(GRAPH, model.config)
-    ]
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_taps_are_those_of_the_stored_cases(model: str) -> None:
     """Names, axes, parents and classes as case.json has them, of the whole pass and of single layers."""
@@ -81,17 +70,25 @@ def test_taps_are_those_of_the_stored_cases(model: str) -> None:
             assert (spec.axes, spec.parents, spec.cls) == (list(tap.axes), inside, tap.cls), (case.id, spec.name)
 
 
-@each_model
-def test_what_is_kept_at_full_size_is_what_the_reference_keeps(model: Model | Layout) -> None:
-    nodes = {tap.name: GRAPH.node_of(tap.name) for tap in expand.taps(GRAPH, model.config)}
-    stored = {name: found[0].stored for name, found in nodes.items() if found and found[0].stored is not None}
-    assert stored == wanted(model.config)
-    assert list(stored) == list(wanted(model.config))
-
-
-@each_model
-def test_weights_are_those_of_the_state_dict(model: Model | Layout) -> None:
-    assert expand.weight_shapes(GRAPH, model.config) == tensor_shapes(model.config)
+@pytest.mark.parametrize("model", full_size.models())
+def test_what_is_kept_at_full_size_is_what_the_stored_cases_hold(model: str) -> None:
+    fixtures = Fixtures(Fixtures().root / FULL_SIZE)
+    (case,) = [case for case in fixtures.cases() if case.model == model and case.taps]
+    taps = {tap.name: tap for tap in expand.taps(GRAPH, full_size.models()[model].config)}
+    nodes = {name: GRAPH.node_of(name) for name in taps}
+    assert [spec.name for spec in case.taps] == [
+        name for name, node in nodes.items() if node and node.stored is not None
+    ]
+    for spec in case.taps:
+        node = nodes[spec.name]
+        assert node is not None
+        assert node.stored is not None
+        assert spec.picks is not None
+        assert (tuple(spec.axes), spec.cls) == (taps[spec.name].axes, taps[spec.name].cls)
+        assert spec.picks.taken.keys() == {"L", *node.stored}
+        for axis, count in node.stored.items():
+            kept, whole = len(spec.numbers(axis)), spec.picks.whole[spec.axes.index(axis)]
+            assert kept == min(count, whole) or (spec.name == "logits" and count < kept <= whole)  # the largest as well
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -123,8 +120,8 @@ def test_the_models_at_full_size_have_as_many_weights_as_their_cards_say() -> No
 @each_model
 def test_every_tap_leads_back_to_its_node_and_layer(model: Model | Layout) -> None:
     for (node, layer), tap in zip(expand.nodes_of(GRAPH, model.config), expand.taps(GRAPH, model.config), strict=True):
-        assert GRAPH.node_of(tap.name) == (node, layer)
-        assert GRAPH.layer_of(tap.name) == layer
+        assert GRAPH.place_of(tap.name) == Place(node=node, layer=layer)
+        assert (GRAPH.node_of(tap.name), GRAPH.layer_of(tap.name), node.named(layer)) == (node, layer, tap.name)
         assert tap.name == (node.tap if layer is None else f"model.layers.{layer}.{node.short}")
 
 
@@ -146,8 +143,11 @@ def test_every_tap_leads_back_to_its_node_and_layer(model: Model | Layout) -> No
     ],
 )
 def test_what_is_no_tap_has_no_node(name: str) -> None:
-    assert GRAPH.node_of(name) is None
-    assert GRAPH.layer_of(name) is None
+    assert (GRAPH.place_of(name), GRAPH.node_of(name), GRAPH.layer_of(name)) == (None, None, None)
+    assert GRAPH.is_asked(name, plain=False)
+    assert not GRAPH.mixes_rows(name)
+    with pytest.raises(KeyError):
+        GRAPH.length_axis(name)
 
 
 def test_what_enters_a_layer() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from conformance.reporting.jsonl import CaseLine, TapLine
+from gemma4_contract.graph import text_graph
 
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _WORST = 1e12
 """What a failing tap without a ratio is drawn as: it has another shape, is not finite, or differs without measure."""
 _CELL, _LABELS = 0.17, 3.0  # inches
@@ -39,8 +38,8 @@ def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
         if line.case.startswith("forward/"):
             ratios = by_model.setdefault(line.case.split("/")[1], {})
             for tap in line.taps:
-                if match := _LAYER.fullmatch(tap.name):
-                    key = match[2], int(match[1])
+                if (place := text_graph().place_of(tap.name)) and place.layer is not None:
+                    key = place.node.short, place.layer
                     ratios[key] = max(ratios.get(key, 0.0), _ratio(tap))
     return [
         HeatMap(

@@ -15,7 +15,7 @@ from reference.models import MODELS
 from reference.taps import Tap, model_taps
 
 TAPS = [tap for tap in model_taps(MODELS["26b-a4b-mini"].config) if not tap.name.endswith("probs")]
-ROUTING = [tap.name for tap in TAPS if tap.is_routing]
+ROUTING = [tap.name for tap in TAPS if tap.cls == "routing"]
 LENGTH, BATCH = 5, 2
 ROUTER, CHOICE = "model.layers.1.router.proj", "model.layers.1.router.combine"
 

@@ -20,12 +20,6 @@ DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 """Profile -> what mlx_impl calls its dtype."""
 
 
-def length_axis(tap: str) -> int:
-    """The axis of L in a tap's tensor: queries, keys and values are laid out B heads L E, all others have L second."""
-    heads_first = ("q_norm", "q_rope", "k_norm", "k_rope", "v_norm", "probs")
-    return 2 if tap.rsplit(".", 1)[-1] in heads_first else 1
-
-
 def to_mlx(array: Array, dtype: mx.Dtype) -> mx.array:
     """The array (any shape) as an MLX array of `dtype`; float64 is rounded to float32 first, which MLX itself does."""
     if array.dtype == ml_dtypes.bfloat16:

@@ -1,8 +1,15 @@
-"""Capture the taps of docs/FIXTURES.md from a running Gemma4ForCausalLM.
+"""Capture taps from a running Gemma4ForCausalLM.
 
-B batch, L query length, S key length, D hidden, H query heads, K key/value heads, E head dim, P per-layer width,
-N layers, F feed-forward width, X experts. Everything is copied at once, because the decoder multiplies the residual
-stream by `layer_scalar` in place.
+The graph says which module shows which tap (`gemma4_contract.module_reads`). Four kinds of taps no module shows, and
+they are read by hand:
+
+* `q_rope` and `k_rope`: calls of the function `apply_rotary_pos_emb`;
+* `model.ple`: the result of the method `project_per_layer_inputs`;
+* `router.combine`: the router's weights and indices, laid out over all experts;
+* `residual_2` of models without per-layer embeddings, where no module takes it: the sum of its two parents.
+
+Everything is copied at once, because the decoder multiplies the residual stream by `layer_scalar` in place.
+B batch, L query length, H heads, E head dim, X experts.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +21,8 @@ from torch import nn
 from transformers import Gemma4ForCausalLM
 from transformers.models.gemma4 import modeling_gemma4
 
+from gemma4_contract.graph import text_graph
+from gemma4_contract.module_reads import Read, laid_out, reads_of, shown
 from reference.transformers_model.arrays import Array, to_numpy
 
 Taps = dict[str, Array]
@@ -38,7 +47,7 @@ class Recorder:
         self._dtype = dtype
         self._wanted = wanted
         self._take = take or self.taps.__setitem__
-        self._rows: tuple[int, int] = (0, 0)  # B, L of the call under way
+        self._sizes: dict[str, int] = {}  # B and L of the call under way, N and P of the model
         self._residual: torch.Tensor | None = None  # B L D, before the feed-forward block
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
 
@@ -78,105 +87,73 @@ class Recorder:
         self.put(self._ropes.pop(0), rotated.transpose(1, 2))  # B L H E -> B H L E
 
     def model(self, model: Gemma4ForCausalLM) -> None:
-        """Hook all that lies outside the layers, except `logits`, which the caller has in hand."""
-        inner = model.model
-        self.output(inner.embed_tokens, lambda t: self.put("model.embed_tokens", t))
-        if inner.hidden_size_per_layer_input:
-            axes = (inner.config.num_hidden_layers, inner.hidden_size_per_layer_input)  # N, P
-            name = "model.embed_tokens_per_layer"
-            self.output(inner.embed_tokens_per_layer, lambda t: self.put(name, t.reshape(*t.shape[:-1], *axes)))
-            normed = "model.per_layer_projection_norm"
-            self.output(inner.per_layer_projection_norm, lambda t: self.put(normed, t))
-            self.result(inner, "project_per_layer_inputs", lambda t: self.put("model.ple", t))
-        self.output(inner.norm, lambda t: self.put("model.norm", t))
-        self.output(model.lm_head, lambda t: self.put("logits.raw", t))
+        """Hook all that lies outside the layers."""
+        config = model.config
+        self._sizes |= {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
+        self._modules(model, None, probs=False)
+        if config.hidden_size_per_layer_input:
+            self.result(model.model, "project_per_layer_inputs", lambda t: self.put("model.ple", t))
 
     def layer(self, model: Gemma4ForCausalLM, index: int, *, probs: bool) -> None:
         """Hook one decoder layer; `probs` asks for the attention weights, which only eager attention returns."""
         layer, prefix = model.model.layers[index], f"model.layers.{index}."
 
-        def put(name: str) -> Observe:
-            return lambda t: self.put(prefix + name, t)
-
         def begin(hidden: torch.Tensor) -> None:
-            self._rows = (hidden.shape[0], hidden.shape[1])
+            self._sizes |= {"B": hidden.shape[0], "L": hidden.shape[1]}
             self._expect_ropes(prefix)
 
         self.input(layer, begin)
-        for name in ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "mlp.down_proj"):
-            self.output(layer.get_submodule(name), put(name))
-        self._attention(layer.self_attn, put, probs=probs)
-        self.input(layer.mlp.down_proj, put("mlp.act"))
+        self._modules(model, index, probs=probs)
         if layer.enable_moe_block:
-            self._experts(layer, put)
-        self._residuals(layer, put)
-        self.output(layer, put("output"))
+            self.output(layer.router, lambda routed: self.put(f"{prefix}router.combine", self._combine(routed)))
+        if not layer.hidden_size_per_layer_input:
+            self._sum(layer, f"{prefix}residual_2")
 
     def attention(self, model: Gemma4ForCausalLM, index: int, *, probs: bool) -> None:
         """Hook the attention of one layer that is about to run alone."""
-        prefix = f"model.layers.{index}."
-        self._expect_ropes(prefix)
-        self._attention(
-            model.model.layers[index].self_attn, lambda name: lambda t: self.put(prefix + name, t), probs=probs
-        )
+        self._expect_ropes(f"model.layers.{index}.")
+        self._modules(model, index, probs=probs)
+
+    def _modules(self, model: Gemma4ForCausalLM, index: int | None, *, probs: bool) -> None:
+        """Hook the modules that the graph names, as far as the model has them: a KV-shared layer makes no keys."""
+        for read in reads_of(text_graph(), index):
+            module = _found(model, read.module)
+            if module is not None and (probs or not read.needs_eager):
+                register = self.input if read.at == "input" else self.output
+                register(module, self._observer(read))
+
+    def _observer(self, read: Read) -> Callable[[Any], None]:
+        return lambda value: self.put(read.tap, laid_out(shown(read, value), read, self._sizes))
 
     def _expect_ropes(self, prefix: str) -> None:
         self._ropes = [f"{prefix}self_attn.q_rope", f"{prefix}self_attn.k_rope"]
 
-    def _attention(self, attention: nn.Module, put: Callable[[str], Observe], *, probs: bool) -> None:
-        """Hook an attention module; a KV-shared one makes no keys or values of its own."""
+    def _combine(self, routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """The router's choice as B L X: probabilities B*L X, weights and indices B*L top-k."""
+        probabilities, weights, chosen = routed
+        dense = torch.zeros_like(probabilities, dtype=weights.dtype).scatter(-1, chosen, weights)
+        return dense.reshape(self._sizes["B"], self._sizes["L"], -1)
 
-        def heads_first(name: str) -> Observe:
-            return lambda t: put(name)(t.transpose(1, 2))  # B L H E -> B H L E
+    def _sum(self, layer: nn.Module, name: str) -> None:
+        """Watch what enters and what leaves the feed-forward block, and put their sum."""
 
-        for name in ("q_norm", "k_norm", "v_norm"):
-            if hasattr(attention, name):
-                self.output(attention.get_submodule(name), heads_first(f"self_attn.{name}"))
-        if probs:
-            self.output(attention, lambda returned: put("self_attn.probs")(returned[1]))  # B H L S
-        projection = attention.get_submodule("o_proj")
-        self.input(projection, put("self_attn.context"))
-        self.output(projection, put("self_attn.o_proj"))
-
-    def _experts(self, layer: nn.Module, put: Callable[[str], Observe]) -> None:
-        """Hook the MoE block, which sees its tokens as one axis of B*L."""
-
-        def rows(name: str) -> Observe:
-            return lambda t: put(name)(t.reshape(*self._rows, t.shape[-1]))
-
-        def combine(routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-            probabilities, weights, chosen = routed  # B*L X, B*L top-k, B*L top-k
-            dense = torch.zeros_like(probabilities, dtype=weights.dtype).scatter(-1, chosen, weights)
-            rows("router.combine")(dense)
-
-        self.output(layer.get_submodule("router.proj"), rows("router.proj"))
-        self.output(layer.get_submodule("router"), combine)
-        for name in ("pre_feedforward_layernorm_2", "experts"):
-            self.output(layer.get_submodule(name), rows(name))
-        for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2"):
-            self.output(layer.get_submodule(name), put(name))
-
-    def _residuals(self, layer: nn.Module, put: Callable[[str], Observe]) -> None:
-        """Hook the residual stream and the PLE block between its two last additions."""
-
-        def first(residual: torch.Tensor) -> None:
+        def before(residual: torch.Tensor) -> None:
             self._residual = residual
-            put("residual_1")(residual)
 
         def after(branch: torch.Tensor) -> None:
-            put("post_feedforward_layernorm")(branch)
             assert self._residual is not None
-            if not layer.hidden_size_per_layer_input:  # else the gate receives it
-                put("residual_2")(self._residual + branch)
+            self.put(name, self._residual + branch)
             self._residual = None
 
-        self.input(layer.get_submodule("pre_feedforward_layernorm"), first)
+        self.input(layer.get_submodule("pre_feedforward_layernorm"), before)
         self.output(layer.get_submodule("post_feedforward_layernorm"), after)
-        if layer.hidden_size_per_layer_input:
-            self.input(layer.get_submodule("per_layer_input_gate"), put("residual_2"))
-            self.input(layer.get_submodule("per_layer_projection"), put("ple_gated"))
-            for name in ("per_layer_projection", "post_per_layer_input_norm"):
-                self.output(layer.get_submodule(name), put(name))
+
+
+def _found(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_numpy, to_torch
+from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_torch
 from reference.transformers_model.build import Attention, build_model
 from reference.transformers_model.capture import Taps, recording
 from reference.transformers_model.lift import lifting
@@ -76,14 +76,14 @@ class TransformersModel:
                 recorder.model(self._model)
                 for index in range(len(self._model.model.layers)):
                     recorder.layer(self._model, index, probs=probs)
-                output = self._model(
+                self._model(
                     input_ids=torch.tensor(ids[:, call.rows], dtype=torch.int64),
                     position_ids=torch.tensor(positions[:, call.rows], dtype=torch.int64),
                     attention_mask=torch.tensor(call.mask),
                     past_key_values=cache,
                     use_cache=cache is not None,
                 )
-            parts.append(recorder.taps | {"logits": to_numpy(output.logits, self._dtype)})
+            parts.append(recorder.taps)
         return join(parts)
 
     def run_layer(

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gemma4_contract.graph import text_graph
 from reference.transformers_model.arrays import Array
-
-_HEADS_FIRST = (".q_norm", ".q_rope", ".k_norm", ".k_rope", ".v_norm")  # B H L E; every other tap is B L ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,5 @@ def join(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Join the taps of successive calls along L."""
     if len(parts) == 1:
         return dict(parts[0])
-    return {
-        name: np.concatenate([part[name] for part in parts], axis=2 if name.endswith(_HEADS_FIRST) else 1)
-        for name in parts[0]
-    }
+    graph = text_graph()
+    return {name: np.concatenate([part[name] for part in parts], graph.length_axis(name)) for name in parts[0]}

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from gemma4_contract.progress import Progress
 from reference.streaming.matrix import Matrix, RuleMatrix
 from reference.transformers_model import rule
-from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_numpy, to_torch
+from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_torch
 from reference.transformers_model.build import empty_model, fill_buffers, refuse_empty
 from reference.transformers_model.capture import recording
 from reference.transformers_model.lift import lifting
@@ -86,14 +86,13 @@ def run(
         for module in (inner.rotary_emb, inner.embed_tokens, getattr(inner, "embed_tokens_per_layer", None)):
             if module is not None:
                 module.to(target)
-        output = model(
+        model(
             input_ids=torch.tensor(tokens.reshape(ids.shape), device=target),
             position_ids=torch.arange(ids.shape[1], device=target)[None],
             attention_mask=torch.ones(ids.shape, dtype=torch.bool, device=target),
             use_cache=False,
             logits_to_keep=torch.tensor(list(rows), device=target),
         )
-    take("logits", to_numpy(output.logits, TORCH_DTYPES[dtype]))
     progress(count + 1, count + 1, "done")
 
 

@@ -11,8 +11,9 @@ import psutil
 
 import mlx_impl
 from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Request, Skip
-from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, length_axis, to_mlx, to_numpy
+from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, to_mlx, to_numpy
 from conformance.adapters.mlx_impl.modules import MODULES
+from gemma4_contract.graph import text_graph
 from mlx_impl import Decoder, MlxImplError
 from mlx_impl.chat import prompt
 from mlx_impl.chat.tokenizer import Tokenizer
@@ -104,7 +105,8 @@ def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict
         valid = x["valid"][:, rows] if "valid" in x else None
         mx.eval(decoder(x["ids"][:, rows], x["positions"][:, rows], valid=valid, caches=caches, tap=tap))
         start += step
-    return {name: to_numpy(mx.concatenate(values, axis=length_axis(name))) for name, values in parts.items()}
+    graph = text_graph()
+    return {name: to_numpy(mx.concatenate(values, axis=graph.length_axis(name))) for name, values in parts.items()}
 
 
 def _layer(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:

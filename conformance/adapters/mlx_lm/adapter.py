@@ -21,7 +21,7 @@ from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy
 from conformance.adapters.mlx_lm.load import load_model
 from conformance.adapters.mlx_lm.modules import MODULES
 from conformance.adapters.mlx_lm.prompts import MlxLmPrompts
-from conformance.adapters.mlx_lm.taps import tapped_layer, tapped_model
+from conformance.adapters.mlx_lm.taps import tapped_model
 from gemma4_contract import Plan
 
 MOE_ON_CPU = "mx.gather_mm is float32 only on the CPU"
@@ -127,7 +127,7 @@ def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]
     window = model.model.window_size if layer.self_attn.is_sliding else None
     mask = create_attention_mask(hidden, None, window_size=window)
     offset = None if shared is None else 0
-    with tapped_layer(layer, request.want) as tapes:
+    with tapped_model(model, request.want) as tapes:
         if request.kind == "attention":
             layer.self_attn(hidden, mask, None, shared_kv=shared, offset=offset)
         else:

@@ -22,7 +22,7 @@ pytest.importorskip("mlx_lm")
 
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy  # noqa: E402  (after importorskip)
 from conformance.adapters.mlx_lm.adapter import MlxLmAdapter  # noqa: E402
-from conformance.adapters.mlx_lm.taps import Recorder  # noqa: E402
+from conformance.adapters.module_tree_mlx import Recorder  # noqa: E402
 
 DTYPES: dict[str, Any] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
 TOLERANCE = {"f32": 5e-7, "bf16": 1e-2, "f16": 1e-3}

@@ -20,7 +20,8 @@ from tests.support.adapter_questions import QUESTIONS, question_request
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from conformance.adapters.transformers.adapter import (  # noqa: E402 (its packages may be missing)
+from conformance.adapters.module_tree_torch import torch_taps  # noqa: E402 (torch may be missing)
+from conformance.adapters.transformers.adapter import (  # noqa: E402 (as above)
     TransformersAdapter,
     TransformersSdpaAdapter,
 )
@@ -184,3 +185,31 @@ def test_skips_say_why(adapters: dict[str, TransformersAdapter], directories: di
         adapters["eager"].run(r.request(c.write_split_experts(tmp_path / "moe"), "moe", Plan()))
     with pytest.raises(Skip, match="f64 is not offered with sdpa attention"):
         adapters["sdpa"].run(question_request("linear", "f64"))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", c.KINDS)
+def test_the_generic_tree_reads_transformers_as_its_own_adapter_does(
+    kind: str, attention: str, adapters: dict[str, TransformersAdapter], directories: dict[str, Path]
+) -> None:
+    adapter = adapters[attention]
+    request = r.request(directories[kind], kind, Plan(), "f32")
+    model = adapter._load(directories[kind], "float32")._model
+    with torch.inference_mode(), torch_taps(model, model.config) as tapes:
+        model(
+            input_ids=torch.tensor(request.inputs["ids"], dtype=torch.int64),
+            position_ids=torch.tensor(request.inputs["positions"], dtype=torch.int64),
+            use_cache=False,
+        )
+    taps = tapes.joined()
+    probs = {tap for tap in taps if tap.endswith(".probs")}
+    assert bool(probs) == (attention == "eager")
+    expected = adapter.run(replace(request, want=(*request.want, *probs)))
+    for tap, value in taps.items():
+        np.testing.assert_array_equal(value.numpy(), expected[tap], err_msg=tap)
+    by_hand = {tap.rpartition(".")[2] for tap in expected.keys() - taps.keys()}
+    assert by_hand == {"q_rope", "k_rope"} | {
+        "ple": {"ple"},
+        "dense": {"residual_2"},
+        "moe": {"residual_2", "combine"},
+    }.get(kind, {"residual_2"})

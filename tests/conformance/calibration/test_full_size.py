@@ -20,7 +20,6 @@ import pytest
 from typer.testing import CliRunner
 
 from conformance.adapters.base import Request
-from conformance.adapters.mlx_arrays import length_axis
 from conformance.adapters.mlx_impl import adapter as mlx_impl_adapter
 from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 from conformance.adapters.registry import BadOption
@@ -34,6 +33,7 @@ from conformance.judging.question import Question
 from conformance.run.session import Session
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.full_size import FullSize
+from gemma4_contract.graph import text_graph
 from gemma4_contract.models import Variant
 from gemma4_contract.routing import routing_margins
 from mlx_impl.checkpoint.load import held_bytes
@@ -116,7 +116,7 @@ class Mistaken(MlxImplAdapter):
     def run(self, request: Request) -> dict[str, Any]:
         answer = super().run(request)
         value = answer[self._tap].copy()
-        rows = np.moveaxis(value, length_axis(self._tap), 0)
+        rows = np.moveaxis(value, text_graph().length_axis(self._tap), 0)
         if self._row < len(rows):
             rows[self._row] *= self._factor
         return answer | {self._tap: value}
@@ -142,7 +142,7 @@ def test_the_command_that_asks_again(places: tuple[Path, Path]) -> None:
 
 
 PORT = """
-from conformance.adapters.mlx_arrays import length_axis
+from gemma4_contract.graph import text_graph
 from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 
 class Port(MlxImplAdapter):

@@ -1,0 +1,151 @@
+"""Taps of an MLX module tree that keeps Hugging Face's names.
+
+MLX has no hooks: while a run lasts, entries of a module's dict, or of its list of layers, are replaced by `Recorder`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import mlx.core as mx
+
+from conformance.adapters.module_tree import Sizes, Tapes, first_argument, reads
+from gemma4_contract.module_reads import Read, laid_out, shown
+
+Notes = Callable[[tuple[Any, ...], Any], None]
+"""Called with the arguments and the result of a call."""
+Before = Callable[[mx.array], None]
+
+
+class MlxTapes(Tapes):
+    """Tapes of MLX arrays, which are lazy."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__(lambda pieces, axis: mx.concatenate(list(pieces), axis=axis))
+
+    def evaluate(self) -> None:
+        """Compute what was recorded so far, so that no graph grows over the calls."""
+        mx.eval([piece for pieces in self.pieces.values() for piece in pieces[-1:]])
+
+
+class Recorder:
+    """Stands in for a callable: calls it, shows arguments and result, and lends all its other attributes."""
+
+    def __init__(self, inner: Any, notes: Notes, method: str = "", before: Before | None = None) -> None:
+        """Record calls of `inner`, or of its method `method` alone; `before` sees the first argument beforehand."""
+        self._inner = inner
+        self._notes = notes
+        self._method = method
+        self._before = before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the inner callable."""
+        if self._before is not None:
+            self._before(first_argument(args, kwargs))
+        result = self._inner(*args, **kwargs)
+        if not self._method:
+            self._notes(args or (first_argument(args, kwargs),), result)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        """The inner callable's attribute, itself recorded when it is the chosen method."""
+        value = getattr(self._inner, name)
+        return Recorder(value, self._notes) if name == self._method else value
+
+
+@contextmanager
+def mlx_taps(
+    root: Any, config: Sizes, want: Collection[str] | None = None, prefix: str = "model."
+) -> Iterator[MlxTapes]:
+    """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
+
+    `prefix` is what stands in the tree instead of `model.`. What the root returns, `logits`, is the caller's to add.
+    """
+    tapes = MlxTapes()
+    sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
+    layers = {f"{prefix}layers.{layer}" for layer in range(config.num_hidden_layers)}
+    by_module: dict[str, list[Read]] = {path: [] for path in layers}
+    for read in reads(config, want, prefix):
+        if not read.needs_eager:  # attention in MLX is fused
+            by_module.setdefault(read.module, []).append(read)
+    with ExitStack() as stack:
+        for path in sorted(by_module, key=lambda path: -path.count(".")):  # a module before the one that holds it
+            if (found := find(root, path)) is not None:
+                before = _rows_of(sizes) if path in layers else None
+                stack.enter_context(standing_in(*found, _noting(by_module[path], tapes, sizes), before=before))
+        yield tapes
+
+
+def find(root: Any, path: str) -> tuple[Any, str] | None:
+    """The owner of the last part of a dotted path, and that part; None where the tree has no such module."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        root = _entry(root, parent)
+    return (_inside(root), name) if name and _entry(root, name) is not None else None
+
+
+def _entry(owner: Any, name: str) -> Any:
+    owner = _inside(owner)
+    if isinstance(owner, list):
+        return owner[int(name)] if name.isdigit() and int(name) < len(owner) else None
+    return getattr(owner, name, None)
+
+
+def _inside(module: Any) -> Any:
+    while isinstance(module, Recorder):
+        module = module._inner
+    return module
+
+
+@contextmanager
+def standing_in(owner: Any, name: str, notes: Notes, method: str = "", before: Before | None = None) -> Iterator[None]:
+    """Put a Recorder instead of `owner.name` and take it out again.
+
+    Sub-modules are entries of the MLX module's dict, layers of a list; a method is shadowed by an instance attribute.
+    """
+    owner, inner = _inside(owner), _entry(owner, name)
+    recorder = Recorder(inner, notes, method, before)
+    key: Any = int(name) if isinstance(owner, list) else name
+    if isinstance(owner, list) or name in owner:
+        owner[key] = recorder
+        try:
+            yield
+        finally:
+            owner[key] = inner
+    else:
+        object.__setattr__(owner, name, recorder)
+        try:
+            yield
+        finally:
+            object.__delattr__(owner, name)
+
+
+def reading(tapes: Tapes, values: Mapping[str, Callable[[tuple[Any, ...], Any], mx.array]]) -> Notes:
+    """Notes that add to each tap what its function reads off a call's arguments and result."""
+
+    def notes(args: tuple[Any, ...], result: Any) -> None:
+        for tap, read in values.items():
+            tapes.add(tap, read(args, result))
+
+    return notes
+
+
+def _rows_of(sizes: dict[str, int]) -> Before:
+    """Notes B and L of the hidden state [B, L, D] that enters a layer."""
+
+    def note(hidden: mx.array) -> None:
+        sizes["B"], sizes["L"] = hidden.shape[:2]
+
+    return note
+
+
+def _noting(found: list[Read], tapes: Tapes, sizes: Mapping[str, int]) -> Notes:
+    def notes(args: tuple[Any, ...], result: Any) -> None:
+        for read in found:
+            value = shown(read, args[0] if read.at == "input" else result)
+            tapes.add(read.tap, laid_out(value, read, sizes))
+
+    return notes

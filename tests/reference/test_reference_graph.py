@@ -1,286 +1,432 @@
-"""The graph as data: what it says of every configuration, against what is stored and against a list made by hand."""
+"""The graph is true: each node is the function that it names, of what it declares and of nothing else; said once.
+
+Inputs, weights and configuration fields reach a node's function from the graph's declarations alone.
+"""
 
 from __future__ import annotations
 
-import json
-import math
+import ast
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from graph_by_hand import LAYER_4_WITH_EXPERTS, TRAP_GQA
 
-from gemma4_contract import FixtureError, Fixtures, checkpoint, expand, tensors
-from gemma4_contract.documents import write_model
-from gemma4_contract.full_size import FOLDER as FULL_SIZE
-from gemma4_contract.graph import FOLDER, TEXT, Graph, Node, Place, text_graph
-from gemma4_contract.models import ModelCard
-from reference import full_size
+from gemma4_contract import expand
+from gemma4_contract.graph import Input, Node, text_graph
+from reference.cases.forward import padded_inputs
+from reference.cases.layer import layer_kinds
 from reference.config import TextConfig
-from reference.layouts import LAYOUTS, Layout
-from reference.models import MODELS, Model
+from reference.export.checkpoint import model_weights
+from reference.inputs import token_ids
+from reference.models import MODELS
+from reference.oracle import attention, embedding, logits, mlp, moe, norm, ple, rope
+from reference.oracle.arithmetic import F64
+from reference.oracle.decoder import Decoder
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 GRAPH = text_graph()
-PATH = Fixtures().root / FOLDER / f"{TEXT}.json"
-EVERY: dict[str, Model | Layout] = {**MODELS, **LAYOUTS, **full_size.models()}
-each_model = pytest.mark.parametrize("model", EVERY.values(), ids=EVERY.keys())
-each_node = pytest.mark.parametrize("node", GRAPH.nodes, ids=lambda node: node.short)
-
-Line = tuple[str, str, tuple[str, ...]]
+LENGTH, PADS = 11, [0, 3]  # more than the window, and a row with pads
+each_model = pytest.mark.parametrize("model", MODELS)
 
 
-def line(tap: expand.Tap) -> Line:
-    return tap.name, " ".join(tap.axes), tap.parents
+# --- the functions by the names that nodes give them
 
 
-def by_hand(text: str) -> list[Line]:
-    full = re.sub(r"(?m)(?<![\w.])(\d+)\.", r"model.layers.\1.", text)
-    cells = ([cell.strip() for cell in row.split("|")] for row in full.splitlines() if row)
-    return [(name, axes, tuple(parents.split())) for name, axes, parents in cells]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a node's function is given: inputs and weights in the order of the graph, the configuration, sizes."""
+
+    x: Sequence[Array]
+    w: Sequence[Array]
+    config: Any
+    sizes: Mapping[str, int]
+    layer: int
 
 
-# --- what it says of a configuration
+def _heads(call: Call) -> Array:
+    y = F64.linear(call.x[0], call.w[0])
+    return y.reshape(*y.shape[:2], -1, call.sizes["E"]).transpose(0, 2, 1, 3)
 
 
-def test_the_taps_of_a_small_model_are_those_of_the_list_made_by_hand() -> None:
-    expected = by_hand(TRAP_GQA)
-    assert len(expected) == 81
-    assert [line(tap) for tap in expand.taps(GRAPH, MODELS["trap-gqa"].config)] == expected
+def _rope(call: Call) -> Array:
+    frequencies = rope.inverse_frequencies(call.sizes["E"], call.config.rope_of(call.layer), F64)
+    return rope.rotate(call.x[0], call.x[1], frequencies)
 
 
-def test_the_taps_of_a_layer_with_experts_are_those_of_the_list_made_by_hand() -> None:
-    taps = expand.taps(GRAPH, MODELS["26b-a4b-mini"].config)
-    assert [line(tap) for tap in taps if tap.name.startswith("model.layers.4.")] == by_hand(LAYER_4_WITH_EXPERTS)
+def _probs(call: Call) -> Array:
+    q, k, positions, valid = call.x
+    mask = attention.attention_mask(positions, positions, valid, call.config.window_of(call.layer))
+    return attention.attend(q, k, k, mask, F64)[1]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_taps_are_those_of_the_stored_cases(model: str) -> None:
-    """Names, axes, parents and classes as case.json has them, of the whole pass and of single layers."""
-    fixtures, taps = Fixtures(), {tap.name: tap for tap in expand.taps(GRAPH, MODELS[model].config)}
-    cases = [case for case in fixtures.cases() if case.model == model and case.taps]
-    assert [case.kind for case in cases].count("forward") == 1
-    for case in cases:
-        asked = [tap.name for tap in case.taps]
-        assert asked == [name for name in taps if name in asked]
-        assert case.kind != "forward" or asked == list(taps)
-        for spec in case.taps:
-            tap = taps[spec.name]
-            inside = [parent for parent in tap.parents if parent in asked]
-            assert (spec.axes, spec.parents, spec.cls) == (list(tap.axes), inside, tap.cls), (case.id, spec.name)
+def _context(call: Call) -> Array:
+    """The oracle makes it together with the probabilities: here it is made of them."""
+    _, _, probs, v = call.x
+    kv_head = np.arange(probs.shape[1]) * v.shape[1] // probs.shape[1]  # of every query head
+    context = np.einsum("bhls,bhse->blhe", probs, v[:, kv_head])
+    return context.reshape(*context.shape[:2], -1)
 
 
-@pytest.mark.parametrize("model", full_size.models())
-def test_what_is_kept_at_full_size_is_what_the_stored_cases_hold(model: str) -> None:
-    fixtures = Fixtures(Fixtures().root / FULL_SIZE)
-    (case,) = [case for case in fixtures.cases() if case.model == model and case.taps]
-    taps = {tap.name: tap for tap in expand.taps(GRAPH, full_size.models()[model].config)}
-    nodes = {name: GRAPH.node_of(name) for name in taps}
-    assert [spec.name for spec in case.taps] == [
-        name for name, node in nodes.items() if node and node.stored is not None
-    ]
-    for spec in case.taps:
-        node = nodes[spec.name]
-        assert node is not None
-        assert node.stored is not None
-        assert spec.picks is not None
-        assert (tuple(spec.axes), spec.cls) == (taps[spec.name].axes, taps[spec.name].cls)
-        assert spec.picks.taken.keys() == {"L", *node.stored}
-        for axis, count in node.stored.items():
-            kept, whole = len(spec.numbers(axis)), spec.picks.whole[spec.axes.index(axis)]
-            assert kept == min(count, whole) or (spec.name == "logits" and count < kept <= whole)  # the largest as well
+def _softcap(call: Call) -> Array:
+    cap = call.config.final_logit_softcapping
+    return call.x[0] if cap is None else logits.softcap(call.x[0], cap, F64)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_weights_are_those_of_the_stored_checkpoints(model: str) -> None:
-    folder, prefix = Fixtures().model_dir(model), MODELS[model].tensor_prefix
-    stored = {
-        name.replace(prefix, "model.", 1): entry.shape
-        for path in checkpoint.parts(folder)
-        if path.suffix == ".safetensors"
-        for name, entry in tensors.read_lazily(path).items()
-    }
-    shapes = expand.weight_shapes(GRAPH, MODELS[model].config)
-    surplus = stored.keys() - shapes.keys()
-    assert {name: shape for name, shape in stored.items() if name not in surplus} == shapes
-    assert bool(surplus) == MODELS[model].redundant_shared_kv
+FUNCTIONS: Mapping[str, Callable[[Call], Array]] = {
+    "embedding": lambda c: embedding.embed(c.x[0], c.w[0], F64),
+    "token_rows": lambda c: ple.token_rows(c.x[0], c.w[0], c.sizes["N"], F64),
+    "context_projection": lambda c: ple.context_projection(c.x[0], *c.w, c.config.rms_norm_eps, c.sizes["N"], F64),
+    "combine_rows": lambda c: ple.combine(c.x[1], c.x[0], F64),
+    "rms_norm": lambda c: norm.rms_norm(sum(c.x), c.w[0], c.config.rms_norm_eps, F64),
+    "head_norm": lambda c: norm.rms_norm(_heads(c), c.w[1] if c.w[1:] else None, c.config.rms_norm_eps, F64),
+    "rope": _rope,
+    "attention_probs": _probs,
+    "attention_context": _context,
+    "linear": lambda c: F64.linear(c.x[0], c.w[0]),
+    "add": lambda c: c.x[0] + c.x[1],
+    "activation": lambda c: mlp.activation(c.x[0], *c.w, F64),
+    "router_logits": lambda c: moe.router_logits(c.x[0], *c.w, c.config.rms_norm_eps, F64),
+    "combine_weights": lambda c: moe.combine_weights(c.x[0], c.w[0], c.config.top_k_experts, F64),
+    "experts": lambda c: moe.experts(*c.x, *c.w, F64),
+    "per_layer_gate": lambda c: ple.gate(c.x[0], c.x[1][:, :, c.layer], c.w[0], F64),
+    "layer_scalar": lambda c: sum(c.x) * c.w[0],
+    "softcap": _softcap,
+}
 
 
-def test_the_models_at_full_size_have_as_many_weights_as_their_cards_say() -> None:
-    for name, model in full_size.models().items():
-        shapes = expand.weight_shapes(GRAPH, model.config)
-        path = Fixtures().root / FULL_SIZE / "models" / name / "model.json"
-        card = ModelCard.model_validate_json(path.read_bytes())
-        assert (card.tensors, card.parameters) == (len(shapes), sum(map(math.prod, shapes.values()))), name
+class Watched:
+    """A configuration that notes which fields are read, by its own methods as well."""
+
+    def __init__(self, config: TextConfig, read: set[str]) -> None:
+        self._config, self._read = config, read
+
+    def __getattr__(self, name: str) -> Any:
+        of_class = getattr(type(self._config), name, None)
+        if name in TextConfig.__slots__:
+            self._read.add(name)
+            return getattr(self._config, name)
+        return of_class.__get__(self)  # type: ignore[union-attr]  # a method or property
 
 
-# --- names
+# --- a pass of a model, and its nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class At:
+    """A node in a layer of a model."""
+
+    node: Node
+    layer: int | None
+    config: TextConfig
+
+    @property
+    def name(self) -> str:
+        return self.node.named(self.layer)
+
+    def source(self, one: Input) -> str:
+        return expand.named(GRAPH, one.tap, self.config, self.layer)
+
+    @property
+    def sources(self) -> dict[str, Input]:
+        """The inputs by their full names."""
+        held = (one for one in self.node.sources if expand.holds(one.when, self.config, self.layer))
+        return {self.source(one): one for one in held}
+
+    @property
+    def weights(self) -> list[str]:
+        held = (one for one in self.node.weights if expand.holds(one.when, self.config, self.layer))
+        return [expand.named(GRAPH, one.name, self.config, self.layer) for one in held]
+
+    @property
+    def between(self) -> dict[str, At]:
+        """By the full names of inputs that act through another tap: that tap's node."""
+        through = {name: one.through for name, one in self.sources.items() if one.through is not None}
+        return {
+            name: At(node=GRAPH.by_template[tap], layer=self.layer, config=self.config) for name, tap in through.items()
+        }
+
+    def value(self, values: Mapping[str, Array], weights: Mapping[str, Array], read: set[str] | None = None) -> Array:
+        """The node's function of the values that it declares."""
+        call = Call(
+            x=[values[name] for name in self.sources],
+            w=[weights[name] for name in self.weights],
+            config=Watched(self.config, set() if read is None else read),
+            sizes=expand.sizes(self.config, self.layer),
+            layer=0 if self.layer is None else self.layer,
+        )
+        return FUNCTIONS[self.node.function](call)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """A model's weights, the inputs of a pass, and every tap of it."""
+
+    config: TextConfig
+    weights: Mapping[str, Array]
+    inputs: Mapping[str, Array]
+    taps: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        return {**self.inputs, **self.taps}
+
+    @property
+    def nodes(self) -> list[At]:
+        return [At(node=node, layer=layer, config=self.config) for node, layer in expand.nodes_of(GRAPH, self.config)]
+
+    def run(self, inputs: Mapping[str, Array], record: Callable[[str, Array], None]) -> None:
+        decoder = Decoder(self.config, self.weights)
+        decoder.forward(inputs["ids"], inputs["positions"], inputs["valid"].astype(bool), record=record)
+
+
+@cache
+def whole(model: str) -> Pass:
+    config = MODELS[model].config
+    inputs = padded_inputs(token_ids(f"graph/{model}#ids", LENGTH, config.vocab_size), PADS)
+    made = Pass(config=config, weights=model_weights(MODELS[model]), inputs=inputs)
+    made.run(inputs, lambda name, value: made.taps.__setitem__(name, value.copy()))
+    return made
+
+
+def same(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and float(np.abs(a - b).max()) <= 1e-12 * max(1.0, float(np.abs(b).max()))
+
+
+def moved(a: Array, b: Array) -> bool:
+    """Far more than rounding."""
+    return float(np.abs(a - b).max()) > 1e-6 * float(np.abs(b).max())
+
+
+def shaken(name: str, value: Array, config: TextConfig, row: int | None = None) -> Array:
+    """Other values in the place of these, all of them or those of one row of L."""
+    rng = np.random.default_rng(len(name))
+    if name == "ids":
+        other = (value + 1) % config.vocab_size
+    elif name == "positions":
+        other = value[:, ::-1].copy()  # also where there is no window, order decides
+    elif name == "valid":
+        other = 1 - value
+    else:
+        other = value + rng.standard_normal(value.shape) * (0.3 * float(np.abs(value).max()))
+    if row is None:
+        return other
+    axis = 1 if name in ("ids", "positions", "valid") else GRAPH.length_axis(name)
+    changed, cut = value.copy(), (slice(None),) * axis + (row,)
+    changed[cut] = other[cut] + (1 if name == "positions" else 0)
+    return changed
+
+
+# --- 1. each node's function on golden inputs gives the golden node
 
 
 @each_model
-def test_every_tap_leads_back_to_its_node_and_layer(model: Model | Layout) -> None:
-    for (node, layer), tap in zip(expand.nodes_of(GRAPH, model.config), expand.taps(GRAPH, model.config), strict=True):
-        assert GRAPH.place_of(tap.name) == Place(node=node, layer=layer)
-        assert (GRAPH.node_of(tap.name), GRAPH.layer_of(tap.name), node.named(layer)) == (node, layer, tap.name)
-        assert tap.name == (node.tap if layer is None else f"model.layers.{layer}.{node.short}")
+def test_the_function_of_every_node_gives_the_node(model: str) -> None:
+    made = whole(model)
+    assert [at.name for at in made.nodes] == list(made.taps)
+    for at in made.nodes:
+        assert same(at.value(made.values, made.weights), made.taps[at.name]), at.name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "y",
-        "model",
-        "model.layers.1",
-        "model.layers.x.output",
-        "model.layers.01.output",
-        "model.layers.{i}.output",
-        "model.layers.1.output.1",
-        "model.layers.1.2.output",
-        "layers.1.output",
-        "model.norm.1",
-        "model.1.norm",
-    ],
-)
-def test_what_is_no_tap_has_no_node(name: str) -> None:
-    assert (GRAPH.place_of(name), GRAPH.node_of(name), GRAPH.layer_of(name)) == (None, None, None)
-    assert GRAPH.is_asked(name, plain=False)
-    assert not GRAPH.mixes_rows(name)
-    with pytest.raises(KeyError):
-        GRAPH.length_axis(name)
+def test_every_function_is_one_that_a_node_names() -> None:
+    assert {node.function for node in GRAPH.nodes} == FUNCTIONS.keys()
 
 
-def test_what_enters_a_layer() -> None:
-    taps = {tap.name: tap for tap in expand.taps(GRAPH, MODELS["31b-mini"].config)}
-    assert [expand.entering(GRAPH, i) for i in (0, 1, 6)] == [
-        "model.embed_tokens",
-        "model.layers.0.output",
-        "model.layers.5.output",
+@pytest.mark.parametrize("node", GRAPH.nodes, ids=lambda node: node.short)
+def test_a_node_declares_the_fields_of_the_configuration_that_its_function_reads(node: Node) -> None:
+    read: set[str] = set()
+    for made in map(whole, MODELS):
+        for at in made.nodes:
+            if at.node is node:
+                at.value(made.values, made.weights, read)
+    assert read == set(node.config)
+
+
+# --- 2. what is declared moves the node, and nothing else does
+
+
+def with_between(at: At, values: Mapping[str, Array], changed: str, made: Pass) -> dict[str, Array]:
+    """The values, with the tap computed again that a changed input acts through."""
+    between = at.between.get(changed)
+    return dict(values) if between is None else {**values, between.name: between.value(values, made.weights)}
+
+
+@each_model
+def test_each_declared_input_and_weight_moves_the_node(model: str) -> None:
+    made = whole(model)
+    for at in made.nodes:
+        golden = made.taps[at.name]
+        for name in at.sources:
+            values = {**made.values, name: shaken(name, made.values[name], made.config)}
+            assert moved(at.value(with_between(at, values, name, made), made.weights), golden), (at.name, name)
+        for name in at.weights:
+            weights = {**made.weights, name: shaken(name, made.weights[name], made.config)}
+            assert moved(at.value(made.values, weights), golden), (at.name, name)
+
+
+@cache
+def noise(made: Pass) -> dict[str, Array]:
+    return {name: shaken(name, value, made.config) for name, value in made.taps.items()}
+
+
+class _Reached(Exception):
+    """The pass came to the node that is asked about."""
+
+
+def intervened(made: Pass, at: At, pinned: bool) -> Array:
+    """The node in a pass of the oracle in which every tap before it is overwritten: by noise, those that it declares by
+    their golden values, if they are `pinned`. The inputs of the pass that it does not declare are others as well; those
+    of a tap that it takes inputs through are declared with it.
+    """
+    declared = {*at.sources, *(name for one in at.between.values() for name in one.sources)} if pinned else set()
+    found: list[Array] = []
+
+    def overwrite(name: str, value: Array) -> None:
+        if name == at.name:
+            found.append(value.copy())
+            raise _Reached
+        value[...] = made.taps[name] if name in declared else noise(made)[name]
+
+    inputs = {name: x if name in declared else shaken(name, x, made.config) for name, x in made.inputs.items()}
+    with np.errstate(all="ignore"), pytest.raises(_Reached):
+        made.run(inputs, overwrite)
+    return found[0]
+
+
+@each_model
+def test_nothing_that_is_not_declared_moves_a_node(model: str) -> None:
+    """In a layer of every kind, and outside the layers."""
+    made = whole(model)
+    layers = {None, 0, *layer_kinds(made.config).values()}
+    for at in (at for at in made.nodes if at.layer in layers):
+        assert same(intervened(made, at, pinned=True), made.taps[at.name]), at.name
+        assert moved(intervened(made, at, pinned=False), made.taps[at.name]), at.name  # what is overwritten is used
+
+
+@each_model
+def test_rows_move_alone_where_the_graph_says_so(model: str) -> None:
+    made, row = whole(model), LENGTH - 4
+    for at in made.nodes:
+        axis, golden = GRAPH.length_axis(at.name), made.taps[at.name]
+        others = set()
+        for name, source in at.sources.items():
+            if source.through is None:
+                values = {**made.values, name: shaken(name, made.values[name], made.config, row)}
+                got = at.value(values, made.weights)
+                rows = {i for i in range(LENGTH) if moved(got.take(i, axis), golden.take(i, axis))}
+                assert at.node.rows == "mixes" or rows == {row}, (at.name, name)
+                others |= rows - {row}
+        assert bool(others) == (at.node.rows == "mixes"), at.name
+
+
+# --- 3. no module says it a second time
+
+ROOT = Path(__file__).parents[2]
+TAPS = {node.short for node in GRAPH.nodes if "." in node.short} | {
+    *("q_norm", "q_rope", "k_norm", "k_rope", "v_norm", "probs", "context", "o_proj"),
+    *("residual_1", "residual_2", "ple_gated", "input_layernorm"),
+}
+"""Names that nothing but a tap or its module has; `proj` and `experts` are also names of other things."""
+AXES = {node.axes for node in GRAPH.nodes} | {" ".join(node.axes.split()[:2]) for node in GRAPH.nodes}
+LISTS = {
+    "reference/weights.py": "bases of norm weights, by the names of weights",
+    "reference/transformers_model/capture.py": "RoPE's calls, which no module shows",
+    "conformance/adapters/mlx_lm/taps.py": "likewise",
+    "conformance/adapters/mlx_lm/modules.py": "the answers to a question of kind ple",
+    "reference/transformers_model/modules.py": "likewise",
+}
+"""Modules that list names of taps, and why."""
+LAYERS = {"reference/weights.py": "names of weights, which are no taps"}
+"""Modules that cut a layer's number out of a name, and why."""
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    """The modules, but those of mutants, which are wrong on purpose."""
+    for package in ("conformance", "gemma4_contract", "reference"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            if not name.startswith("reference/mutants/"):
+                yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def texts(node: ast.AST) -> list[str]:
+    """The strings of an expression; of f-strings what stands last in them."""
+    if isinstance(node, ast.Constant):
+        return [node.value] if isinstance(node.value, str) else []
+    if isinstance(node, ast.JoinedStr):
+        return texts(node.values[-1])
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return [text for item in node.elts for text in texts(item)]
+    return []
+
+
+def is_tap(text: str) -> bool:
+    return re.sub(r"^.*model\.layers\.[^.]*\.|^\.+", "", text) in TAPS
+
+
+def lists_of_taps(tree: ast.AST) -> list[str]:
+    """Tuples, lists, sets and keys of dicts with several names of taps, and endings that a name is asked for."""
+    found = []
+    for node in ast.walk(tree):
+        keys = [key for key in node.keys if key] if isinstance(node, ast.Dict) else []
+        listed = texts(ast.Tuple(elts=keys)) if keys else texts(node) if not isinstance(node, ast.Constant) else []
+        asked = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "endswith"
+        if asked:
+            listed = [text for argument in node.args for text in texts(argument)]  # type: ignore[attr-defined]
+        taps = [text for text in listed if is_tap(text)]
+        if len(set(taps)) > 1 or (asked and taps):
+            found.append(f"line {node.lineno}: {', '.join(taps)}")  # type: ignore[attr-defined]
+    return found
+
+
+def axes_of_taps(tree: ast.AST) -> list[str]:
+    return [
+        f"line {node.lineno}"  # type: ignore[attr-defined]
+        for node in ast.walk(tree)
+        if " ".join(texts(node)) in AXES and (isinstance(node, ast.Constant | ast.Tuple | ast.List))
     ]
-    for layer in range(6):
-        assert taps[f"model.layers.{layer}.input_layernorm"].parents == (expand.entering(GRAPH, layer),)
-    assert taps["model.norm"].parents == (expand.entering(GRAPH, 6),)
 
 
-def test_sizes_of_axes() -> None:
-    config = MODELS["e2b-mini"].config
-    letters = expand.sizes(config, config.num_hidden_layers - 1)
-    assert (letters["F"], letters["E"]) == (2 * config.intermediate_size, config.global_head_dim)
-    assert [expand.size_of(axis, letters) for axis in ("D", "H*E", "2*D", "1")] == [48, 128, 96, 1]
-    assert letters.keys() - expand.sizes(config, None).keys() == {"E", "K", "F"}
-    assert {letter.letter for letter in GRAPH.letters} - letters.keys() == {"B", "L", "S"}
+def layer_numbers(tree: ast.AST) -> list[str]:
+    calls = ("startswith", "split", "partition", "compile", "match", "fullmatch", "search", "removeprefix")
+    return [
+        f"line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") in calls
+        and any("layers" in text for argument in node.args for text in texts(argument))
+    ]
 
 
-# --- the file
-
-
-def test_the_file_is_canonical(tmp_path: Path) -> None:
-    write_model(tmp_path / "again.json", GRAPH)
-    assert (tmp_path / "again.json").read_bytes() == PATH.read_bytes()
-
-
-@each_node
-def test_every_node_says_what_it_is(node: Node) -> None:
-    assert re.fullmatch(r"[A-Z][^\n]*\.", node.does), node.does
-    assert node.formula.strip() == node.formula != ""
-    assert node.inputs
-    assert "L" in node.axes.split()
-    for letters, whole in ((node.stored or {}, node.axes.split()), (node.huggingface.axes or "", node.axes)):
-        assert set(letters) <= set(whole) | set("* ")
-
-
-def texts() -> list[tuple[str, str]]:
-    of_functions = [(f"{one.function}()", one.latex) for one in GRAPH.functions]
-    return [*((node.short, node.latex) for node in GRAPH.nodes), *of_functions]
-
-
-@pytest.mark.parametrize(("name", "latex"), texts(), ids=[name for name, _ in texts()])
-def test_latex_is_balanced(name: str, latex: str) -> None:
-    assert latex, name
-    plain = re.sub(r"\\[{}]", "", latex)
-    depth = 0
-    for letter in plain:
-        depth += {"{": 1, "}": -1}.get(letter, 0)
-        assert depth >= 0
-    assert depth == 0
-    assert latex.count(r"\begin") == latex.count(r"\end")
-    assert latex.count(r"\big(") == latex.count(r"\big)")
-    assert latex.count(r"\Big(") == latex.count(r"\Big)")
-    assert plain.count("(") == plain.count(")")
-    assert not re.search(r"(?<!\\)[%#$]", latex)  # which a Markdown page or TeX would take for something else
-
-
-def test_conditions_are_the_words_that_the_code_knows_and_fields_of_the_configuration() -> None:
-    assert GRAPH.conditions.keys() == expand.CONDITIONS.keys()
-    asked = {one.when for node in GRAPH.nodes for one in (node, *node.sources, *node.weights)} - {None}
-    assert {word for word in asked if word not in GRAPH.conditions} <= set(TextConfig.__slots__)
-    assert GRAPH.conditions.keys() <= asked  # no word that nothing uses
-
-
-def test_fields_and_letters_are_those_of_the_configuration() -> None:
-    fields = set(TextConfig.__slots__)
-    for node in GRAPH.nodes:
-        assert set(node.config) <= fields, node.tap
-    for letter in GRAPH.letters:
-        assert set(letter.config) <= fields, letter.letter
-        assert bool(letter.config) == (letter.letter not in "BLS")
-
-
-def test_every_function_is_used_by_a_node_or_a_formula() -> None:
-    words = {
-        word for _, node in enumerate(GRAPH.nodes) for word in re.findall(r"\w+", f"{node.function} {node.formula}")
-    }
-    words |= {word for one in GRAPH.functions for word in re.findall(r"\w+", one.formula)}
-    assert {one.function for one in GRAPH.functions} <= words
-
-
-def test_an_input_acts_through_another_input_of_the_node() -> None:
-    through = {node.short: one.through for node in GRAPH.nodes for one in node.sources if one.through}
-    assert through == {"self_attn.context": "model.layers.{i}.self_attn.probs"}
-    for node in GRAPH.nodes:
-        for one in node.sources:
-            assert one.through is None or one.through in {other.tap for other in node.sources}
-
-
-# --- files that are refused
-
-
-def damaged(change: Any) -> str:
-    raw = json.loads(PATH.read_bytes())
-    change(raw)
-    return json.dumps(raw)
+def test_no_module_lists_taps_asks_for_their_endings_or_spells_their_axes() -> None:
+    lists = {name: found for name, tree in sources() if (found := lists_of_taps(tree))}
+    assert lists.keys() == LISTS.keys(), lists
+    axes = {name: found for name, tree in sources() if (found := axes_of_taps(tree))}
+    assert {name for name in axes if not name.startswith("reference/cases/")} == set(), (
+        axes
+    )  # module cases have tensors of their own
+    layers = {name: found for name, tree in sources() if (found := layer_numbers(tree))}
+    assert layers.keys() == LAYERS.keys(), layers
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("find", "code"),
     [
-        (lambda raw: raw["nodes"][0].update(inputs=["idz"]), "inputs idz: not declared"),
-        (lambda raw: raw["nodes"][4].update(inputs=["model.layers.{j}.output"]), "layers {j}: not declared"),
-        (lambda raw: raw["nodes"][0].update(axes="B L Q"), "letters Q: not declared"),
-        (lambda raw: raw["nodes"][0].update(function="lookup"), "functions lookup: not declared"),
-        (lambda raw: raw["nodes"][0].update(part="middle"), "parts middle: not declared"),
-        (lambda raw: raw["nodes"][0].update(colour="red"), "Extra inputs are not permitted at nodes.0.colour"),
-        (lambda raw: raw["nodes"][0].pop("rows"), "Field required at nodes.0.rows"),
+        (lists_of_taps, 'x = ("q_norm", "probs")'),
+        (lists_of_taps, 'x = {"self_attn.q_rope": {"H": 2}, "self_attn.context": {}}'),
+        (lists_of_taps, 'x = [f"{prefix}self_attn.q_rope", f"model.layers.{i}.residual_1"]'),
+        (lists_of_taps, 'name.endswith("self_attn.probs")'),
+        (lists_of_taps, 'name.endswith((".probs",))'),
+        (axes_of_taps, 'x = ("B", "L", "D")'),
+        (axes_of_taps, 'tap("y", "B H L E")'),
+        (layer_numbers, 'int(name.split("layers.")[1])'),
+        (layer_numbers, 're.compile(r"model\\\\.layers\\\\.(\\\\d+)")'),
     ],
 )
-def test_a_damaged_graph_is_refused_in_one_line(change: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "graph.json"
-    path.write_text(damaged(change), encoding="utf-8")
-    with pytest.raises(FixtureError) as refused:
-        Graph.read(path)
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_verify_finds_a_damaged_graph(tmp_path: Path) -> None:
-    (tmp_path / "cases").mkdir()
-    path = tmp_path / FOLDER / f"{TEXT}.json"
-    path.parent.mkdir()
-    path.write_bytes(PATH.read_bytes())
-    fixtures = Fixtures(tmp_path)
-    fixtures.write_sums()
-    assert [fault for fault in fixtures.verify() if fault.path == str(path)] == []
-    path.write_text(damaged(lambda raw: raw.pop("nodes")), encoding="utf-8")
-    fixtures.write_sums()
-    (fault,) = [fault for fault in fixtures.verify() if fault.path == str(path)]
-    assert "Field required at nodes" in str(fault)
+def test_what_is_looked_for_is_found(find: Callable[[ast.AST], list[str]], code: str) -> None:
+    assert find(ast.parse(code))

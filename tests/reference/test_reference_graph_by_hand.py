@@ -3,6 +3,14 @@
 A line is a tap, its axes and its parents; a number stands for `model.layers.<number>`.
 """
 
+from __future__ import annotations
+
+import re
+
+from gemma4_contract import expand
+from gemma4_contract.graph import text_graph
+from reference.models import MODELS
+
 TRAP_GQA = """
 model.embed_tokens                    | B L D   |
 model.embed_tokens_per_layer          | B L N P |
@@ -117,3 +125,26 @@ LAYER_4_WITH_EXPERTS = """
 4.residual_2                          | B L D   | 4.residual_1 4.post_feedforward_layernorm
 4.output                              | B L D   | 4.residual_2
 """
+
+Line = tuple[str, str, tuple[str, ...]]
+
+
+def by_hand(text: str) -> list[Line]:
+    full = re.sub(r"(?m)(?<![\w.])(\d+)\.", r"model.layers.\1.", text)
+    cells = ([cell.strip() for cell in row.split("|")] for row in full.splitlines() if row)
+    return [(name, axes, tuple(parents.split())) for name, axes, parents in cells]
+
+
+def of_graph(model: str) -> list[Line]:
+    taps = expand.taps(text_graph(), MODELS[model].config)
+    return [(tap.name, " ".join(tap.axes), tap.parents) for tap in taps]
+
+
+def test_the_taps_of_a_small_model_are_those_of_the_list() -> None:
+    assert len(by_hand(TRAP_GQA)) == 81
+    assert of_graph("trap-gqa") == by_hand(TRAP_GQA)
+
+
+def test_the_taps_of_a_layer_with_experts_are_those_of_the_list() -> None:
+    of_layer = [line for line in of_graph("26b-a4b-mini") if line[0].startswith("model.layers.4.")]
+    assert of_layer == by_hand(LAYER_4_WITH_EXPERTS)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gemma4_contract.graph import Graph, Node
+from gemma4_contract.graph import Graph
 from gemma4_contract.models import TapClass
+from gemma4_contract.node import Node
 
 
 class Facts(Protocol):

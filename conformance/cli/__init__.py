@@ -6,7 +6,7 @@ Exit codes: 0 conforms, 1 does not, 2 bad input or usage, 3 environment or adapt
 from __future__ import annotations
 
 from conformance.adapters.registry import AdapterUnavailable, BadOption
-from conformance.cli import bugs, check, diagnose, fetch, fixtures, prompts, report, run, self_test  # noqa: F401 (each adds commands)
+from conformance.cli import bugs, check, diagnose, explain, fetch, fixtures, graph, prompts, report, run, self_test  # noqa: F401 (each adds commands)
 from conformance.cli.app import BAD_INPUT, ENVIRONMENT, app, stop
 from conformance.fetch.errors import FetchError
 from gemma4_contract import FixtureError

@@ -7,7 +7,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
 
 from gemma4_contract import protocol
 from gemma4_contract.models import Kind
@@ -48,3 +51,16 @@ def test_every_key_of_the_protocol_is_shown() -> None:
     for line in (*protocol.REQUESTS, *protocol.ANSWERS):
         for key in line.model_fields:
             assert f'"{key}"' in TEXT or f"`{key}`" in TEXT, f"{line.__name__}.{key}"
+
+
+def test_the_taps_of_a_module_tree_are_read_as_it_is_shown() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Module()
+    model.model = torch.nn.Module()
+    model.model.norm = torch.nn.Identity()
+    model.forward = lambda x: model.model.norm(2 * x)
+    model.config = SimpleNamespace(num_hidden_layers=1, hidden_size_per_layer_input=0)
+    ids = torch.arange(6.0).reshape(1, 3, 2)
+    names: dict[str, Any] = {"model": model, "want": ["model.norm"], "calls": [ids[:, :2], ids[:, 2:]]}
+    exec(block("module_tree.py"), names)
+    assert torch.equal(names["answer"]["model.norm"], 2 * ids)

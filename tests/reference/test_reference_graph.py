@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from gemma4_contract import expand
-from gemma4_contract.graph import Input, Node, text_graph
+from gemma4_contract.graph import text_graph
+from gemma4_contract.node import Input, Node
 from reference.cases.forward import padded_inputs
 from reference.cases.layer import layer_kinds
 from reference.config import TextConfig
@@ -341,7 +342,10 @@ LISTS = {
     "reference/transformers_model/modules.py": "likewise",
 }
 """Modules that list names of taps, and why."""
-LAYERS = {"reference/weights.py": "names of weights, which are no taps"}
+LAYERS = {
+    "reference/weights.py": "names of weights, which are no taps",
+    "reference/transformers_model/build.py": "likewise",
+}
 """Modules that cut a layer's number out of a name, and why."""
 
 

@@ -13,8 +13,9 @@ import pytest
 from gemma4_contract import FixtureError, Fixtures, checkpoint, expand, tensors
 from gemma4_contract.documents import write_model
 from gemma4_contract.full_size import FOLDER as FULL_SIZE
-from gemma4_contract.graph import FOLDER, TEXT, Graph, Node, Place, text_graph
+from gemma4_contract.graph import FOLDER, TEXT, Graph, Place, text_graph
 from gemma4_contract.models import ModelCard
+from gemma4_contract.node import Node
 from reference import full_size
 from reference.config import TextConfig
 from reference.layouts import LAYOUTS, Layout

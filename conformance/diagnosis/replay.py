@@ -14,6 +14,7 @@ from conformance.judging.question import Question
 from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import CaseLine, RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.judged import judged_digest
 from gemma4_contract.prompts import is_on_prompts
 
 _WRONG = ("fail", "error")
@@ -25,11 +26,12 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
     FixtureError for a broken report or other fixtures.
     """
     run, lines = report.read(path)
-    if run.fixtures != report.digest(fixtures):
+    digest = judged_digest(fixtures)
+    if run.fixtures != digest:
         raise FixtureError(
             path,
             got=f"a report on other fixtures ({run.fixtures[:12]}...)",
-            expected=f"these ({report.digest(fixtures)[:12]}...)",
+            expected=f"these ({digest[:12]}...)",
             cure="name the fixtures of the run with --fixtures-dir, or run again",
         )
     directory = path if path.is_dir() else path.parent

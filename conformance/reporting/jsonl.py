@@ -18,14 +18,12 @@ from conformance.judging.compare import Status
 from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
-from gemma4_contract.files import sha256
 from gemma4_contract.full_size import FullSize, OwnGoldens
 from gemma4_contract.models import Profile
-from gemma4_contract.store import SUMS, Fixtures
+from gemma4_contract.store import Fixtures
 from gemma4_contract.tensors import DTYPES, Array
 
 REPORT, ANSWERS = "report.jsonl", "answers"
-_JUDGED_BY = (b"cases/", b"floors/", b"models/")
 
 
 class _Line(BaseModel):
@@ -82,14 +80,6 @@ class CaseLine(_Line):
     def _any_file_can_hold_it(cls, note: str) -> str:
         """A port's error may hold what is no text."""
         return note.encode("utf-8", "backslashreplace").decode()
-
-
-def digest(fixtures: Fixtures) -> str:
-    """What names the fixtures that a verdict on tensors rests on: the SHA-256 of their lines in SHA256SUMS."""
-    lines = tensors.read_bytes(fixtures.sums_root / SUMS).splitlines(keepends=True)
-    below = fixtures.root.relative_to(fixtures.sums_root).as_posix().encode()
-    judged_by = tuple(part if below == b"." else below + b"/" + part for part in _JUDGED_BY)
-    return sha256(b"".join(line for line in lines if line[66:].startswith(judged_by)))
 
 
 def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:

@@ -22,6 +22,7 @@ from conformance.reporting.reproduce import again
 from conformance.reporting.text import describe
 from gemma4_contract import FixtureError, Fixtures
 from gemma4_contract.full_size import FullSize
+from gemma4_contract.judged import judged_digest
 from gemma4_contract.prompts import is_on_prompts
 
 
@@ -132,7 +133,7 @@ class Session:
                 language=self.hello.language,
                 device=self.hello.device,
                 profile=self.profile,
-                fixtures=report_file.digest(self.fixtures),
+                fixtures=judged_digest(self.fixtures),
                 full_size=report_file.full_size_of(self.fixtures),
                 products_error=self.products_error,
             )

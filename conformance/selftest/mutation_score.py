@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conformance.reporting.jsonl import digest
 from conformance.selftest.kill_matrix import Row
 from gemma4_contract import Fixtures
+from gemma4_contract.judged import judged_digest
 from reference.mutants.mutant import Mutant
 
 
@@ -90,7 +90,11 @@ def summary(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) ->
         if row.kills:
             kill = next((kill for kill in row.kills if kill.expected), row.kills[0])
             witnesses[row.profile][row.mutant] = [kill.case, kill.tap]
-    return {"fixtures": digest(fixtures), "scores": [asdict(result) for result in scores], "witnesses": witnesses}
+    return {
+        "fixtures": judged_digest(fixtures),
+        "scores": [asdict(result) for result in scores],
+        "witnesses": witnesses,
+    }
 
 
 def kills(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, str]]]:

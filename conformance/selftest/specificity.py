@@ -16,8 +16,8 @@ from conformance.calibration.floors import honest_variants
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.known_failures import KnownFailures
-from conformance.reporting.jsonl import digest
 from gemma4_contract import Fixtures
+from gemma4_contract.judged import judged_digest
 from gemma4_contract.progress import Progress
 from reference.oracle.summation import OTHER_ORDERS
 
@@ -115,6 +115,6 @@ def as_json(results: list[Trial], fixtures: Fixtures) -> dict[str, object]:
     """The trials for machines, with the number that matters on top and the digest of the fixtures they hold for."""
     return {
         "accused": sum(len(trial.accused) for trial in results),
-        "fixtures": digest(fixtures),
+        "fixtures": judged_digest(fixtures),
         "variants": [asdict(trial) for trial in results],
     }

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 
-from conformance.reporting.jsonl import digest
 from conformance.selftest.specificity import Trial, as_table
 from gemma4_contract import Fixtures
 from tests.support import ROOT
+from gemma4_contract.judged import judged_digest
 
 RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
 AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` and paste its table"
 
 
 def test_the_self_test_was_of_these_fixtures() -> None:
-    assert RESULT["fixtures"] == digest(Fixtures()), AGAIN
+    assert RESULT["fixtures"] == judged_digest(Fixtures()), AGAIN
 
 
 def test_nobody_honest_was_accused() -> None:

@@ -18,6 +18,7 @@ from conformance.judging.judge import Judge
 from conformance.judging.prompts import PromptJudge
 from conformance.reporting import jsonl as report
 from gemma4_contract import Fixtures
+from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
@@ -83,7 +84,7 @@ def reported(directory: Path, adapter: Adapter) -> Path:
             language=hello.language,
             device=hello.device,
             profile="f64",
-            fixtures=report.digest(FIXTURES),
+            fixtures=judged_digest(FIXTURES),
             products_error=None,
         ),
     )

@@ -24,6 +24,7 @@ from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import RunLine
 from conformance.selftest import catalogue
 from gemma4_contract import Fixtures, tensors
+from gemma4_contract.judged import judged_digest
 from gemma4_contract.tensors import Array
 from reference import mutants
 from reference.config import Rope
@@ -203,7 +204,7 @@ def reported(directory: Path, fixtures: Fixtures, port: Any, *cases: str, impl: 
         language="Python",
         device="none",
         profile="f32",
-        fixtures=report.digest(fixtures),
+        fixtures=judged_digest(fixtures),
         products_error=None,
     )
     report.start(directory, run)

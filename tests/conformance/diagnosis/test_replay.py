@@ -13,6 +13,7 @@ from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.judged import judged_digest
 from gemma4_contract.models import Profile
 from tests.support.fakes import Change, Port, Taps, parrot, raiser, skipper
 from tests.support.trees import LAYER, POINTER, ROPE, small_tree
@@ -29,7 +30,7 @@ def run_line(fixtures: Fixtures = FIXTURES, profile: Profile = "f32") -> RunLine
         language="Python",
         device="none",
         profile=profile,
-        fixtures=report.digest(fixtures),
+        fixtures=judged_digest(fixtures),
         products_error=None,
     )
 

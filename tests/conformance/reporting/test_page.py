@@ -20,6 +20,7 @@ from conformance.reporting.page.changes import changes
 from conformance.reporting.page.heat_map import draw, heat_maps
 from conformance.reporting.page.page import write_page
 from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support.runs import run_command
 
@@ -34,7 +35,7 @@ RUN = RunLine(
     language="C++",
     device="cpu",
     profile="f32",
-    fixtures=report.digest(FIXTURES),
+    fixtures=judged_digest(FIXTURES),
     products_error=None,
 )
 

@@ -14,11 +14,11 @@ import pytest
 
 from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.judge import Judge
-from conformance.reporting.jsonl import digest
 from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue import as_markdown
 from conformance.selftest.mutation_score import Score, as_table
 from gemma4_contract import Fixtures
+from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
@@ -47,7 +47,7 @@ def kill_of(mutant_id: str, profile: str, case: str) -> kill_matrix.Kill | None:
 
 
 def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:
-    assert RESULT["fixtures"] == digest(FIXTURES), AGAIN
+    assert RESULT["fixtures"] == judged_digest(FIXTURES), AGAIN
     assert [score.profile for score in SCORES] == FIXTURES.profiles
     for score in SCORES:
         assert set(score.mutants) == MUTANTS.keys(), AGAIN

@@ -1,0 +1,62 @@
+"""The digest of all that decides a verdict on tensors, which reports and score tables are bound to.
+
+Prose does not enter it: a new sentence, a new link or a new known mistake invalidates no result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gemma4_contract import tensors
+from gemma4_contract.errors import FixtureError
+from gemma4_contract.files import sha256
+from gemma4_contract.store import SUMS, Fixtures
+
+FOLDERS = ("cases", "floors", "models")
+"""The folders that a verdict on tensors rests on."""
+
+PROSE: Mapping[str, Sequence[str]] = {
+    "case.json": ("purpose", "hunts", "links", "advice", "lookalikes.known.advice", "provenance"),
+    "model.json": ("purpose", "acceptance"),
+}
+"""Document -> its keys that are for people, or tell how it was made; a dotted key stands inside the others."""
+
+
+def judged_digest(fixtures: Fixtures) -> str:
+    """The SHA-256 that names what a verdict on tensors rests on.
+
+    Of tensors, configurations, floors and policy their lines in SHA256SUMS enter, of the documents in `PROSE` the same
+    lines with the digest of the document without its prose. FixtureError when SHA256SUMS cannot be read.
+    """
+    top = fixtures.sums_root
+    folders = tuple((fixtures.root / folder).relative_to(top).as_posix() + "/" for folder in FOLDERS)
+    lines = (line.partition("  ") for line in tensors.read_bytes(top / SUMS).decode(errors="replace").splitlines())
+    judged = [f"{_judged(top / name, digest)}  {name}\n" for digest, _, name in lines if name.startswith(folders)]
+    return sha256("".join(judged).encode())
+
+
+def _judged(path: Path, digest: str) -> str:
+    """A file's digest without its prose; a document that cannot be read keeps its own, and `verify` says why."""
+    if path.name not in PROSE:
+        return digest
+    try:
+        document = json.loads(tensors.read_bytes(path))
+        for key in PROSE[path.name]:
+            _remove(document, key.split("."))
+    except (FixtureError, ValueError, AttributeError):
+        return digest
+    return sha256(json.dumps(document, sort_keys=True).encode())
+
+
+def _remove(document: Any, keys: Sequence[str]) -> None:
+    """Remove a key from an object, or what it leads to from the objects below it."""
+    if isinstance(document, list):
+        for part in document:
+            _remove(part, keys)
+    elif len(keys) == 1:
+        document.pop(keys[0], None)
+    elif keys[0] in document:
+        _remove(document[keys[0]], keys[1:])

@@ -7,8 +7,8 @@ import re
 
 from conformance.selftest.specificity import Trial, as_table
 from gemma4_contract import Fixtures
-from tests.support import ROOT
 from gemma4_contract.judged import judged_digest
+from tests.support import ROOT
 
 RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
 AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` and paste its table"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.adapters.base import Request
-from conformance.adapters.registry import AdapterUnavailable
+from conformance.adapters.registry import ADAPTERS, AdapterUnavailable, _Entry
 from conformance.calibration import floors
 from conformance.calibration.floors import honest_variants, measure_floors
 from conformance.judging.probe import CASE, require_exact_products
@@ -235,6 +236,40 @@ def test_rounding_of_some_numbers(error: float, rounded: float) -> None:
 
 
 # Who sets floors
+
+
+NAMED = ("mlx_impl", "mlx_lm", "transformers", "transformers_sdpa", "pure_python")
+"""The adapters whose errors may widen everybody's tolerances: the errors of another are reviewed first."""
+ORACLES = (*(f"oracle {order}" for order in ORDERS), "oracle fused")
+
+
+def test_the_registry_says_who_sets_floors() -> None:
+    assert tuple(name for name, entry in ADAPTERS.items() if entry.sets_floors) == NAMED
+    assert ADAPTERS.keys() - set(NAMED) == {"mlx_impl_fused", "oracle"}
+
+
+@pytest.mark.parametrize("profile", ["f64", "f32", "bf16", "f16"])
+def test_these_set_the_floors_of_a_profile(profile: str) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mlx_lm")
+    expected = {
+        "f64": ("transformers", "pure_python", *ORACLES, "oracle reciprocal"),
+        "f32": (*NAMED[:-1], *ORACLES),
+        "bf16": (*NAMED[:-1], *ORACLES),
+        "f16": (*NAMED[:-1], *ORACLES),
+    }
+    assert tuple(honest_variants(profile)) == expected[profile]
+    assert tuple(variant.name for variant in FIXTURES.floors(profile).variants) == expected[profile]
+
+
+def test_an_adapter_sets_no_floor_unless_the_registry_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(honest_variants("f32"))
+    new = _Entry(module="oracle", factory="OracleAdapter", cure="none")
+    monkeypatch.setattr(floors, "ADAPTERS", {**ADAPTERS, "new": new})
+    assert set(honest_variants("f32")) == before
+    monkeypatch.setattr(floors, "ADAPTERS", {**ADAPTERS, "new": dataclasses.replace(new, sets_floors=True)})
+    monkeypatch.setattr(floors, "create", lambda name: Port(lambda _: {}, family=name))
+    assert "new" in honest_variants("f32")
 
 
 def test_every_implementation_of_a_profile_sets_its_floors() -> None:

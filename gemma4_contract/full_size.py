@@ -87,9 +87,8 @@ class FullSize(Fixtures):
 
 
 def own_id(directory: Path) -> str:
-    """The id of a checkpoint's model: the folder's name in the letters of an id, `-full` at its end."""
-    name = re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-")
-    return name if name.endswith(("-full", "-slice")) else f"{name}-full"
+    """The id of a checkpoint's model: the folder's name in the letters of an id."""
+    return re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-") or "checkpoint"
 
 
 def own_config(directory: Path) -> dict[str, Any]:

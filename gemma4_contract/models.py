@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Profile = Literal["f64", "f32", "bf16", "f16"]
+Level = Literal["L0", "L1", "L2", "L3", "L4", "L5"]
 TapClass = Literal["exact", "floor", "routing", "advice"]
 Kind = Literal[
     "forward",
@@ -168,6 +169,10 @@ class Case(Document):
 
     id: CaseId
     kind: Kind
+    level: Level = Field(description="How far a port conforms that passes it, with all levels below.")
+    topic: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="What it is about: `conformance/test_<topic>.py` asks it, dashes as `_`."
+    )
     model: str | None = None
     purpose: str
     hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
@@ -180,6 +185,7 @@ class Case(Document):
     inputs: TensorFile | None = None
     params: dict[str, Any] = {}
     plan: Plan | None = None
+    plan_name: str | None = Field(default=None, description="The plan in a word, such as no-cache, tokens or chunks-5.")
     golden: TensorFile | GoldenPointer
     golden_f32: TensorFile | None = Field(
         default=None, description="Module goldens rounded to F32, for porters who judge themselves."
@@ -203,8 +209,8 @@ class Case(Document):
             raise ValueError("a case with its own golden lists its taps")
         if not owned and self.taps:
             raise ValueError("a case that points into another golden inherits that case's taps and lists none")
-        if (self.kind == "forward") != (self.plan is not None):
-            raise ValueError("forward cases have a plan and no other case has one")
+        if {self.plan is not None, self.plan_name is not None} != {self.kind == "forward"}:
+            raise ValueError("forward cases have a plan with a name and no other case has one")
         return self
 
 

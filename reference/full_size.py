@@ -113,10 +113,9 @@ def token_ids(model: Asked, fixtures: Fixtures) -> Array:
 def _real_ids(fixtures: Fixtures, count: int) -> list[int]:
     """The ids of the first prompts of `fixtures/prompts/chat`, one behind the other."""
     found: list[int] = []
-    for prompt_id in fixtures.prompts.ids:
-        if prompt_id.startswith("prompt/chat/"):
-            renders = fixtures.prompts.conversation(prompt_id).renders
-            found += next((render.prompt.ids for render in renders if render.prompt), [])
+    for prompt_id in fixtures.prompts.conversation_ids:
+        renders = fixtures.prompts.conversation(prompt_id).renders
+        found += next((render.prompt.ids for render in renders if render.prompt), [])
     if len(found) < count:
         raise ValueError(f"the prompts of the fixtures hold {len(found)} ids, expected {count}")
     return found[:count]

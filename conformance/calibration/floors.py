@@ -104,8 +104,8 @@ def _drafts(seed: int, profile: str) -> Iterator[Draft]:
         if draft.exact or draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
             continue
         if seed and draft.kind == "forward" and draft.model:
-            _, _, length, plan = draft.id.split("/")
-            if plan not in SEEDED_PLANS or not length.endswith(f"-l{golden_length(MODELS[draft.model])}"):
+            whole = draft.inputs["ids"].shape[1] == golden_length(MODELS[draft.model])
+            if draft.plan_name not in SEEDED_PLANS or not whole:
                 continue
         yield draft
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from conformance.judging import prompts
 from conformance.judging.compare import Status
 from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
 from gemma4_contract.files import sha256
 from gemma4_contract.full_size import FullSize, OwnGoldens
-from gemma4_contract.models import Profile
+from gemma4_contract.models import Level, Profile
 from gemma4_contract.store import SUMS, Fixtures
 from gemma4_contract.tensors import DTYPES, Array
 
@@ -70,6 +71,9 @@ class CaseLine(_Line):
     """
 
     case: str
+    kind: str
+    level: Level
+    model: str | None = None
     outcome: Outcome
     note: str = ""
     expected: str | None = None
@@ -126,14 +130,25 @@ def append(directory: Path, line: CaseLine) -> None:
 def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> CaseLine:
     """A verdict as a line; the answer of a case that failed is written beside the report."""
     if isinstance(verdict, PromptVerdict):
-        return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
+        return CaseLine(
+            case=verdict.question,
+            kind=prompts.KIND,
+            level=prompts.LEVEL,
+            outcome=verdict.outcome,
+            note=verdict.note,
+            expected=expected,
+        )
+    case = verdict.case
     first = verdict.first_divergence
     answer = None
     if verdict.outcome == "fail" and verdict.answer:
-        answer = f"{ANSWERS}/{verdict.case.id}.safetensors"
+        answer = f"{ANSWERS}/{case.id}.safetensors"
         tensors.write(directory / answer, _writable(verdict.answer))
     return CaseLine(
-        case=verdict.case.id,
+        case=case.id,
+        kind=case.kind,
+        level=case.level,
+        model=case.model,
         outcome=verdict.outcome,
         note=verdict.note,
         expected=expected,

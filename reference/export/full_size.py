@@ -136,10 +136,13 @@ def _cases(
         case = Case(
             id=case_id,
             kind="forward",
+            level="L5",
+            topic="logits" if plan.steps is None else "decode",
             model=model.id,
             purpose=f"At full width, {count} tokens of real prompts: {purpose}",
             inputs=TensorFile(file="inputs.safetensors", sha256=sha256(inputs)),
             plan=plan,
+            plan_name=name,
             golden=TensorFile(file="expected_f32.safetensors", sha256=sha256(golden))
             if owns
             else GoldenPointer(case=owner, rows=[0, count]),

@@ -104,6 +104,8 @@ class Writer:
         case = Case(
             id=draft.id,
             kind=draft.kind,
+            level=draft.level,
+            topic=draft.topic,
             model=draft.model,
             purpose=draft.purpose,
             hunts=hunted_by(draft.id),
@@ -113,6 +115,7 @@ class Writer:
             inputs=self._tensors(draft, "inputs.safetensors", draft.inputs) if draft.inputs else None,
             params=dict(draft.params),
             plan=draft.plan,
+            plan_name=draft.plan_name,
             golden=golden,
             golden_f32=golden_f32,
             lookalikes=self._lookalikes(draft) if draft.lookalikes else None,

@@ -41,13 +41,24 @@ TAP = TapSpec(name="y", parents=[], axes=["L", "D"], dtype="F64", shape=[3, 4], 
 PROVENANCE = Provenance(
     generator="test", versions={"numpy": "2"}, command="make", derivations=["a", "b"], agreement=1e-16
 )
-CASE = Case(id="module/x/y", kind="rms_norm", purpose="Some.", golden=FILE, taps=[TAP], provenance=PROVENANCE)
+CASE = Case(
+    id="module/x/y",
+    kind="rms_norm",
+    level="L1",
+    topic="norm",
+    purpose="Some.",
+    golden=FILE,
+    taps=[TAP],
+    provenance=PROVENANCE,
+)
 
 VALUES: dict[str, BaseModel] = {
     "case": CASE,
     "case with everything": Case(
         id="module/x/full",
         kind="mlp",
+        level="L1",
+        topic="mlp",
         purpose="Größer als 1 → ∞.",
         hunts=["a-bug"],
         links=["https://example.org/1"],
@@ -62,15 +73,27 @@ VALUES: dict[str, BaseModel] = {
     "case that points": Case(
         id="forward/m/uniform-l9/padded",
         kind="forward",
+        level="L3",
+        topic="decode",
         model="m",
         purpose="Some.",
         plan=Plan(steps=[8, 1], left_pad=[0, 3]),
+        plan_name="padded",
         golden=GoldenPointer(case="forward/m/uniform-l19/no-cache", rows=[0, 9]),
         mask="valid",
         provenance=PROVENANCE,
     ),
     "case without a cache": Case(
-        id="forward/m/x", kind="forward", purpose="", plan=Plan(), golden=FILE, taps=[TAP], provenance=PROVENANCE
+        id="forward/m/x",
+        kind="forward",
+        level="L2",
+        topic="logits",
+        purpose="",
+        plan=Plan(),
+        plan_name="no-cache",
+        golden=FILE,
+        taps=[TAP],
+        provenance=PROVENANCE,
     ),
     "card": ModelCard(
         id="e2b-mini",

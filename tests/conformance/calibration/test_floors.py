@@ -36,6 +36,8 @@ def drafts(seed: int, **facts: Any) -> Iterator[Draft]:
         yield Draft(
             id=name,
             kind="softcap",
+            level="L1",
+            topic="logits",
             purpose="A test.",
             taps=[tap("y", "L V")],
             inputs={"seed": np.full(1, seed, np.float32)},

@@ -551,7 +551,7 @@ def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
     assert ended.exit_code == 0, ended.output
 
     session = Session("mlx_impl", "f32", full_size=opened(folder, goldens))
-    command = session.reproduce("forward/my-gemma-4-full/text-l1/no-cache")
+    command = session.reproduce("forward/my-gemma-4/text-l1/no-cache")
     ended = run(app, shlex.split(command)[1:])
     assert ended.exit_code == 0, ended.output
 

@@ -1,4 +1,4 @@
-"""How the tensors of a case are laid out: rows of another case's golden, pads, masks."""
+"""How the tensors of a case are laid out: rows of another case's golden, behind pads."""
 
 from __future__ import annotations
 
@@ -25,13 +25,3 @@ def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[i
         widths[axis_l] = (pad, 0)
         batch.append(np.pad(kept, widths))
     return np.concatenate(batch)
-
-
-def spread_mask(mask: Array | None, axes: Sequence[str], shape: tuple[int, ...]) -> Array | None:
-    """The pad mask [B, L] over a tensor of this shape, boolean; None when there is none or B or L is no axis of it."""
-    if mask is None or "B" not in axes or "L" not in axes:
-        return None
-    index = [1] * len(shape)
-    index[axes.index("B")], index[axes.index("L")] = mask.shape
-    spread: Array = np.broadcast_to(mask.astype(bool).reshape(index), shape)
-    return spread

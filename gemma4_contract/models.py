@@ -124,6 +124,15 @@ class TapSpec(Strict):
         at = self.axes.index(axis)
         return self.picks.indices(self.axes)[at] if self.picks else list(range(self.shape[at]))
 
+    def place(self, index: Sequence[int]) -> list[int]:
+        """Where an entry of what is stored stands in the port's tensor."""
+        numbers = self.picks.indices(self.axes) if self.picks else None
+        return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
+
+    def whole_shape(self, stored: Sequence[int]) -> list[int]:
+        """The shape of the port's tensor, of which a tensor of this shape is stored."""
+        return self.picks.whole if self.picks else list(stored)
+
 
 class Lookalike(Strict):
     """What a port that makes a known slip answers in the place of a tap."""
@@ -209,8 +218,10 @@ class Case(Document):
             raise ValueError("a case with its own golden lists its taps")
         if not owned and self.taps:
             raise ValueError("a case that points into another golden inherits that case's taps and lists none")
-        if {self.plan is not None, self.plan_name is not None} != {self.kind == "forward"}:
-            raise ValueError("forward cases have a plan with a name and no other case has one")
+        if (self.kind == "forward") != (self.plan is not None):
+            raise ValueError("forward cases have a plan and no other case has one")
+        if (self.plan is None) != (self.plan_name is None):
+            raise ValueError("a plan has a name, and a name without a plan means nothing")
         return self
 
 

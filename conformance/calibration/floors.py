@@ -24,9 +24,10 @@ from conformance.judging.routing import Choice, Node, choices_of, comparable_row
 from conformance.judging.tolerance import tolerance
 from conformance.known_failures import KnownFailures
 from gemma4_contract import Fixtures, Floors, Policy
-from gemma4_contract.layout import spread_mask
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
+from gemma4_contract.routing import Experts
+from gemma4_contract.selection import spread_mask
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded
@@ -142,7 +143,8 @@ def _errors(
         raise ExportError(f"{draft.id}: {name}: {crash_line(crash)}") from None
     pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
     taps = [tap for tap in draft.taps if tap.name in golden]
-    choices = choices_of(taps, [tap.name for tap in taps if tap.is_routing], golden, answer)
+    experts = {tap.name: Experts.of(golden[tap.parents[0]], golden[tap.name]) for tap in taps if tap.is_routing}
+    choices = choices_of(experts, answer)
     rows = certain_rows(taps, {tap: value.shape for tap, value in golden.items()}, choices)
     axes = {tap.name: tap.axes for tap in draft.taps}
     yield from errors_of(f"{draft.id}: {name}", axes, golden, answer, {tap: one & pads for tap, one in rows.items()})

@@ -23,6 +23,7 @@ from gemma4_contract.documents import read_model
 from gemma4_contract.full_size import FullSize
 from gemma4_contract.models import Profile, Variant
 from gemma4_contract.progress import Progress
+from gemma4_contract.routing import Experts
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
 from reference.streaming.kept import Kept
@@ -96,39 +97,44 @@ def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
 # How far they are from the golden.
 
 
-def _differs(answer: _Answer, chosen: Mapping[str, Array]) -> dict[str, Array]:
-    """Where [B, L] an answer chose other experts than `chosen`."""
+def _experts(answer: _Answer) -> dict[str, Experts]:
+    """The choices of experts that were kept of an answer."""
     return {
-        name: np.any(np.not_equal(one.chosen, chosen[name]), axis=-1)
+        name: Experts.numbered(one.chosen, one.margins, one.whole[-1])
         for name, one in answer.items()
-        if one.chosen is not None
+        if one.chosen is not None and one.margins is not None
     }
+
+
+def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choice]:
+    """The choices of an answer to a text, or to a longer one, beside the golden's."""
+    found = {}
+    for name, got in _experts(answer).items():
+        expected = experts[name]
+        differs = (got.chosen[:, : expected.chosen.shape[1]] != expected.chosen).any(-1)
+        found[name] = Choice(margins=expected.margins, differs=differs)
+    return found
 
 
 def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
     """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
     last = output_of(source.config.num_hidden_layers)
-    rows = _certain(whole, _differs(answer, whole.chosen))[last]  # [B, L]
+    rows = _certain(whole, answer)[last]  # [B, L]
     rows = rows if rows.any() else ~rows
     return rounded_up(relative_rms(answer[last].values[rows], whole.golden[last][rows]))
 
 
-def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:
+def _certain(question: Question, answer: _Answer) -> dict[str, Array]:
     """The stored rows [B, L] of every tap up to where other experts were chosen."""
-    length = question.inputs["ids"].shape[1]
-    choices = {
-        name: Choice(margins=question.chosen[f"{name}.margin"], differs=where[:, :length])
-        for name, where in differs.items()
-    }
-    return question.stored_rows(certain_rows(question.taps, question.shapes, choices))
+    stored = question.stored
+    return stored.stored_rows(certain_rows(question.taps, stored.shapes, _choices(answer, stored.experts)))
 
 
 def _take(table: Table, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the whole text, whole and cut to each question."""
     owner = next(question for question in questions if question.case.taps)
-    differs = _differs(answer, owner.chosen)
     for question in questions:
-        golden, rows = question.golden, _certain(question, differs)
+        golden, rows = question.golden, _certain(question, answer)
         cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
         for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
@@ -137,11 +143,7 @@ def _take(table: Table, questions: Sequence[Question], variant: Variant, answer:
 
 def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the first tokens: all rows that count, and each of them alone."""
-    chosen = {name: one.chosen for name, one in golden.items() if one.chosen is not None}
-    choices = {
-        name: Choice(margins=golden[name].margins, differs=where)  # type: ignore[arg-type]  # margins beside choices
-        for name, where in _differs(answer, chosen).items()
-    }
+    choices = _choices(answer, _experts(golden))
     expected = {name: one.values for name, one in golden.items()}
     values = {name: one.values for name, one in answer.items()}
     axes = {tap.name: tap.axes for tap in whole.taps}
@@ -158,7 +160,7 @@ def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant,
 
 def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
-    if whole.chosen:
+    if whole.stored.experts:
         return {}
     return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
 

@@ -10,8 +10,9 @@ import numpy as np
 from gemma4_contract import Case, GoldenPointer, Policy, Provenance, TapSpec, TensorFile, __version__, tensors
 from gemma4_contract.documents import write_model
 from gemma4_contract.files import sha256, write_atomic
-from gemma4_contract.layout import select_rows, spread_mask
+from gemma4_contract.layout import select_rows
 from gemma4_contract.models import Lookalike, Lookalikes, TapClass
+from gemma4_contract.selection import spread_mask
 from gemma4_contract.tensors import Array, dtype_name, tensor_digest
 from reference.cases import Draft
 from reference.cases.hunts import hunted_by, reported

@@ -31,9 +31,10 @@ from gemma4_contract import (
 )
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.files import canonical_json, sha256, write_atomic
-from gemma4_contract.layout import select_rows, spread_mask
+from gemma4_contract.layout import select_rows
 from gemma4_contract.models import Variant
 from gemma4_contract.schema import SCHEMAS, schema_files, write_schemas
+from gemma4_contract.selection import spread_mask
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FILE = TensorFile(file="expected.safetensors", sha256="0" * 64)
@@ -160,6 +161,7 @@ BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no taps": ({"taps": []}, "a case with its own golden lists its taps"),
     "plan of a module": ({"plan": {}}, "forward cases have a plan and no other case has one"),
     "forward without a plan": ({"kind": "forward"}, "forward cases have a plan and no other case has one"),
+    "name of no plan": ({"plan_name": "no-cache"}, "a plan has a name, and a name without a plan means nothing"),
     "taps of another's golden": (
         {"golden": {"case": "a/b", "rows": [0, 1]}},
         "a case that points into another golden inherits that case's taps and lists none",

@@ -379,10 +379,12 @@ def test_a_choice_at_a_row_that_is_not_stored(
     root, cache = places
     full = FullSize(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")
-    margins = question.chosen["model.layers.2.router.combine.margin"].copy()
+    experts = dict(question.stored.experts)
+    margins = experts["model.layers.2.router.combine"].margins.copy()
     if row is not None:
         margins[0, row] = margin
-    question = replace(question, chosen={**question.chosen, "model.layers.2.router.combine.margin": margins})
+    experts["model.layers.2.router.combine"] = replace(experts["model.layers.2.router.combine"], margins=margins)
+    question = replace(question, stored=replace(question.stored, experts=experts))
     answer = Chooses().run(question.request("f32"))
     verdict = Examiner(full, "f32").examine(question, answer)
     assert verdict.outcome == outcome

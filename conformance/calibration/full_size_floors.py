@@ -18,9 +18,8 @@ from conformance.calibration.floors import Table, Worst, certain_rows, errors_of
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
 from conformance.judging.routing import Choice
-from gemma4_contract import Floors
+from gemma4_contract import Fixtures, Floors
 from gemma4_contract.documents import read_model
-from gemma4_contract.full_size import FullSize
 from gemma4_contract.models import Profile, Variant
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
@@ -49,7 +48,7 @@ class Measured:
 
 
 def measure_full_size(
-    source: Source, full: FullSize, profile: Profile, progress: Progress, *, first_only: bool = False
+    source: Source, full: Fixtures, profile: Profile, progress: Progress, *, first_only: bool = False
 ) -> Measured:
     """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
     questions = [
@@ -158,7 +157,7 @@ def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant,
 # What comes of it.
 
 
-def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
+def _ratios(whole: Question, first: Table, profile: Profile, full: Fixtures) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
     if whole.stored.experts:
         return {}
@@ -172,7 +171,7 @@ def _floors(
     variants: Sequence[Variant],
     ratios: Mapping[str, float],
     profile: Profile,
-    full: FullSize,
+    full: Fixtures,
     *,
     keep: bool,
 ) -> Floors:

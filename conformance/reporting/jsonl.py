@@ -20,7 +20,6 @@ from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
 from gemma4_contract.files import sha256
-from gemma4_contract.full_size import FullSize, OwnGoldens
 from gemma4_contract.models import Level, Profile
 from gemma4_contract.store import SUMS, Fixtures
 from gemma4_contract.tensors import DTYPES, Array
@@ -98,9 +97,12 @@ def digest(fixtures: Fixtures) -> str:
 
 def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
     """What a report tells of the fixtures, so that they are found again; None of miniatures."""
-    if isinstance(fixtures, OwnGoldens):
-        return FullSizeLine(checkpoint=str(fixtures.directory.resolve()), goldens=str(fixtures.root.resolve()))
-    return FullSizeLine() if isinstance(fixtures, FullSize) else None
+    weights = fixtures.weights
+    if weights is None:
+        return None
+    if weights.is_own:
+        return FullSizeLine(checkpoint=str(weights.root.resolve()), goldens=str(fixtures.root.resolve()))
+    return FullSizeLine()
 
 
 def start(directory: Path, run: RunLine) -> None:

@@ -21,8 +21,8 @@ from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.reporting import jsonl as report_file
 from conformance.reporting.reproduce import again
 from conformance.reporting.text import describe
+from conformance.run.full_size import check_floors, with_weights
 from gemma4_contract import FixtureError, Fixtures
-from gemma4_contract.full_size import FullSize
 from gemma4_contract.models import Level
 
 
@@ -67,7 +67,7 @@ class Session:
         root: Path | None = None,
         known: Path | None = None,
         limits: Limits | None = None,
-        full_size: Callable[[Fixtures], FullSize] | None = None,
+        full_size: Callable[[Fixtures], Fixtures] | None = None,
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
@@ -96,9 +96,9 @@ class Session:
         self._judge = Judge(self.fixtures, adapter, profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
         asked = [case_id for case_id in matching if self._judge.asks(case_id)]
-        if isinstance(self.fixtures, FullSize) and asked:
-            asked = self.fixtures.with_weights(asked)
-            self.fixtures.check_floors(asked, profile)
+        if self.fixtures.weights is not None and asked:
+            asked = with_weights(self.fixtures, self.fixtures.weights, asked)
+            check_floors(self.fixtures, asked, profile)
         cases = map(self.fixtures.case, asked)
         self._asked = {
             case.id: Asked(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases

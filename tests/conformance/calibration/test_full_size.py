@@ -33,7 +33,7 @@ from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.run.session import Session
 from gemma4_contract import FixtureError, Fixtures, tensors
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
 from gemma4_contract.models import Variant
 from gemma4_contract.routing import routing_margins
 from mlx_impl.checkpoint.load import held_bytes
@@ -126,7 +126,7 @@ class Mistaken(MlxImplAdapter):
 @pytest.mark.parametrize("tap", ["model.ple", "model.layers.3.output", "logits"])
 def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, row), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, row), "f32")
     verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
     assert verdict.outcome == "fail"
     assert verdict.first_divergence is not None
@@ -235,7 +235,7 @@ def test_a_report_on_other_goldens_is_refused(places: tuple[Path, Path], tmp_pat
 @pytest.mark.parametrize("factor", [1.01, np.nan, np.inf])
 def test_a_row_that_is_not_stored_is_seen_in_the_whole(tap: str, factor: float, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40, factor), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, 40, factor), "f32")
     verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
     assert verdict.outcome == "fail"
     assert verdict.first_divergence is not None
@@ -247,7 +247,7 @@ def test_a_row_that_is_not_stored_is_seen_in_the_whole(tap: str, factor: float, 
 @pytest.mark.parametrize("tap", ["model.norm", "logits"])
 def test_of_the_last_taps_the_stored_rows_alone_are_known(tap: str, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, 40), "f32")
     assert judge.judge("forward/tiny-full/text-l89/no-cache").outcome == "pass"
 
 
@@ -257,7 +257,9 @@ def test_another_shape_is_told_with_the_whole_s(places: tuple[Path, Path]) -> No
             return {name: value[:, :5] for name, value in super().run(request).items()}
 
     root, cache = places
-    verdict = Judge(FullSize(Fixtures(root), cache / "full"), Cut(), "f32").judge("forward/tiny-full/text-l64/no-cache")
+    verdict = Judge(at_full_size(Fixtures(root), cache / "full"), Cut(), "f32").judge(
+        "forward/tiny-full/text-l64/no-cache"
+    )
     assert verdict.first_divergence is not None
     assert verdict.first_divergence.fault == "shape [1, 5, 48], expected [1, 64, 48] (B L D)"
 
@@ -306,7 +308,7 @@ def test_the_first_tokens_alone_raise_floors_and_lower_none(
 
 def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     """Ten rows of values near 1, one of which errs, and is a hundredth of the others."""
-    full = FullSize(Fixtures(places[0]), places[1] / "full")
+    full = at_full_size(Fixtures(places[0]), places[1] / "full")
     name = "model.layers.3.output"
     whole = Question.of(full, OWNER)
     whole = replace(whole, taps=[tap for tap in whole.taps if tap.name == name])
@@ -335,7 +337,7 @@ def test_what_memory_does_not_hold_is_read_layer_by_layer(
 ) -> None:
     """Just enough memory, and a byte too little."""
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     for name in TINY:
         needed = held_bytes(full.model_dir(name)) / mlx_impl_adapter.SHARE
         for free, expected in ((needed + 1, False), (needed - 1, True)):
@@ -377,7 +379,7 @@ def test_a_choice_at_a_row_that_is_not_stored(
             return answer
 
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")
     experts = dict(question.stored.experts)
     margins = experts["model.layers.2.router.combine"].margins.copy()
@@ -397,7 +399,7 @@ def test_where_no_honest_pass_chose_alike_nothing_is_told(
 ) -> None:
     """As in bf16 behind the first layers: taps without a floor are undecidable, and the case is not green."""
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")
     table = full.floors("f32")
     measured = {name: floor for name, floor in table.floors[question.case.id].items() if name != "logits"}
@@ -411,7 +413,7 @@ def test_where_no_honest_pass_chose_alike_nothing_is_told(
 
 
 def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     whole, cut = (full.case(f"forward/26b-a4b-full/text-l{length}/no-cache") for length in (1105, 64))
     choices = full.choices(whole)
     assert len(choices) == 2 * 30
@@ -426,7 +428,7 @@ def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
 
 
 def test_margins_are_those_of_the_router_s_logits(places: tuple[Path, Path]) -> None:
-    full = FullSize(Fixtures(places[0]), Path())
+    full = at_full_size(Fixtures(places[0]), Path())
     case = full.case("forward/experts-full/text-l89/no-cache")
     golden, choices, rows = full.golden(case), full.choices(case), full_size.stored_rows(TINY["experts-full"])
     routing = [name for name in choices if not name.endswith(".margin")]
@@ -624,7 +626,7 @@ def test_bad_input_is_one_line(command: list[str], said: str) -> None:
 
 def test_goldens_hold_what_only_size_shows() -> None:
     """Rows behind 2^31 in the table, both sides of the window's edge, and channels of the whole head."""
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     case = full.case("forward/e2b-full/text-l593/no-cache")
     picks = {tap.name: tap.picks for tap in case.taps}
     rows = picks["model.ple"].taken["L"]  # type: ignore[union-attr]
@@ -687,7 +689,7 @@ def nothing(patch: pytest.MonkeyPatch) -> None:
 def test_mistakes_that_miniatures_cannot_show(
     mistake: Any, layers: int, first: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     question = Question.of(full, "forward/e2b-full/text-l593/no-cache")
     model = full_size.FULL_SIZE["e2b-full"]
     mistake(monkeypatch)

@@ -13,7 +13,7 @@ from conformance.judging.levels import LEVELS, Tally, badge, told
 from conformance.judging.prompts import LEVEL
 from conformance.reporting import jsonl as report
 from gemma4_contract import Fixtures
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
 from gemma4_contract.models import Level
 from tests.support.runs import PORTS, run_command
 
@@ -43,7 +43,7 @@ def test_the_level_of_a_case(case_id: str, level: str) -> None:
 
 def test_every_level_has_cases() -> None:
     fixtures = Fixtures()
-    full = FullSize(fixtures, Path())
+    full = at_full_size(fixtures, Path())
     assert LEVEL == "L4"  # of all questions on prompts
     assert {case.level for case in (*fixtures.cases(), *full.cases())} | {LEVEL} == set(LEVELS)
     assert {case.level for case in full.cases()} == {"L5"}
@@ -85,7 +85,7 @@ def test_a_tally_counts_outcomes() -> None:
 
 def test_l5_is_reached_for_the_models_that_were_asked() -> None:
     fixtures = Fixtures()
-    full = FullSize(fixtures, Path())
+    full = at_full_size(fixtures, Path())
     asked = [
         full.case("forward/e2b-slice/text-l1/no-cache"),
         full.case("forward/e2b-full/text-l1/no-cache"),

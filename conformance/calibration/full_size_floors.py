@@ -6,7 +6,6 @@ what adds up term by term as well: there all rows are looked at together and eac
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +13,7 @@ from itertools import count
 import numpy as np
 
 from conformance.adapters.base import Array
-from conformance.calibration.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
+from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of, rounded_up
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
 from conformance.judging.routing import Choice
@@ -66,7 +65,7 @@ def measure_full_size(
         for run in passes:
             yield from run(ids, rows, _share(progress, next(numbers), total, f"{ids.shape[1]} tokens"))
 
-    table, first = _table(), _table()
+    table, first = ErrorTable(), ErrorTable()
     variants: list[Variant] = []
     acceptance: dict[str, float] = {}
     for who, answer in answers(on_whole, ids, stored_rows(source)):
@@ -82,10 +81,6 @@ def measure_full_size(
     ratios = _ratios(whole, first, profile, full)
     floors = _floors(source, whole, [table, first], variants, ratios, profile, full, keep=first_only)
     return Measured(floors=floors, acceptance=acceptance, ratios=ratios)
-
-
-def _table() -> Table:
-    return defaultdict(lambda: defaultdict(Worst))
 
 
 def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
@@ -129,18 +124,18 @@ def _certain(question: Question, answer: _Answer) -> dict[str, Array]:
     return stored.stored_rows(certain_rows(question.taps, stored.shapes, _choices(answer, stored.experts)))
 
 
-def _take(table: Table, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the whole text, whole and cut to each question."""
     owner = next(question for question in questions if question.case.taps)
     for question in questions:
         golden, rows = question.golden, _certain(question, answer)
         cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
-        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
-            table[owner.case.id, name][variant.family].take(error)
+        errors = errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows)
+        table.take(owner.case.id, variant.family, errors)
 
 
-def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the first tokens: all rows that count, and each of them alone."""
     choices = _choices(answer, _experts(golden))
     expected = {name: one.values for name, one in golden.items()}
@@ -150,24 +145,24 @@ def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant,
     length = next(iter(certain.values())).shape[1]
     alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
     for rows in (certain, *alone):
-        for name, error in errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows):
-            table[whole.case.id, name][variant.family].take(error)
+        errors = errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows)
+        table.take(whole.case.id, variant.family, errors)
 
 
 # What comes of it.
 
 
-def _ratios(whole: Question, first: Table, profile: Profile, full: Fixtures) -> dict[str, float]:
+def _ratios(whole: Question, first: ErrorTable, profile: Profile, full: Fixtures) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
     if whole.stored.experts:
         return {}
-    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
+    return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, profile, full.policy)
 
 
 def _floors(
     source: Source,
     whole: Question,
-    tables: Sequence[Table],
+    tables: Sequence[ErrorTable],
     variants: Sequence[Variant],
     ratios: Mapping[str, float],
     profile: Profile,
@@ -181,8 +176,7 @@ def _floors(
     stored = floors.get(whole.case.id, {}) if keep else {}
     worst: dict[str, list[float]] = {name: list(floor) for name, floor in stored.items()}
     for table in tables:
-        for (_, name), families in table.items():
-            measured = [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
+        for name, measured in table.floors().get(whole.case.id, {}).items():
             worst[name] = [max(pair) for pair in zip(measured, worst.get(name, [0.0, 0.0]), strict=True)]
     others = {} if before is None else before.leave_one_family_out
     known = {variant.name: variant for variant in (before.variants if before else [])}

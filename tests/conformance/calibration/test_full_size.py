@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from conformance.adapters.mlx_arrays import length_axis
 from conformance.adapters.mlx_impl import adapter as mlx_impl_adapter
 from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 from conformance.adapters.registry import BadOption
-from conformance.calibration.floors import Worst
+from conformance.calibration.error_table import ErrorTable
 from conformance.calibration.full_size_floors import _take_rows
 from conformance.cli import app
 from conformance.cli.full_size import materialised, opened
@@ -317,9 +316,9 @@ def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     answer = golden.copy()
     answer[0, 7, 2] += 1e-5
     kept = [{name: Kept(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
-    table: Any = defaultdict(lambda: defaultdict(Worst))
+    table = ErrorTable()
     _take_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
-    worst = table[OWNER, name]["f"]
+    worst = table.worst[OWNER, name]["f"]
     assert (worst.rms, worst.max) == pytest.approx((5e-4, 1e-3))
 
 

@@ -1,6 +1,6 @@
 """The suite's options, its report header, and the test that judges a case.
 
-Every test module names the cases it puts as globs in a module-level `CASES`; its test runs once for each.
+Every test module names its topic in a module-level `TOPIC`; its test runs once for each case on it.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each case of the module's `CASES`."""
+    """One test for each case on the module's `TOPIC`."""
     if "case_id" in metafunc.fixturenames:
-        ids = metafunc.config.stash[_RUN].case_ids(metafunc.module.CASES)
+        ids = metafunc.config.stash[_RUN].on_topic(metafunc.module.TOPIC)
         metafunc.parametrize("case_id", ids)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/attention-core/*", "attention/*-own*")
+TOPIC = "attention"
 
 
 def test_attention(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("forward/*/one-shot", "forward/*/chunks-*", "forward/*/tokens", "forward/*/padded", "forward/*/padded-mixed")
+TOPIC = "decode"
 
 
 def test_decode(case_id: str, conforms: Callable[[str], None]) -> None:

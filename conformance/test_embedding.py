@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/embedding/*",)
+TOPIC = "embedding"
 
 
 def test_embedding(case_id: str, conforms: Callable[[str], None]) -> None:

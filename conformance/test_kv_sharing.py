@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/shared-kv-donors/*", "attention/*-shared*")
+TOPIC = "kv-sharing"
 
 
 def test_kv_sharing(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("layer/*",)
+TOPIC = "layer"
 
 
 def test_layer(case_id: str, conforms: Callable[[str], None]) -> None:

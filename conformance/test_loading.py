@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("forward/layout-*",)
+TOPIC = "loading"
 
 
 def test_loading(case_id: str, conforms: Callable[[str], None]) -> None:

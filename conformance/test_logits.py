@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/softcap/*", "forward/[!l]*/no-cache", "forward/*/padded-no-cache")  # no layouts: see test_loading
+TOPIC = "logits"
 
 
 def test_logits(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/router/*", "module/experts/*")
+TOPIC = "moe"
 
 
 def test_moe(case_id: str, conforms: Callable[[str], None]) -> None:

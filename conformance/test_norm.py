@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/rms-norm/*",)
+TOPIC = "norm"
 
 
 def test_norm(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/ple/*", "module/ple-index/*")
+TOPIC = "ple"
 
 
 def test_ple(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("prompt/*",)
+TOPIC = "prompts"
 
 
 def test_prompts(case_id: str, conforms: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CASES = ("module/rope/*", "module/inv-freq/*")
+TOPIC = "rope"
 
 
 def test_rope(case_id: str, conforms: Callable[[str], None]) -> None:

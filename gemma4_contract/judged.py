@@ -1,6 +1,7 @@
 """The digest of all that decides a verdict on tensors, which reports and score tables are bound to.
 
-Prose does not enter it: a new sentence, a new link or a new known mistake invalidates no result.
+Prose does not enter it, nor what only groups cases: a new sentence, a new link or a new known mistake invalidates no
+result.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from gemma4_contract.store import SUMS, Fixtures
 FOLDERS = ("cases", "floors", "models")
 """The folders that a verdict on tensors rests on."""
 
-PROSE: Mapping[str, Sequence[str]] = {
-    "case.json": ("purpose", "hunts", "links", "advice", "lookalikes.known.advice", "provenance"),
+BESIDES: Mapping[str, Sequence[str]] = {
+    "case.json": (
+        *("level", "topic", "plan_name"),
+        *("purpose", "hunts", "links", "advice", "lookalikes.known.advice", "provenance"),
+    ),
     "model.json": ("purpose", "acceptance"),
 }
-"""Document -> its keys that are for people, or tell how it was made; a dotted key stands inside the others."""
+"""Document -> its keys that group it, are for people, or tell how it was made; a dotted key stands inside the others."""
 
 
 def judged_digest(fixtures: Fixtures) -> str:
     """The SHA-256 that names what a verdict on tensors rests on.
 
-    Of tensors, configurations, floors and policy their lines in SHA256SUMS enter, of the documents in `PROSE` the same
-    lines with the digest of the document without its prose. FixtureError when SHA256SUMS cannot be read.
+    Of tensors, configurations, floors and policy their lines in SHA256SUMS enter, of the documents in `BESIDES` the
+    same lines with the digest of the document without these keys. FixtureError when SHA256SUMS cannot be read.
     """
     top = fixtures.sums_root
     folders = tuple((fixtures.root / folder).relative_to(top).as_posix() + "/" for folder in FOLDERS)
@@ -39,12 +43,12 @@ def judged_digest(fixtures: Fixtures) -> str:
 
 
 def _judged(path: Path, digest: str) -> str:
-    """A file's digest without its prose; a document that cannot be read keeps its own, and `verify` says why."""
-    if path.name not in PROSE:
+    """A file's digest without what decides no verdict; a document that cannot be read keeps its own, and `verify` says why."""
+    if path.name not in BESIDES:
         return digest
     try:
         document = json.loads(tensors.read_bytes(path))
-        for key in PROSE[path.name]:
+        for key in BESIDES[path.name]:
             _remove(document, key.split("."))
     except (FixtureError, ValueError, AttributeError):
         return digest

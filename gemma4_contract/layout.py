@@ -1,4 +1,4 @@
-"""How the tensors of a case are laid out: rows of another case's golden, pads, masks."""
+"""How the tensors of a case are laid out: rows of another case's golden, behind pads or of its first tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gemma4_contract.models import Picks, TapSpec
 from gemma4_contract.tensors import Array
 
 
@@ -27,11 +28,31 @@ def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[i
     return np.concatenate(batch)
 
 
-def spread_mask(mask: Array | None, axes: Sequence[str], shape: tuple[int, ...]) -> Array | None:
-    """The pad mask [B, L] over a tensor of this shape, boolean; None when there is none or B or L is no axis of it."""
-    if mask is None or "B" not in axes or "L" not in axes:
-        return None
-    index = [1] * len(shape)
-    index[axes.index("B")], index[axes.index("L")] = mask.shape
-    spread: Array = np.broadcast_to(mask.astype(bool).reshape(index), shape)
-    return spread
+def cut_spec(tap: TapSpec, stop: int) -> TapSpec:
+    """The tap of a case of the first `stop` tokens; as it is where all of its tensor is stored."""
+    if tap.picks is None or "L" not in tap.axes:
+        return tap
+    axis = tap.axes.index("L")
+    rows = _stored_rows(tap.picks, stop)
+    picks = tap.picks.model_copy(
+        update={
+            "whole": [*tap.picks.whole[:axis], stop, *tap.picks.whole[axis + 1 :]],
+            "taken": tap.picks.taken | {"L": rows},
+            "rms": tap.picks.rms if stop == tap.picks.whole[axis] else None,
+        }
+    )
+    shape = [*tap.shape[:axis], len(rows), *tap.shape[axis + 1 :]]
+    return tap.model_copy(update={"picks": picks, "shape": shape})
+
+
+def cut_stored(stored: Array, tap: TapSpec, stop: int) -> Array:
+    """The stored rows of the first `stop` tokens."""
+    if tap.picks is None or "L" not in tap.axes:
+        return stored
+    rows = _stored_rows(tap.picks, stop)
+    return stored[(slice(None),) * tap.axes.index("L") + (slice(0, len(rows)),)]
+
+
+def _stored_rows(picks: Picks, stop: int) -> list[int]:
+    rows = picks.taken["L"]
+    return [row for row in (rows if isinstance(rows, list) else rows.indices) if row < stop]

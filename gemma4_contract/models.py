@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Profile = Literal["f64", "f32", "bf16", "f16"]
+Level = Literal["L0", "L1", "L2", "L3", "L4", "L5"]
 TapClass = Literal["exact", "floor", "routing", "advice"]
 Kind = Literal[
     "forward",
@@ -123,6 +124,15 @@ class TapSpec(Strict):
         at = self.axes.index(axis)
         return self.picks.indices(self.axes)[at] if self.picks else list(range(self.shape[at]))
 
+    def place(self, index: Sequence[int]) -> list[int]:
+        """Where an entry of what is stored stands in the port's tensor."""
+        numbers = self.picks.indices(self.axes) if self.picks else None
+        return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
+
+    def whole_shape(self, stored: Sequence[int]) -> list[int]:
+        """The shape of the port's tensor, of which a tensor of this shape is stored."""
+        return self.picks.whole if self.picks else list(stored)
+
 
 class Lookalike(Strict):
     """What a port that makes a known slip answers in the place of a tap."""
@@ -168,6 +178,10 @@ class Case(Document):
 
     id: CaseId
     kind: Kind
+    level: Level = Field(description="How far a port conforms that passes it, with all levels below.")
+    topic: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="What it is about: `conformance/test_<topic>.py` asks it, dashes as `_`."
+    )
     model: str | None = None
     purpose: str
     hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
@@ -180,6 +194,7 @@ class Case(Document):
     inputs: TensorFile | None = None
     params: dict[str, Any] = {}
     plan: Plan | None = None
+    plan_name: str | None = Field(default=None, description="The plan in a word, such as no-cache, tokens or chunks-5.")
     golden: TensorFile | GoldenPointer
     golden_f32: TensorFile | None = Field(
         default=None, description="Module goldens rounded to F32, for porters who judge themselves."
@@ -205,6 +220,8 @@ class Case(Document):
             raise ValueError("a case that points into another golden inherits that case's taps and lists none")
         if (self.kind == "forward") != (self.plan is not None):
             raise ValueError("forward cases have a plan and no other case has one")
+        if (self.plan is None) != (self.plan_name is None):
+            raise ValueError("a plan has a name, and a name without a plan means nothing")
         return self
 
 

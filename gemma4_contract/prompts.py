@@ -122,11 +122,6 @@ class PromptFacts(Document):
     command: str
 
 
-def is_on_prompts(case_id: str) -> bool:
-    """Whether a case's id is that of a conversation, of texts, or of a question on them."""
-    return case_id.startswith("prompt/")
-
-
 _Doc = TypeVar("_Doc", Conversation, Texts)
 
 
@@ -139,8 +134,20 @@ class Prompts:
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids of all conversations and texts, sorted: `prompt/chat/<name>`, `prompt/text/<name>`."""
-        files = (path for folder in ("chat", "text") for path in (self.root / folder).glob("*.json"))
-        return tuple(sorted(f"prompt/{path.parent.name}/{path.stem}" for path in files))
+        return (*self.conversation_ids, *self.text_ids)
+
+    @functools.cached_property
+    def conversation_ids(self) -> tuple[str, ...]:
+        """Ids of all conversations, sorted."""
+        return self._ids("chat")
+
+    @functools.cached_property
+    def text_ids(self) -> tuple[str, ...]:
+        """Ids of all raw texts, sorted."""
+        return self._ids("text")
+
+    def _ids(self, folder: str) -> tuple[str, ...]:
+        return tuple(sorted(f"prompt/{folder}/{path.stem}" for path in (self.root / folder).glob("*.json")))
 
     def path(self, prompt_id: str) -> Path:
         """Where an id's file lies."""
@@ -158,7 +165,7 @@ class Prompts:
 
     def document(self, prompt_id: str) -> Conversation | Texts:
         """The conversation or the texts with this id."""
-        return self.texts(prompt_id) if prompt_id.startswith("prompt/text/") else self.conversation(prompt_id)
+        return self.texts(prompt_id) if prompt_id in self.text_ids else self.conversation(prompt_id)
 
     def facts(self) -> PromptFacts:
         """What the prompts were made with."""

@@ -14,11 +14,12 @@ from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256, write_atomic
 from gemma4_contract.graph import FOLDER as GRAPHS
 from gemma4_contract.graph import Graph, text_graph
-from gemma4_contract.layout import select_rows
+from gemma4_contract.layout import cut_spec, cut_stored, select_rows
 from gemma4_contract.mistakes import Mistake
-from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Picks, Policy, TapSpec, TensorFile
+from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
 from gemma4_contract.prompts import Prompts
 from gemma4_contract.tensors import Array
+from gemma4_contract.weights import Weights
 
 SUMS = "SHA256SUMS"
 
@@ -31,10 +32,22 @@ def default_root() -> Path:
 
 
 class Fixtures:
-    """The fixtures under one root folder."""
+    """The fixtures under one root folder.
 
-    def __init__(self, root: Path | None = None) -> None:
+    `within` are the fixtures that these belong to, whose policy holds; `weights` tells where checkpoints lie that do
+    not ship beside their cards; `model` leaves the cases of this one alone.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        within: Fixtures | None = None,
+        weights: Weights | None = None,
+        model: str | None = None,
+    ) -> None:
         self.root = root or default_root()
+        self.within, self.weights, self._model = within, weights, model
         if not (self.root / "cases").is_dir():
             raise FixtureError(
                 self.root,
@@ -54,7 +67,8 @@ class Fixtures:
     def case_ids(self) -> tuple[str, ...]:
         """Ids of all cases, sorted."""
         base = self.root / "cases"
-        return tuple(sorted(path.parent.relative_to(base).as_posix() for path in base.rglob("case.json")))
+        found = sorted(path.parent.relative_to(base).as_posix() for path in base.rglob("case.json"))
+        return tuple(name for name in found if self._model is None or self.case(name).model == self._model)
 
     @functools.cache  # noqa: B019 (a store lives as long as the run)
     def case(self, case_id: str) -> Case:
@@ -106,7 +120,7 @@ class Fixtures:
         """
         taps = self.owner(case).taps
         if isinstance(case.golden, GoldenPointer):
-            taps = [_cut_picks(tap, case.golden.rows[1]) for tap in taps]
+            taps = [cut_spec(tap, case.golden.rows[1]) for tap in taps]
         plain = case.plan is None or (case.plan.steps is None and case.plan.left_pad is None)
         return [tap for tap in taps if text_graph().is_asked(tap.name, plain=plain)]
 
@@ -118,7 +132,7 @@ class Fixtures:
             return {tap.name: stored[tap.name] for tap in self.taps(case)}
         start, stop = case.golden.rows
         if any(tap.picks for tap in owner.taps):
-            return {tap.name: _cut_picked(stored[tap.name], tap, stop) for tap in owner.taps}
+            return {tap.name: cut_stored(stored[tap.name], tap, stop) for tap in owner.taps}
         pads = (case.plan.left_pad if case.plan else None) or [0]
         length = min(tap.shape[tap.axes.index("L")] if "L" in tap.axes else 0 for tap in owner.taps)
         if not 0 <= start < stop <= length or max(pads) >= stop - start:
@@ -170,8 +184,8 @@ class Fixtures:
         return self.root / "models" / model_id
 
     def model_dir(self, model_id: str) -> Path:
-        """The directory of a model's checkpoint: an ordinary one (config.json, safetensors), beside its card."""
-        return self.card_dir(model_id)
+        """The directory of a model's checkpoint, an ordinary one (config.json, safetensors); its card's if it ships."""
+        return self.card_dir(model_id) if self.weights is None else self.weights.folder(model_id)
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -191,6 +205,8 @@ class Fixtures:
     @functools.cached_property
     def policy(self) -> Policy:
         """The constants of the judgement."""
+        if self.within is not None:
+            return self.within.policy
         return read_model(self.root / "floors" / "policy.json", Policy)
 
     # The whole folder
@@ -198,21 +214,27 @@ class Fixtures:
     @property
     def sums_root(self) -> Path:
         """The folder whose SHA256SUMS these fixtures are in."""
-        return self.root
+        whole = self.root if self.within is None else self.within.root
+        return whole if self.root.is_relative_to(whole) else self.root
 
     def files(self) -> list[Path]:
         """Every file that SHA256SUMS covers, sorted."""
-        found = (path for path in self.root.rglob("*") if path.is_file() and path.name != SUMS)
+        found = (path for path in self.sums_root.rglob("*") if path.is_file() and path.name != SUMS)
         return sorted(path for path in found if not path.name.startswith("."))
 
     def write_sums(self) -> None:
         """Write SHA256SUMS over all files, in the form that `sha256sum -c` reads."""
-        lines = [f"{sha256(p.read_bytes())}  {p.relative_to(self.root).as_posix()}\n" for p in self.files()]
-        write_atomic(self.root / SUMS, "".join(lines).encode())
+        root = self.sums_root
+        lines = [f"{sha256(path.read_bytes())}  {path.relative_to(root).as_posix()}\n" for path in self.files()]
+        write_atomic(root / SUMS, "".join(lines).encode())
 
     def verify(self) -> list[FixtureError]:
         """Every fault of the folder: sums, files too few or too many, JSON against its model, tensors against cases."""
-        return [*self._sum_faults(), *self._case_faults(), *self.prompts.faults(), *self._document_faults()]
+        return [*self._sum_faults(), *self.faults()]
+
+    def faults(self) -> list[FixtureError]:
+        """What is wrong with cases, prompts, cards and floors, the sums aside."""
+        return [*self._case_faults(), *self.prompts.faults(), *self._document_faults()]
 
     def _case_faults(self) -> Iterator[FixtureError]:
         for case_id in self.case_ids:
@@ -286,7 +308,10 @@ class Fixtures:
                 )
 
     def check_model(self, model_id: str) -> None:
-        """FixtureError unless a model's checkpoint is the one that SHA256SUMS lists."""
+        """FixtureError unless a model's checkpoint is there, and is the one that SHA256SUMS lists if it ships."""
+        if self.weights is not None:
+            self.weights.check(model_id)
+            return
         sums = self._sums()
         for path in checkpoint.parts(self.model_dir(model_id)):
             digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
@@ -321,33 +346,3 @@ class Fixtures:
                 yield FixtureError(
                     actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=RESTORE
                 )
-
-
-def _cut_picks(tap: TapSpec, stop: int) -> TapSpec:
-    """The tap of a case of the first `stop` tokens; as it is where all of its tensor is stored."""
-    if tap.picks is None or "L" not in tap.axes:
-        return tap
-    axis = tap.axes.index("L")
-    rows = _stored_rows(tap.picks, stop)
-    picks = tap.picks.model_copy(
-        update={
-            "whole": [*tap.picks.whole[:axis], stop, *tap.picks.whole[axis + 1 :]],
-            "taken": tap.picks.taken | {"L": rows},
-            "rms": tap.picks.rms if stop == tap.picks.whole[axis] else None,
-        }
-    )
-    shape = [*tap.shape[:axis], len(rows), *tap.shape[axis + 1 :]]
-    return tap.model_copy(update={"picks": picks, "shape": shape})
-
-
-def _cut_picked(stored: Array, tap: TapSpec, stop: int) -> Array:
-    """The stored rows of the first `stop` tokens."""
-    if tap.picks is None or "L" not in tap.axes:
-        return stored
-    rows = _stored_rows(tap.picks, stop)
-    return stored[(slice(None),) * tap.axes.index("L") + (slice(0, len(rows)),)]
-
-
-def _stored_rows(picks: Picks, stop: int) -> list[int]:
-    rows = picks.taken["L"]
-    return [row for row in (rows if isinstance(rows, list) else rows.indices) if row < stop]

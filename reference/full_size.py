@@ -72,6 +72,7 @@ class Asked(Protocol):
 
 
 DECODE_STEPS = 4
+_END_OF_64 = 63
 _PAST_THE_WINDOW = 77
 _SLICE_PAST_THE_WINDOW = 9
 _SLICE_LENGTH = 20
@@ -97,26 +98,31 @@ def stored_rows(model: Asked) -> list[int]:
     window, last = model.config.sliding_window, prefill_length(model) - 1
     if last < window:
         return list(range(last + DECODE_STEPS + 1))
-    return sorted({0, 1, 63, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
+    return sorted({0, 1, _END_OF_64, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 
 
 def token_ids(model: Asked, fixtures: Fixtures) -> Array:
     """Token ids [1, L] I32: real prompts one behind the other, the last ids of the vocabulary at rows that are kept."""
     length, vocabulary = prefill_length(model) + DECODE_STEPS, model.config.vocab_size
     ids = np.array(_real_ids(fixtures, length), np.int32) % vocabulary  # as they are, but for models with fewer
-    rows = stored_rows(model)
-    for back, row in enumerate((rows[2], rows[6], rows[-3])):
+    for back, row in enumerate(_rows_of_last_words(model)):
         ids[row] = vocabulary - 1 - back  # in E2B's table of per-layer embeddings their rows begin behind 2^31
     return ids[None]
+
+
+def _rows_of_last_words(model: Asked) -> tuple[int, int, int]:
+    """Three rows that are stored: one before the window is full, one after, and one that is decoded."""
+    window, last = model.config.sliding_window, prefill_length(model) - 1
+    first, second = (2, 6) if last < window else (_END_OF_64, window + 1)
+    return first, second, last + 2
 
 
 def _real_ids(fixtures: Fixtures, count: int) -> list[int]:
     """The ids of the first prompts of `fixtures/prompts/chat`, one behind the other."""
     found: list[int] = []
-    for prompt_id in fixtures.prompts.ids:
-        if prompt_id.startswith("prompt/chat/"):
-            renders = fixtures.prompts.conversation(prompt_id).renders
-            found += next((render.prompt.ids for render in renders if render.prompt), [])
+    for prompt_id in fixtures.prompts.conversation_ids:
+        renders = fixtures.prompts.conversation(prompt_id).renders
+        found += next((render.prompt.ids for render in renders if render.prompt), [])
     if len(found) < count:
         raise ValueError(f"the prompts of the fixtures hold {len(found)} ids, expected {count}")
     return found[:count]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
-import numpy as np
 import numpy.typing as npt
 
 from gemma4_contract import Plan
@@ -93,16 +92,6 @@ class PromptRequest:
             "add_generation_prompt": self.add_generation_prompt,
             "preserve_thinking": self.preserve_thinking,
         }
-
-
-def checked_answer(answer: object) -> dict[str, Array]:
-    """The answer, if it is a dict of NumPy arrays; TypeError saying what came in the place of one."""
-    if not isinstance(answer, dict):
-        raise TypeError(f"got {type(answer).__name__} as answer, expected a dict of tap name to numpy.ndarray")
-    for name, value in answer.items():
-        if not isinstance(value, np.ndarray):
-            raise TypeError(f"got {type(value).__name__} for tap {name}, expected numpy.ndarray")
-    return answer
 
 
 class Adapter(Protocol):

@@ -80,7 +80,7 @@ def conformance_of(dtype: str) -> Callable[[str], str]:
     def level(impl: str) -> str:
         if impl not in told:
             session = Session(impl, PROFILES[dtype], pattern="forward/e*-mini/*")
-            judged = [session.judged(case_id) for case_id in session.asked]
+            judged = [session.judged(asked.id) for asked in session.asked]
             if failures := [one.text for one in judged if one.counted == "fail"]:
                 pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)
             passed = sum(one.counted == "pass" for one in judged)

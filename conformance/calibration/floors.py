@@ -5,28 +5,24 @@ Goldens of other seeds than the stored one come from the float64 oracle, so this
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_UP, Context, Decimal
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from conformance.adapters.base import Adapter, Array, Request, Skip
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import ADAPTERS, create
-from conformance.judging.compare import Error, measure
+from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of
+from conformance.judging.compare import Error
 from conformance.judging.judge import crash_line
 from conformance.judging.logits_metrics import KL, NLL, whole_model
 from conformance.judging.probe import require_exact_products
-from conformance.judging.routing import Choice, Node, choices_of, comparable_rows
-from conformance.judging.tolerance import tolerance
+from conformance.judging.routing import choices_of
 from conformance.known_failures import KnownFailures
 from gemma4_contract import Fixtures, Floors, Policy
-from gemma4_contract.layout import spread_mask
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
+from gemma4_contract.routing import Experts
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded
@@ -37,21 +33,6 @@ from reference.oracle.summation import ORDERS
 
 SEEDED_PLANS = ("no-cache", "tokens", "padded")
 """Plans that other seeds than 0 are measured over, at the longest length."""
-
-
-@dataclass(slots=True)
-class Worst:
-    """Largest errors at one tap."""
-
-    rms: float = 0.0
-    max: float = 0.0
-
-    def take(self, error: Error) -> None:
-        self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
-
-
-Table = dict[tuple[str, str], dict[str, Worst]]
-"""(case id of the golden, tap) -> family -> worst errors."""
 
 
 def honest_variants(profile: str) -> dict[str, Adapter]:
@@ -79,7 +60,7 @@ def measure_floors(
         require_exact_products(fixtures, adapter, name, profile)
     known = {name: KnownFailures.of(name) for name in adapters}
     families = {name: adapter.hello().family for name, adapter in adapters.items()}
-    table: Table = defaultdict(lambda: defaultdict(Worst))
+    table = ErrorTable()
     golden: dict[tuple[str, str], Array] = {}
     for done, (seed, draft) in enumerate(drafts):
         progress(done, len(drafts), f"{draft.id}, seed {seed}")
@@ -88,9 +69,7 @@ def measure_floors(
             if known[name].reason(profile, draft.id) is not None:
                 continue
             with single_threaded():
-                errors = list(_errors(fixtures, profile, name, adapter, draft, derived))
-            for tap, error in errors:
-                table[draft.owner, tap][families[name]].take(error)
+                table.take(draft.owner, families[name], _errors(fixtures, profile, name, adapter, draft, derived))
         for tap, value in derived.items():
             golden.setdefault((draft.owner, tap), value)
     progress(len(drafts), len(drafts), "done")
@@ -104,8 +83,8 @@ def _drafts(seed: int, profile: str) -> Iterator[Draft]:
         if draft.exact or draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
             continue
         if seed and draft.kind == "forward" and draft.model:
-            _, _, length, plan = draft.id.split("/")
-            if plan not in SEEDED_PLANS or not length.endswith(f"-l{golden_length(MODELS[draft.model])}"):
+            whole = draft.inputs["ids"].shape[1] == golden_length(MODELS[draft.model])
+            if draft.plan_name not in SEEDED_PLANS or not whole:
                 continue
         yield draft
 
@@ -142,39 +121,13 @@ def _errors(
         raise ExportError(f"{draft.id}: {name}: {crash_line(crash)}") from None
     pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
     taps = [tap for tap in draft.taps if tap.name in golden]
-    choices = choices_of(taps, [tap.name for tap in taps if tap.cls == "routing"], golden, answer)
+    experts = {tap.name: Experts.of(golden[tap.parents[0]], golden[tap.name]) for tap in taps if tap.cls == "routing"}
+    choices = choices_of(experts, answer)
     rows = certain_rows(taps, {tap: value.shape for tap, value in golden.items()}, choices)
     axes = {tap.name: tap.axes for tap in draft.taps}
     yield from errors_of(f"{draft.id}: {name}", axes, golden, answer, {tap: one & pads for tap, one in rows.items()})
     if draft.kind == "forward" and "logits" in answer:
         yield from _whole_model_errors(draft, golden["logits"], answer["logits"], rows["logits"] & pads)
-
-
-def certain_rows(
-    taps: Sequence[Node], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
-) -> Mapping[str, Array]:
-    """The rows [B, L] of every tap that has such, up to where the answer chose other experts."""
-    return comparable_rows(taps, shapes, choices, lambda _, margins: np.ones(margins.shape, bool)).rows
-
-
-def errors_of(
-    who: str,
-    axes: Mapping[str, Sequence[str]],
-    golden: Mapping[str, Array],
-    answer: Mapping[str, Array],
-    rows: Mapping[str, Array],
-) -> Iterator[tuple[str, Error]]:
-    """The errors of an honest answer in the rows that count; ExportError for a wrong shape, NaN or infinity."""
-    for tap, value in answer.items():
-        if value.shape != golden[tap].shape:
-            raise ExportError(f"{who} answers {tap} in shape {value.shape}, not {golden[tap].shape}")
-        valid = spread_mask(rows[tap], axes[tap], value.shape) if tap in rows else None
-        if valid is not None and not valid.any():
-            continue
-        error = measure(value, golden[tap], valid)
-        if not (math.isfinite(error.rms) and math.isfinite(error.max)):
-            raise ExportError(f"{who} answers {tap} with NaN or infinity, which sets no floor")
-        yield tap, error
 
 
 def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array) -> Iterator[tuple[str, Error]]:
@@ -188,45 +141,18 @@ def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array)
 def _floors(
     profile: str,
     adapters: Mapping[str, Adapter],
-    table: Table,
+    table: ErrorTable,
     golden: Mapping[tuple[str, str], Array],
     seeds: int,
     command: str,
     policy: Policy,
 ) -> Floors:
-    floors: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    for (case, tap), families in sorted(table.items()):
-        rms, peak = (max(getattr(worst, which) for worst in families.values()) for which in ("rms", "max"))
-        floors[case][tap] = [rounded_up(rms), rounded_up(peak)]
     hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
     return Floors(
         profile=profile,
         variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
         seeds=seeds,
         command=command,
-        leave_one_family_out=leave_one_out(table, golden, profile, policy),
-        floors=dict(floors),
+        leave_one_family_out=table.leave_one_out(golden, profile, policy),
+        floors=table.floors(),
     )
-
-
-def leave_one_out(
-    table: Table, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy
-) -> dict[str, float]:
-    """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
-    ratios: dict[str, float] = defaultdict(float)
-    for key, families in table.items():
-        for family, worst in families.items():
-            others = [other for name, other in families.items() if name != family]
-            if not others or key not in golden:
-                continue
-            floor = [max(other.rms for other in others), max(other.max for other in others)]
-            allowed = tolerance(floor, golden[key], profile, policy)
-            for error, limit in ((worst.rms, allowed.rms), (worst.max, allowed.max)):
-                if error:
-                    ratios[family] = max(ratios[family], policy.floor_factor * error / limit)
-    return {family: float(f"{ratio:.3g}") for family, ratio in sorted(ratios.items())}
-
-
-def rounded_up(error: float) -> float:
-    """Two significant digits, never below the measured error."""
-    return float(Context(prec=2, rounding=ROUND_UP).create_decimal(Decimal(repr(error))))

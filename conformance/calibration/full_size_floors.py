@@ -6,7 +6,6 @@ what adds up term by term as well: there all rows are looked at together and eac
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,15 +13,15 @@ from itertools import count
 import numpy as np
 
 from conformance.adapters.base import Array
-from conformance.calibration.floors import Table, Worst, certain_rows, errors_of, leave_one_out, rounded_up
+from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of, rounded_up
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
 from conformance.judging.routing import Choice
-from gemma4_contract import Floors
+from gemma4_contract import Fixtures, Floors
 from gemma4_contract.documents import read_model
-from gemma4_contract.full_size import FullSize
 from gemma4_contract.models import Profile, Variant
 from gemma4_contract.progress import Progress
+from gemma4_contract.routing import Experts
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
 from reference.streaming.kept import Kept
@@ -48,7 +47,7 @@ class Measured:
 
 
 def measure_full_size(
-    source: Source, full: FullSize, profile: Profile, progress: Progress, *, first_only: bool = False
+    source: Source, full: Fixtures, profile: Profile, progress: Progress, *, first_only: bool = False
 ) -> Measured:
     """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
     questions = [
@@ -66,7 +65,7 @@ def measure_full_size(
         for run in passes:
             yield from run(ids, rows, _share(progress, next(numbers), total, f"{ids.shape[1]} tokens"))
 
-    table, first = _table(), _table()
+    table, first = ErrorTable(), ErrorTable()
     variants: list[Variant] = []
     acceptance: dict[str, float] = {}
     for who, answer in answers(on_whole, ids, stored_rows(source)):
@@ -84,10 +83,6 @@ def measure_full_size(
     return Measured(floors=floors, acceptance=acceptance, ratios=ratios)
 
 
-def _table() -> Table:
-    return defaultdict(lambda: defaultdict(Worst))
-
-
 def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
     """The progress of one pass of several."""
     return lambda done, parts, what: progress(number * parts + done, total * parts, f"{label}: {what}")
@@ -96,52 +91,53 @@ def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
 # How far they are from the golden.
 
 
-def _differs(answer: _Answer, chosen: Mapping[str, Array]) -> dict[str, Array]:
-    """Where [B, L] an answer chose other experts than `chosen`."""
+def _experts(answer: _Answer) -> dict[str, Experts]:
+    """The choices of experts that were kept of an answer."""
     return {
-        name: np.any(np.not_equal(one.chosen, chosen[name]), axis=-1)
+        name: Experts.numbered(one.chosen, one.margins, one.whole[-1])
         for name, one in answer.items()
-        if one.chosen is not None
+        if one.chosen is not None and one.margins is not None
     }
+
+
+def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choice]:
+    """The choices of an answer to a text, or to a longer one, beside the golden's."""
+    found = {}
+    for name, got in _experts(answer).items():
+        expected = experts[name]
+        differs = (got.chosen[:, : expected.chosen.shape[1]] != expected.chosen).any(-1)
+        found[name] = Choice(margins=expected.margins, differs=differs)
+    return found
 
 
 def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
     """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
     last = output_of(source.config.num_hidden_layers)
-    rows = _certain(whole, _differs(answer, whole.chosen))[last]  # [B, L]
+    rows = _certain(whole, answer)[last]  # [B, L]
     rows = rows if rows.any() else ~rows
     return rounded_up(relative_rms(answer[last].values[rows], whole.golden[last][rows]))
 
 
-def _certain(question: Question, differs: Mapping[str, Array]) -> dict[str, Array]:
+def _certain(question: Question, answer: _Answer) -> dict[str, Array]:
     """The stored rows [B, L] of every tap up to where other experts were chosen."""
-    length = question.inputs["ids"].shape[1]
-    choices = {
-        name: Choice(margins=question.chosen[f"{name}.margin"], differs=where[:, :length])
-        for name, where in differs.items()
-    }
-    return question.stored_rows(certain_rows(question.taps, question.shapes, choices))
+    stored = question.stored
+    return stored.stored_rows(certain_rows(question.taps, stored.shapes, _choices(answer, stored.experts)))
 
 
-def _take(table: Table, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the whole text, whole and cut to each question."""
     owner = next(question for question in questions if question.case.taps)
-    differs = _differs(answer, owner.chosen)
     for question in questions:
-        golden, rows = question.golden, _certain(question, differs)
+        golden, rows = question.golden, _certain(question, answer)
         cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
-        for name, error in errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows):
-            table[owner.case.id, name][variant.family].take(error)
+        errors = errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows)
+        table.take(owner.case.id, variant.family, errors)
 
 
-def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the first tokens: all rows that count, and each of them alone."""
-    chosen = {name: one.chosen for name, one in golden.items() if one.chosen is not None}
-    choices = {
-        name: Choice(margins=golden[name].margins, differs=where)  # type: ignore[arg-type]  # margins beside choices
-        for name, where in _differs(answer, chosen).items()
-    }
+    choices = _choices(answer, _experts(golden))
     expected = {name: one.values for name, one in golden.items()}
     values = {name: one.values for name, one in answer.items()}
     axes = {tap.name: tap.axes for tap in whole.taps}
@@ -149,28 +145,28 @@ def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant,
     length = next(iter(certain.values())).shape[1]
     alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
     for rows in (certain, *alone):
-        for name, error in errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows):
-            table[whole.case.id, name][variant.family].take(error)
+        errors = errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows)
+        table.take(whole.case.id, variant.family, errors)
 
 
 # What comes of it.
 
 
-def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
+def _ratios(whole: Question, first: ErrorTable, profile: Profile, full: Fixtures) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
-    if whole.chosen:
+    if whole.stored.experts:
         return {}
-    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
+    return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, profile, full.policy)
 
 
 def _floors(
     source: Source,
     whole: Question,
-    tables: Sequence[Table],
+    tables: Sequence[ErrorTable],
     variants: Sequence[Variant],
     ratios: Mapping[str, float],
     profile: Profile,
-    full: FullSize,
+    full: Fixtures,
     *,
     keep: bool,
 ) -> Floors:
@@ -180,8 +176,7 @@ def _floors(
     stored = floors.get(whole.case.id, {}) if keep else {}
     worst: dict[str, list[float]] = {name: list(floor) for name, floor in stored.items()}
     for table in tables:
-        for (_, name), families in table.items():
-            measured = [rounded_up(max(getattr(one, which) for one in families.values())) for which in ("rms", "max")]
+        for name, measured in table.floors().get(whole.case.id, {}).items():
             worst[name] = [max(pair) for pair in zip(measured, worst.get(name, [0.0, 0.0]), strict=True)]
     others = {} if before is None else before.leave_one_family_out
     known = {variant.name: variant for variant in (before.variants if before else [])}

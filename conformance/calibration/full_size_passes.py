@@ -15,8 +15,7 @@ import transformers
 from conformance.adapters.base import Array, Skip
 from conformance.adapters.registry import create
 from conformance.judging.question import Question
-from gemma4_contract import Plan
-from gemma4_contract.full_size import FullSize
+from gemma4_contract import Fixtures, Plan
 from gemma4_contract.models import Profile, Variant
 from gemma4_contract.progress import Progress
 from reference.export.second import kept_by_transformers
@@ -39,7 +38,7 @@ def whole_text(source: Source, whole: Question, profile: Profile) -> list[Pass]:
     return [_oracles(source, whole, _plain(profile) | every_op), _transformers(source, whole, profile)]
 
 
-def first_tokens(source: Source, whole: Question, full: FullSize, profile: Profile) -> list[Pass]:
+def first_tokens(source: Source, whole: Question, full: Fixtures, profile: Profile) -> list[Pass]:
     """GOLDEN before all others; the same, the oracle term by term, and the MLX decoders if the weights are on disk."""
     sequential = {"oracle sequential": replace(PROFILES[profile], order="sequential")}
     passes = [
@@ -111,6 +110,4 @@ def _keeper(source: Source, whole: Question, ids: Array, rows: Sequence[int]) ->
 
 def _vocabulary(whole: Question) -> Sequence[int]:
     """The entries of `logits` that the golden holds."""
-    logits = next(tap for tap in whole.taps if tap.name == "logits")
-    assert logits.picks is not None
-    return logits.picks.indices(logits.axes)[-1]
+    return whole.stored.taps["logits"].numbers("V")

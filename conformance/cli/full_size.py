@@ -17,7 +17,7 @@ from conformance.fetch import cache
 from conformance.reporting.jsonl import read
 from gemma4_contract import Fixtures, ModelCard
 from gemma4_contract.documents import read_model, write_model
-from gemma4_contract.full_size import FOLDER, FullSize, OwnGoldens
+from gemma4_contract.full_size import FOLDER, at_full_size, own_goldens
 from gemma4_contract.models import Profile
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LAYER_BYTES = 1 << 30
 """Room for the numbers of a layer's weights, a byte each."""
-Opened = Callable[[Fixtures], FullSize]
+Opened = Callable[[Fixtures], Fixtures]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Folder of a checkpoint of your own, plain or quantised by MLX.", metavar="DIR"),
@@ -51,12 +51,12 @@ def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
         raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
     if checkpoint is None or goldens is None:
         return None
-    return partial(OwnGoldens, root=goldens, directory=checkpoint)
+    return partial(own_goldens, root=goldens, directory=checkpoint)
 
 
-def materialised(fixtures: Fixtures) -> FullSize:
+def materialised(fixtures: Fixtures) -> Fixtures:
     """The goldens in the fixtures, with the weights in the cache."""
-    return FullSize(fixtures, cache.full_size_dir())
+    return at_full_size(fixtures, cache.full_size_dir())
 
 
 def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
@@ -66,7 +66,7 @@ def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
         return fixtures
     if told.checkpoint is None or told.goldens is None:
         return materialised(fixtures)
-    return OwnGoldens(fixtures, Path(told.goldens), Path(told.checkpoint))
+    return own_goldens(fixtures, Path(told.goldens), Path(told.checkpoint))
 
 
 def asked(

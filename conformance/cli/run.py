@@ -18,13 +18,13 @@ from conformance.adapters.registry import BadOption
 from conformance.cli.app import CONFORMS, DIFFERS, INTERRUPTED, FixturesDir, Json, app, complain, out, progress_bar
 from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
 from conformance.cli.report import write_report_page
-from conformance.judging.levels import FULL_SIZE, LEVELS, Level, Tally, badge, level_of, models_of, told
+from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, models_of, told
 from conformance.known_failures import KnownFailures
 from conformance.reporting import jsonl as report_file
 from conformance.run.jobs import judge_each
 from conformance.run.junit import write_junit
 from conformance.run.session import Judged, Session
-from gemma4_contract.models import Profile
+from gemma4_contract.models import Level, Profile
 
 _SHOWN = 3
 
@@ -99,20 +99,21 @@ def run(
         full_size=(own or materialised) if full_size else None,
     )
     session = begun()
-    asked = sorted((case_id for case_id in session.asked if level_of(case_id) in wanted), key=level_of)
+    asked = sorted((one for one in session.asked if one.level in wanted), key=lambda one: one.level)
     if not asked:
         raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
+    ids = [one.id for one in asked]
     session.start_report()
     judged: list[Judged] = []
     try:
-        with progress_bar(quiet=as_json) as progress, closing(judge_each(session, asked, jobs, begun)) as coming:
-            for done, case_id in enumerate(asked):
-                progress(done, len(asked), case_id)
+        with progress_bar(quiet=as_json) as progress, closing(judge_each(session, ids, jobs, begun)) as coming:
+            for done, case_id in enumerate(ids):
+                progress(done, len(ids), case_id)
                 judged.append(one := next(coming))
                 if report is not None and one.line is not None:
                     report_file.append(report, one.line)
     except KeyboardInterrupt:
-        complain(f"interrupted: {len(judged)} of {len(asked)} cases were judged")
+        complain(f"interrupted: {len(judged)} of {len(ids)} cases were judged")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         if junit is not None:
@@ -160,7 +161,7 @@ def _levels(text: str) -> set[Level]:
 def _tallied(judged: Sequence[Judged]) -> dict[Level, Tally]:
     tallies: dict[Level, Tally] = {}
     for one in judged:
-        tallies.setdefault(level_of(one.case), Tally()).add(one.counted)
+        tallies.setdefault(one.level, Tally()).add(one.counted)
     return tallies
 
 

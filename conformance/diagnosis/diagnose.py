@@ -14,7 +14,6 @@ from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures, GoldenPointer
-from gemma4_contract.full_size import FullSize
 from reference.loading import config_of
 from reference.mutants.mutant import Mutant
 
@@ -49,7 +48,7 @@ def diagnose(
     failing = [verdict for verdict in verdicts if verdict.failed]
     if not failing:
         return None
-    naming, again, full_size = None, None, isinstance(fixtures, FullSize)
+    naming, again, full_size = None, None, fixtures.weights is not None
     if not full_size:
         naming = _name(fixtures, profile, verdicts, catalogue)
         again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)

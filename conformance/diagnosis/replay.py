@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from conformance.judging import prompts
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
@@ -15,7 +16,6 @@ from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import CaseLine, RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.judged import judged_digest
-from gemma4_contract.prompts import is_on_prompts
 
 _WRONG = ("fail", "error")
 
@@ -36,7 +36,7 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    told = [line for line in lines.values() if line.expected is None and not is_on_prompts(line.case)]
+    told = [line for line in lines.values() if line.expected is None and line.kind != prompts.KIND]
     if not any(line.outcome in _WRONG for line in told):  # what passes is evidence where something fails
         return run, [CaseVerdict(case=fixtures.case(line.case), outcome=line.outcome, note=line.note) for line in told]
     return run, [_verdict(fixtures, examiner, directory, line) for line in told]
@@ -45,7 +45,7 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
 def wrong_prompts(path: Path) -> list[CaseLine]:
     """The lines of a report on prompts that are wrong and not known to be."""
     _, lines = report.read(path)
-    wrong = (line for line in lines.values() if is_on_prompts(line.case) and line.outcome in _WRONG)
+    wrong = (line for line in lines.values() if line.kind == prompts.KIND and line.outcome in _WRONG)
     return [line for line in wrong if line.expected is None]
 
 

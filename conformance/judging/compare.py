@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -75,9 +74,23 @@ def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
 
 
 def compare(
-    spec: TapSpec, answer: Array | None, golden: Array, *, profile: str, valid: Array | None, allowed: Tolerance
+    spec: TapSpec,
+    answer: Array | None,
+    golden: Array,
+    *,
+    profile: str,
+    valid: Array | None,
+    allowed: Tolerance | None,
+    rms: tuple[float, float] | None = None,
 ) -> TapVerdict:
-    """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more."""
+    """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more.
+
+    Without valid entries, and without a tolerance, nothing can be said of an answer. `rms` are the root mean squares
+    of the answer and the golden as wholes, of a tap of which a part is stored:
+    |rms(answer) - rms(golden)| <= rms(answer - golden), so no answer within the tolerance differs by more.
+    """
+    if allowed is None or (valid is not None and not valid.any()):
+        return TapVerdict(name=spec.name, status="absent" if answer is None else "undecidable", valid=valid)
     if spec.cls == "exact":
         allowed = Tolerance(rms=0.0, max=0.0)
 
@@ -87,44 +100,27 @@ def compare(
     if answer is None:
         return verdict("absent")
     if answer.shape != golden.shape:
-        expected = spec.picks.whole if spec.picks else list(golden.shape)
+        expected = spec.whole_shape(golden.shape)
         return verdict("fail", f"shape {list(answer.shape)}, expected {expected} ({' '.join(spec.axes)})")
     if fault := _dtype_fault(spec, answer, profile):
         return verdict("fail", fault)
     seen = np.ones(golden.shape, bool) if valid is None else valid
     strange = seen & ~np.isfinite(_widened(answer))
     if strange.any():
-        where = _place(spec, np.argwhere(strange)[0])
+        where = spec.place(np.argwhere(strange)[0])
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
         return verdict("advice" if spec.cls == "advice" else "fail", fault)
     if spec.cls == "advice":
         return verdict("pass")
     error = measure(answer, golden, valid)
-    if error.rms <= allowed.rms and error.max <= allowed.max:
+    if not (error.rms <= allowed.rms and error.max <= allowed.max):
+        got, wanted = answer[error.worst], golden[error.worst]
+        return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {spec.place(error.worst)}", error)
+    if rms is None or not rms[1] or abs(rms[0] - rms[1]) / rms[1] <= allowed.rms:
         return verdict("pass", error=error)
-    got, wanted = answer[error.worst], golden[error.worst]
-    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {_place(spec, error.worst)}", error)
-
-
-def compare_whole(verdict: TapVerdict, spec: TapSpec, got: float) -> TapVerdict:
-    """The verdict on a tap of which a part is stored, in the light of its root mean square as a whole.
-
-    |rms(answer) - rms(golden)| <= rms(answer - golden): no answer within the tolerance differs by more.
-    """
-    expected = spec.picks.rms if spec.picks else None
-    if verdict.status != "pass" or verdict.tolerance is None or not expected:
-        return verdict
-    apart = abs(got - expected) / expected
-    if apart <= verdict.tolerance.rms:
-        return verdict
-    fault = f"what is stored is right, but the root mean square of all rows is {got:.9g}, expected {expected:.9g}"
-    return replace(verdict, status="fail", fault=fault, error=Error(rms=apart, max=0.0, worst=()))
-
-
-def _place(spec: TapSpec, index: Sequence[int]) -> list[int]:
-    """Where an entry of what is stored stands in the port's tensor."""
-    numbers = spec.picks.indices(spec.axes) if spec.picks else None
-    return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
+    apart = abs(rms[0] - rms[1]) / rms[1]
+    fault = f"what is stored is right, but the root mean square of all rows is {rms[0]:.9g}, expected {rms[1]:.9g}"
+    return verdict("fail", fault, Error(rms=apart, max=0.0, worst=()))
 
 
 def _widened(answer: Array) -> Array:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from conformance.adapters.base import Adapter, PortFault, Skip, checked_answer
+import numpy as np
+
+from conformance.adapters.base import Adapter, Array, PortFault, Skip
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
@@ -28,21 +30,32 @@ class Judge:
 
     def judge(self, case_id: str, tokens: int | None = None) -> CaseVerdict:
         """Put a case, or its first `tokens` tokens, to the implementation; FixtureError when the fixtures err."""
+        if not self.asks(case_id):
+            case = self.fixtures.case(case_id)
+            return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
         question = Question.of(self.fixtures, case_id)
         question = question if tokens is None else question.shortened(tokens)
-        case = question.case
-        if not self.asks(case_id):
-            return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
+        case, request = question.case, question.request(self.profile)
         if case.model and case.model not in self._sound_models:
             self.fixtures.check_model(case.model)  # no port is to be blamed for a damaged file
             self._sound_models.add(case.model)
         try:
-            answer = checked_answer(self.adapter.run(question.request(self.profile)))
+            answer = checked_answer(self.adapter.run(request))
         except Skip as skip:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))
         except Exception as error:  # the port's fault, whatever it is
             return CaseVerdict(case=case, outcome="error", note=crash_line(error))
         return self._examiner.examine(question, answer)
+
+
+def checked_answer(answer: object) -> dict[str, Array]:
+    """The answer, if it is a dict of NumPy arrays; TypeError saying what came in the place of one."""
+    if not isinstance(answer, dict):
+        raise TypeError(f"got {type(answer).__name__} as answer, expected a dict of tap name to numpy.ndarray")
+    for name, value in answer.items():
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"got {type(value).__name__} for tap {name}, expected numpy.ndarray")
+    return answer
 
 
 def crash_line(error: Exception) -> str:

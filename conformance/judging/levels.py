@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Protocol
 
-Level = Literal["L0", "L1", "L2", "L3", "L4", "L5"]
+from gemma4_contract.models import Level
+
 LEVELS: Mapping[Level, str] = {
     "L0": "smoke: files, weights by rule, products, sums, exp and tanh",
     "L1": "modules and single layers",
@@ -18,24 +18,16 @@ LEVELS: Mapping[Level, str] = {
 }
 FULL_SIZE: Level = "L5"
 """It stands alone: its models need weights of their own."""
-_GLOBS: tuple[tuple[str, Level], ...] = (
-    ("forward/*-full/*", "L5"),
-    ("forward/*-slice/*", "L5"),
-    ("prompt/*", "L4"),
-    ("module/echo/*", "L0"),
-    ("module/weights/*", "L0"),
-    ("module/linear/*", "L0"),
-    ("module/long-sum/*", "L0"),
-    ("module/exp-tanh/*", "L0"),
-    ("forward/*/no-cache", "L2"),
-    ("forward/*", "L3"),
-    ("*", "L1"),
-)
 
 
-def level_of(case_id: str) -> Level:
-    """The level that a case or a question on prompts belongs to."""
-    return next(level for glob, level in _GLOBS if fnmatchcase(case_id, glob))
+class Leveled(Protocol):
+    """A case, a question on prompts, or what became of one."""
+
+    @property
+    def level(self) -> Level: ...
+
+    @property
+    def model(self) -> str | None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,9 +48,9 @@ class Tally:
         return bool(self.count("pass")) and not self.count("fail") and not self.count("known")
 
 
-def models_of(case_ids: Iterable[str]) -> list[str]:
+def models_of(asked: Iterable[Leveled]) -> list[str]:
     """The models that cases of L5 are about: the level is reached for these alone, whose weights were there."""
-    return sorted({case_id.split("/")[1] for case_id in case_ids if level_of(case_id) == FULL_SIZE})
+    return sorted({one.model for one in asked if one.level == FULL_SIZE and one.model})
 
 
 def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level | None:
@@ -71,7 +63,7 @@ def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level |
     return reached
 
 
-def told(reached: Level | None, case_ids: Iterable[str]) -> str:
+def told(reached: Level | None, asked: Iterable[Leveled]) -> str:
     """A badge in words, that of L5 with the models it is about."""
-    models = models_of(case_ids)
+    models = models_of(asked)
     return f"{reached or 'none'}" + (f" of {', '.join(models)}" if reached and models else "")

@@ -11,7 +11,7 @@ import numpy as np
 
 from conformance.adapters.base import Array
 from conformance.judging.compare import Error, TapVerdict
-from conformance.judging.tolerance import Tolerance
+from conformance.judging.tolerance import CaseFloors, Tolerance
 from gemma4_contract import Policy
 
 KL, NLL, ARGMAX = "logits.kl", "logits.nll", "logits.argmax"
@@ -61,6 +61,19 @@ def whole_model(golden: Array, answer: Array, ids: Array, rows: Array, movable: 
         agreeing=int((agreeing & decided).sum()),
         undecidable=int((~decided).sum()),
     )
+
+
+def judge_logits(
+    golden: Array, answer: Array, ids: Array, rows: Array, *, allowed: Tolerance, floors: CaseFloors, policy: Policy
+) -> tuple[TapVerdict, ...]:
+    """Verdicts on the figures over `rows` [B, L]; none where there is nothing that is finite to compare.
+
+    `allowed` is the tolerance of the logits, within which rounding may move them.
+    """
+    if answer.shape != golden.shape or not np.isfinite(answer[rows].astype(np.float64)).all():
+        return ()
+    figures = whole_model(golden, answer, ids, rows, movable=allowed.max * float(np.abs(golden[rows]).max()))
+    return judge_figures(figures, floors[KL], floors[NLL], policy)
 
 
 def judge_figures(

@@ -10,9 +10,13 @@ from typing import Literal, TypeVar
 from conformance.adapters.base import Adapter, PortFault, PromptAdapter, PromptRequest, Refused, Skip
 from conformance.fetch.cache import NO_TOKENIZER
 from conformance.judging.prompt_hints import hint
-from gemma4_contract.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts
+from gemma4_contract.models import Level
+from gemma4_contract.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts, Thinking
 
 Outcome = Literal["pass", "fail", "skip", "error"]
+KIND, TOPIC = "prompt", "prompts"
+LEVEL: Level = "L4"
+"""Kind, topic and level of every question on prompts."""
 _AROUND = 24
 _Answer = TypeVar("_Answer", str, list[int])
 
@@ -35,25 +39,30 @@ class PromptJudge:
         self._prompts = prompts
         self._adapter = adapter
         self._tokenizer = tokenizer_json
+        self._asked: dict[str, tuple[str, Thinking | None]] = {
+            f"{prompt_id}/thinking-{thinking}": (prompt_id, thinking)
+            for prompt_id in prompts.conversation_ids
+            for thinking in THINKING
+        }
+        self._asked |= {prompt_id: (prompt_id, None) for prompt_id in prompts.text_ids}
 
     def questions(self) -> Iterator[str]:
         """`prompt/chat/<name>/thinking-<unset|off|on>` and `prompt/text/<name>`."""
-        for prompt_id in self._prompts.ids:
-            if prompt_id.startswith("prompt/text/"):
-                yield prompt_id
-            else:
-                yield from (f"{prompt_id}/thinking-{thinking}" for thinking in THINKING)
+        return iter(self._asked)
+
+    def document_of(self, question: str) -> str:
+        """Id of the conversation or the texts that a question is on."""
+        return self._asked[question][0]
 
     def judge(self, question: str) -> PromptVerdict:
         """The verdict on one question; FixtureError when its file is damaged."""
         if not isinstance(self._adapter, PromptAdapter):
             return PromptVerdict(question=question, outcome="skip", note="builds no prompts")
-        prompt_id, asked, thinking = question.rpartition("/thinking-")
-        if asked:
-            conversation = self._prompts.conversation(prompt_id)
-            faults = self._conversation_faults(self._adapter, conversation, thinking)
+        prompt_id, thinking = self._asked[question]
+        if thinking is None:
+            faults = self._text_faults(self._adapter, self._prompts.texts(prompt_id))
         else:
-            faults = self._text_faults(self._adapter, self._prompts.texts(question))
+            faults = self._conversation_faults(self._adapter, self._prompts.conversation(prompt_id), thinking)
         compared = 0
         try:
             for fault in faults:
@@ -69,14 +78,16 @@ class PromptJudge:
             return PromptVerdict(question=question, outcome="error", note=said, compared=compared)
         return PromptVerdict(question=question, outcome="pass", compared=compared)
 
-    def _conversation_faults(self, adapter: PromptAdapter, conversation: Conversation, thinking: str) -> Iterator[str]:
+    def _conversation_faults(
+        self, adapter: PromptAdapter, conversation: Conversation, thinking: Thinking
+    ) -> Iterator[str]:
         """What is wrong with each prompt of a conversation, "" where nothing is.
 
         Templates that the implementation has not are passed over; Skip when it has none of them.
         """
         skipped, answered = "", False
         for template, enable_thinking, generation in conversation.settings():
-            if enable_thinking is not THINKING[thinking]:  # type: ignore[index]
+            if enable_thinking is not THINKING[thinking]:
                 continue
             request = PromptRequest(
                 messages=conversation.messages,

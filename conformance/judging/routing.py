@@ -7,7 +7,7 @@ golden's margin is wide stays comparable, and fails by its value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.adapters.base import Array
 from gemma4_contract.graph import text_graph
-from gemma4_contract.routing import routing_margins
+from gemma4_contract.routing import Experts
 
 
 class Node(Protocol):
@@ -50,25 +50,22 @@ class Comparable:
     rows: Mapping[str, Array]
     first_undecidable: tuple[str, int] | None
 
-
-def choices_of(
-    taps: Sequence[Node], routing: Collection[str], golden: Mapping[str, Array], answer: Mapping[str, Array]
-) -> dict[str, Choice]:
-    """The choices of an answer; `routing` are the taps [B, L, X] that hold them, their parents the router's logits."""
-    return {
-        tap.name: choice_of(
-            routing_margins(golden[tap.parents[0]], golden[tap.name]), golden[tap.name], answer.get(tap.name)
-        )
-        for tap in taps
-        if tap.name in routing
-    }
+    @property
+    def whole(self) -> set[str]:
+        """The taps all of whose rows can be compared."""
+        return {name for name, kept in self.rows.items() if kept.all()}
 
 
-def choice_of(margins: Array, expected: Array, got: Array | None) -> Choice:
-    """The choice that an answer shows; `expected` and `got` [B, L, X] are 0 where an expert is not chosen."""
-    if got is None or got.shape != expected.shape:
-        return Choice(margins=margins, differs=None)
-    return Choice(margins=margins, differs=((got != 0) != (expected != 0)).any(-1))
+def choices_of(experts: Mapping[str, Experts], answer: Mapping[str, Array]) -> dict[str, Choice]:
+    """The choices that an answer shows at every row; `experts` are the golden's, of each routing tap [B, L, X]."""
+    found = {}
+    for tap, expected in experts.items():
+        got = answer.get(tap)
+        differs: Array | None = None
+        if got is not None and got.shape == expected.chosen.shape:
+            differs = np.not_equal(got != 0, expected.chosen).any(-1)
+        found[tap] = Choice(margins=expected.margins, differs=differs)
+    return found
 
 
 def comparable_rows(

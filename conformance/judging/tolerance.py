@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from conformance.adapters.base import Array
-from gemma4_contract import Policy
+from gemma4_contract import Case, FixtureError, Fixtures, Policy, TapSpec
 
 _FRACTION_BITS = {"f64": 52, "f32": 23, "bf16": 7, "f16": 10}
 _SMALLEST_EXPONENT = {"f64": -1022, "f32": -126, "bf16": -126, "f16": -14}
@@ -22,12 +24,58 @@ class Tolerance:
     max: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFloors:
+    """What honest implementations err by in a case: `floors[tap]` is [rms, max]; FixtureError where none is known."""
+
+    measured: Mapping[str, list[float]]
+    owner: str
+    """The case that stores the golden."""
+    may_lack: bool
+    """Whether a tap may lack a floor: behind experts that no honest pass chose, of what is stored in part."""
+    path: Path
+    """The file of the profile."""
+
+    @classmethod
+    def of(cls, fixtures: Fixtures, case: Case, profile: str) -> CaseFloors:
+        """Those of a profile."""
+        owner = fixtures.owner(case)
+        return cls(
+            measured=fixtures.floors(profile).floors.get(owner.id, {}),
+            owner=owner.id,
+            may_lack=owner.choices is not None,
+            path=fixtures.root / "floors" / f"{profile}.json",
+        )
+
+    def __getitem__(self, tap: str) -> list[float]:
+        if tap not in self.measured:
+            raise FixtureError(
+                self.path,
+                got=f"no floor of {tap} in {self.owner}",
+                expected="one for every tap that is judged by floor",
+                cure=f"measure it with `gemma4-conformance floors --profile {self.path.stem}`",
+            )
+        return self.measured[tap]
+
+
 def ulp(profile: str, magnitude: float) -> float:
     """Spacing of the profile's dtype at `magnitude` >= 0."""
     exponent = _SMALLEST_EXPONENT[profile]
     if magnitude > 0:
         exponent = max(exponent, math.frexp(magnitude)[1] - 1)
     return math.ldexp(1.0, exponent - _FRACTION_BITS[profile])
+
+
+def tolerance_of(
+    spec: TapSpec, golden: Array, valid: Array | None, floors: CaseFloors, profile: str, policy: Policy
+) -> Tolerance | None:
+    """Tolerance of a tap over its valid entries, zero where it must be equal; None where it lacks a floor and may."""
+    counted = golden if valid is None else golden[valid]
+    if spec.cls not in ("floor", "routing") or not counted.size:
+        return Tolerance(rms=0.0, max=0.0)
+    if floors.may_lack and spec.name not in floors.measured:
+        return None
+    return tolerance(floors[spec.name], counted, profile, policy)
 
 
 def tolerance(floor: list[float], golden: Array, profile: str, policy: Policy) -> Tolerance:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from conformance.judging import prompts
 from conformance.judging.compare import Status
 from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
-from gemma4_contract.full_size import FullSize, OwnGoldens
-from gemma4_contract.models import Profile
+from gemma4_contract.models import Level, Profile
 from gemma4_contract.store import Fixtures
 from gemma4_contract.tensors import DTYPES, Array
 
@@ -68,6 +68,9 @@ class CaseLine(_Line):
     """
 
     case: str
+    kind: str
+    level: Level
+    model: str | None = None
     outcome: Outcome
     note: str = ""
     expected: str | None = None
@@ -84,9 +87,12 @@ class CaseLine(_Line):
 
 def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
     """What a report tells of the fixtures, so that they are found again; None of miniatures."""
-    if isinstance(fixtures, OwnGoldens):
-        return FullSizeLine(checkpoint=str(fixtures.directory.resolve()), goldens=str(fixtures.root.resolve()))
-    return FullSizeLine() if isinstance(fixtures, FullSize) else None
+    weights = fixtures.weights
+    if weights is None:
+        return None
+    if weights.is_own:
+        return FullSizeLine(checkpoint=str(weights.root.resolve()), goldens=str(fixtures.root.resolve()))
+    return FullSizeLine()
 
 
 def start(directory: Path, run: RunLine) -> None:
@@ -116,14 +122,25 @@ def append(directory: Path, line: CaseLine) -> None:
 def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> CaseLine:
     """A verdict as a line; the answer of a case that failed is written beside the report."""
     if isinstance(verdict, PromptVerdict):
-        return CaseLine(case=verdict.question, outcome=verdict.outcome, note=verdict.note, expected=expected)
+        return CaseLine(
+            case=verdict.question,
+            kind=prompts.KIND,
+            level=prompts.LEVEL,
+            outcome=verdict.outcome,
+            note=verdict.note,
+            expected=expected,
+        )
+    case = verdict.case
     first = verdict.first_divergence
     answer = None
     if verdict.outcome == "fail" and verdict.answer:
-        answer = f"{ANSWERS}/{verdict.case.id}.safetensors"
+        answer = f"{ANSWERS}/{case.id}.safetensors"
         tensors.write(directory / answer, _writable(verdict.answer))
     return CaseLine(
-        case=verdict.case.id,
+        case=case.id,
+        kind=case.kind,
+        level=case.level,
+        model=case.model,
         outcome=verdict.outcome,
         note=verdict.note,
         expected=expected,

@@ -6,18 +6,24 @@ import shlex
 
 from conformance.adapters.base import PORT
 from gemma4_contract import Fixtures, default_root
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import own_options
 
 
 def again(fixtures: Fixtures, impl: str, profile: str, case: str, tokens: int | None = None) -> str:
     """The command that puts a case of these fixtures, or its first tokens, to an implementation."""
     asked = f"{_who(impl)} --profile {profile} --cases '{case}'"
-    if isinstance(fixtures, FullSize):
-        command, root = f"gemma4-conformance run --levels L5 {asked}{fixtures.options}", fixtures.fixtures.root
+    root = (fixtures.within or fixtures).root
+    if fixtures.weights is None:
+        command = f"pytest conformance/ {asked}" + (f" --tokens {tokens}" if tokens else "")
     else:
-        cut = f" --tokens {tokens}" if tokens else ""
-        command, root = f"pytest conformance/ {asked}{cut}", fixtures.root
+        command = f"gemma4-conformance run --levels L5 {asked}{options(fixtures)}"
     return command if root == default_root() else f"{command} --fixtures-dir {shlex.quote(str(root))}"
+
+
+def options(fixtures: Fixtures) -> str:
+    """What tells a command that goldens of a user's own are meant; "" for all others."""
+    own = fixtures.weights is not None and fixtures.weights.is_own
+    return own_options(fixtures.weights.root, fixtures.root) if fixtures.weights and own else ""
 
 
 def _who(impl: str) -> str:

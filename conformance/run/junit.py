@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.judging.levels import level_of
 from conformance.run.session import Judged
 from gemma4_contract.files import write_atomic
 
@@ -18,7 +17,7 @@ def write_junit(path: Path, name: str, judged: Sequence[Judged]) -> None:
     """Write the cases of a run as one suite, with the level as the class of a case."""
     suite = ET.Element("testsuite", name=_plain(name))
     for one in judged:
-        case = ET.SubElement(suite, "testcase", classname=level_of(one.case), name=one.case)
+        case = ET.SubElement(suite, "testcase", classname=one.level, name=one.case)
         if (tag := _tag(one)) is not None:
             text = _plain(one.text)
             ET.SubElement(case, tag, message=text.partition("\n")[0]).text = text

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
 from conformance.fetch.cache import tokenizer_path
+from conformance.judging import prompts
 from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
@@ -20,10 +21,20 @@ from conformance.known_failures import Counted, KnownFailures, counted
 from conformance.reporting import jsonl as report_file
 from conformance.reporting.reproduce import again
 from conformance.reporting.text import describe
+from conformance.run.full_size import check_floors, with_weights
 from gemma4_contract import FixtureError, Fixtures
-from gemma4_contract.full_size import FullSize
 from gemma4_contract.judged import judged_digest
-from gemma4_contract.prompts import is_on_prompts
+from gemma4_contract.models import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A case, or a question on prompts, that a run asks."""
+
+    id: str
+    level: Level
+    topic: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +42,7 @@ class Judged:
     """What a run keeps of a case: small enough to travel between processes."""
 
     case: str
+    level: Level
     outcome: Outcome
     counted: Counted
     """What the outcome counts as in the light of the known failures."""
@@ -56,7 +68,7 @@ class Session:
         root: Path | None = None,
         known: Path | None = None,
         limits: Limits | None = None,
-        full_size: Callable[[Fixtures], FullSize] | None = None,
+        full_size: Callable[[Fixtures], Fixtures] | None = None,
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
@@ -84,12 +96,20 @@ class Session:
         self.products_error = require_exact_products(small, adapter, impl, profile)
         self._judge = Judge(self.fixtures, adapter, profile)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
-        self.asked = [case_id for case_id in matching if self._judge.asks(case_id)]
-        self.asked += [question for question in questions if _matches(question, pattern)]
-        if isinstance(self.fixtures, FullSize) and self.asked:
-            self.asked = self.fixtures.with_weights(self.asked)
-            self.fixtures.check_floors(self.asked, profile)
-        if not self.asked:
+        asked = [case_id for case_id in matching if self._judge.asks(case_id)]
+        if self.fixtures.weights is not None and asked:
+            asked = with_weights(self.fixtures, self.fixtures.weights, asked)
+            check_floors(self.fixtures, asked, profile)
+        cases = map(self.fixtures.case, asked)
+        self._asked = {
+            case.id: Asked(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases
+        }
+        self._asked |= {
+            question: Asked(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
+            for question in questions
+            if any(fnmatchcase(name, pattern) for name in (question, self._prompt_judge.document_of(question)))
+        }
+        if not self._asked:
             raise FixtureError(
                 "--cases",
                 got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
@@ -97,16 +117,23 @@ class Session:
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
 
+    @property
+    def asked(self) -> list[Asked]:
+        """The cases, then the questions on prompts."""
+        return list(self._asked.values())
+
     def judged(self, case_id: str) -> Judged:
         """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
 
         An answer that failed is kept beside the report. FixtureError when the fixtures err.
         """
-        on_prompts = is_on_prompts(case_id)
+        asked = self._asked[case_id]
+        on_prompts = asked.topic == prompts.TOPIC
         verdict = self._prompt_judge.judge(case_id) if on_prompts else self._judge.judge(case_id, self.tokens)
         expected = self.known.expected(self.profile, case_id, verdict.outcome)
         return Judged(
             case=case_id,
+            level=asked.level,
             outcome=verdict.outcome,
             counted=counted(verdict.outcome, expected),
             text=self._told(case_id, verdict, expected),
@@ -143,13 +170,13 @@ class Session:
             raise AdapterUnavailable(f"--impl {self.impl}: {said}") from None
         report_file.start(self.report, line)
 
-    def case_ids(self, globs: tuple[str, ...]) -> list[str]:
-        """The cases that match any of the globs and the options."""
-        return [case_id for case_id in self.asked if any(fnmatchcase(case_id, glob) for glob in globs)]
+    def on_topic(self, topic: str) -> list[str]:
+        """Ids of what is asked on a topic."""
+        return [asked.id for asked in self.asked if asked.topic == topic]
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        tokens = None if is_on_prompts(case_id) else self.tokens
+        tokens = None if self._asked[case_id].topic == prompts.TOPIC else self.tokens
         return again(self.fixtures, self.impl, self.profile, case_id, tokens)
 
 
@@ -163,8 +190,3 @@ def _listed(path: Path) -> KnownFailures:
     if not path.is_file():
         raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
     return KnownFailures.read(path)
-
-
-def _matches(question: str, pattern: str) -> bool:
-    """Whether a pattern matches a question on a prompt, or the conversation it is about."""
-    return fnmatchcase(question, pattern) or fnmatchcase(question.rpartition("/thinking-")[0], pattern)

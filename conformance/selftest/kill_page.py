@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from conformance.reporting.html import render_page
 from conformance.selftest.kill_matrix import Row
 from conformance.selftest.mutation_score import Score
-from gemma4_contract import Fixtures
+from gemma4_contract import Case, Fixtures
 from reference.mutants import MUTANTS
 
 
@@ -23,24 +23,27 @@ class Cell:
 
 def render(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> str:
     """The page's HTML."""
-    sizes = Counter(group(case) for case in fixtures.case_ids)
+    groups = {case.id: group(case) for case in fixtures.cases()}
+    sizes = Counter(groups.values())
     tables = [
         {
             "score": score,
-            "rows": [(MUTANTS[row.mutant], row, _cells(row, sizes)) for row in rows if row.profile == score.profile],
+            "rows": [
+                (MUTANTS[row.mutant], row, _cells(row, groups, sizes)) for row in rows if row.profile == score.profile
+            ],
         }
         for score in scores
     ]
     return render_page("kill_matrix.html.j2", groups=list(sizes), tables=tables)
 
 
-def group(case_id: str) -> str:
-    """The column of a case: its kind and what it is about."""
-    return "/".join(case_id.split("/")[:2])
+def group(case: Case) -> str:
+    """The column of a case: its kind, and its model where it has one."""
+    return f"{case.kind}/{case.model}" if case.model else f"module/{case.kind.replace('_', '-')}"
 
 
-def _cells(row: Row, sizes: Mapping[str, int]) -> list[Cell | None]:
-    caught = Counter(group(kill.case) for kill in row.kills)
+def _cells(row: Row, groups: Mapping[str, str], sizes: Mapping[str, int]) -> list[Cell | None]:
+    caught = Counter(groups.get(kill.case) for kill in row.kills)
     return [
         Cell(shade=1 + (3 * caught[name]) // size, title=f"{name}: {caught[name]} of {size}") if caught[name] else None
         for name, size in sizes.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gemma4_contract import Plan
-from gemma4_contract.models import TapClass
+from gemma4_contract.models import Level, TapClass
 from gemma4_contract.tensors import Array
 from reference.taps import Tap
 
@@ -30,6 +30,9 @@ class Draft:
     kind: str
     purpose: str
     taps: list[Tap]
+    level: Level
+    topic: str
+    """What it is about: the test file of the suite that asks it."""
     model: str | None = None
     profiles: tuple[str, ...] = ()
     """Profiles that are asked; all when empty."""
@@ -43,6 +46,8 @@ class Draft:
     inputs: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
+    plan_name: str | None = None
+    """The plan in a word."""
     pointer: tuple[str, int] | None = None
     """(case id, rows): the golden is the first `rows` rows of that case's."""
 

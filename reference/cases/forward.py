@@ -102,11 +102,14 @@ def _draft(model: Model, ids: Array, length: int, name: str, purpose: str, plan:
     return Draft(
         id=case_id,
         kind="forward",
+        level="L2" if name == GOLDEN_PLAN else "L3",
+        topic="logits" if plan.steps is None else "decode",
         model=model.id,
         purpose=purpose,
         taps=model_taps(model.config),
         inputs=padded_inputs(ids[:, :length], plan.left_pad),
         plan=plan,
+        plan_name=name,
         pointer=None if owns else (golden_id(model), length),
     )
 
@@ -118,11 +121,14 @@ def _layout_draft(layout: Layout, seed: int) -> Draft:
     return Draft(
         id=f"forward/{layout.id}/uniform-l{golden_length(model)}/{GOLDEN_PLAN}",
         kind="forward",
+        level="L2",
+        topic="loading",
         model=layout.id,
         purpose=layout.purpose,
         taps=model_taps(layout.config),
         inputs=padded_inputs(golden_ids(model, seed), plan.left_pad),
         plan=plan,
+        plan_name=GOLDEN_PLAN,
         pointer=(golden_id(model), golden_length(model)),
     )
 

@@ -50,6 +50,8 @@ def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
     return Draft(
         id=f"layer/{model.id}/{name}",
         kind="layer",
+        level="L1",
+        topic="layer",
         model=model.id,
         purpose=f"Layer {layer} ({name}) on given hidden states, two tokens past the window.",
         taps=inner_taps(model.config, layer),
@@ -69,6 +71,8 @@ def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
     return Draft(
         id=f"attention/{model.id}/{name}",
         kind="attention",
+        level="L1",
+        topic="kv-sharing" if model.config.is_kv_shared(layer) else "attention",
         model=model.id,
         purpose=f"The attention of layer {layer} ({name}) on given normalised hidden states.",
         taps=closed([tap for tap in layer_taps(model.config, layer) if tap.name.startswith(prefix)]),

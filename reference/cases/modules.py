@@ -22,6 +22,24 @@ from reference.taps import Tap, closed, model_taps
 
 ROPE_POSITIONS = (0, 1, 511, 4096, 131071)
 
+_TOPIC = {
+    "linear": "arithmetic",
+    "long_sum": "arithmetic",
+    "exp_tanh": "arithmetic",
+    "rms_norm": "norm",
+    "rope": "rope",
+    "inv_freq": "rope",
+    "embedding": "embedding",
+    "ple": "ple",
+    "ple_index": "ple",
+    "attention_core": "attention",
+    "shared_kv_donors": "kv-sharing",
+    "mlp": "mlp",
+    "gelu_tanh": "mlp",
+    "router": "moe",
+    "experts": "moe",
+    "softcap": "logits",
+}
 _D, _F, _X, _TOP_K, _EPS = 96, 64, 16, 8, 1e-6
 
 
@@ -51,10 +69,12 @@ def _draft(
     advice: str | None = None,
 ) -> Draft:
     """A case `module/<kind with dashes>/<name>`; a single tap `y` unless `taps` says otherwise."""
-    kind, _, _ = name.partition("/")
+    kind = name.partition("/")[0].replace("-", "_")
     return Draft(
         id=f"module/{name}",
-        kind=kind.replace("-", "_"),
+        kind=kind,
+        level="L0" if _TOPIC[kind] == "arithmetic" else "L1",
+        topic=_TOPIC[kind],
         purpose=purpose,
         profiles=(exact_in,) if exact_in else profiles,
         exact_in=exact_in,

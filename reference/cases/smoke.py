@@ -28,7 +28,16 @@ def drafts() -> Iterator[Draft]:
 
 def _smoke(name: str, purpose: str, lookalikes: list[Lookalike], **fields: Any) -> Draft:
     kind = name.partition("/")[0]
-    return Draft(id=f"module/{name}", kind=kind, purpose=purpose, exact=True, lookalikes=lookalikes, **fields)
+    return Draft(
+        id=f"module/{name}",
+        kind=kind,
+        level="L0",
+        topic="arithmetic" if kind == "linear" else "smoke",
+        purpose=purpose,
+        exact=True,
+        lookalikes=lookalikes,
+        **fields,
+    )
 
 
 def _echo() -> Draft:

@@ -8,15 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from gemma4_contract import Case, Fixtures, GoldenPointer, Plan, Provenance, TapSpec, TensorFile, __version__, tensors
+from gemma4_contract import Fixtures, Provenance, __version__
 from gemma4_contract.documents import write_model
 from gemma4_contract.files import canonical_json, sha256, write_atomic
 from gemma4_contract.models import Picks, Stride
 from gemma4_contract.progress import Progress
-from gemma4_contract.tensors import Array, dtype_name, tensor_digest
+from gemma4_contract.tensors import Array
 from reference import full_size
-from reference.config import TextConfig
+from reference.cases.full_size import drafts
 from reference.export.agreement import agreement_limit, worst
+from reference.export.case_files import Golden, write_case
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
 from reference.oracle.arithmetic import F64, Arithmetic
@@ -25,7 +26,6 @@ from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
 from reference.streaming.kept import Keeper, Kept
 from reference.streaming.source import Source
-from reference.taps import Tap, model_taps
 
 By = Literal["oracle", "transformers", "both"]
 DERIVATIONS: Mapping[By, Sequence[str]] = {
@@ -95,11 +95,8 @@ def write(
         derivations=list(DERIVATIONS[by]),
         agreement=None if agreement is None else float(f"{agreement:.1e}"),
     )
-    for case, files in _cases(source, ids, made, provenance):
-        directory = root / "cases" / case.id
-        for name, data in files.items():
-            write_atomic(directory / name, data)
-        write_model(directory / "case.json", case)
+    for draft in drafts(source, ids):
+        write_case(root, draft, None if draft.pointer else _golden(made), provenance)
 
 
 def _echo(ids: Array, made: Mapping[str, Kept]) -> float:
@@ -109,72 +106,18 @@ def _echo(ids: Array, made: Mapping[str, Kept]) -> float:
     return float(f"{(likeliest == ids[0, list(logits.indices['L'])]).mean():.2g}")
 
 
-def _cases(
-    model: Source, ids: Array, taken: Mapping[str, Kept], provenance: Provenance
-) -> list[tuple[Case, dict[str, bytes]]]:
-    """The case that stores the golden, and those that point into it, with the files of their folders."""
-    length, prefill = ids.shape[1], full_size.prefill_length(model)
-    decode = [prefill] + [1] * full_size.DECODE_STEPS
-    stored = {name: one.values.astype(np.float32) for name, one in taken.items()}
-    golden = tensors.encode(stored)
-    chosen = {name: one.chosen for name, one in taken.items() if one.chosen is not None}
-    margins = {f"{name}.margin": one.margins for name, one in taken.items() if one.margins is not None}
-    choices = tensors.encode(chosen | margins) if chosen else None
-    asked = (
-        (length, "no-cache", Plan(steps=None), "all of them in one call without a cache."),
-        (length, "decode", Plan(steps=decode), f"the last {full_size.DECODE_STEPS} of them one by one."),
-        (64, "no-cache", Plan(steps=None), "within the window."),
-        (1, "no-cache", Plan(steps=None), "<bos> alone."),
-    )
-    made = []
-    for count, name, plan, purpose in (one for one in asked if one[0] <= length):
-        positions = np.arange(count, dtype=np.int32)[None]
-        inputs = tensors.encode({"ids": ids[:, :count], "positions": positions})
-        owner = f"forward/{model.id}/text-l{length}/no-cache"
-        case_id = f"forward/{model.id}/text-l{count}/{name}"
-        owns = case_id == owner
-        case = Case(
-            id=case_id,
-            kind="forward",
-            model=model.id,
-            purpose=f"At full width, {count} tokens of real prompts: {purpose}",
-            inputs=TensorFile(file="inputs.safetensors", sha256=sha256(inputs)),
-            plan=plan,
-            golden=TensorFile(file="expected_f32.safetensors", sha256=sha256(golden))
-            if owns
-            else GoldenPointer(case=owner, rows=[0, count]),
-            taps=_specs(model.config, taken, stored) if owns else [],
-            choices=TensorFile(file="choices.safetensors", sha256=sha256(choices)) if owns and choices else None,
-            provenance=provenance,
+def _golden(made: Mapping[str, Kept]) -> Golden:
+    chosen = {name: one.chosen for name, one in made.items() if one.chosen is not None}
+    margins = {f"{name}.margin": one.margins for name, one in made.items() if one.margins is not None}
+    picks = {
+        name: Picks(
+            whole=list(one.whole),
+            taken={axis: _strided(indices) for axis, indices in one.indices.items()},
+            rms=float(f"{one.rms:.9g}"),
         )
-        files = {"inputs.safetensors": inputs}
-        if owns:
-            files["expected_f32.safetensors"] = golden
-        if owns and choices:
-            files["choices.safetensors"] = choices
-        made.append((case, files))
-    return made
-
-
-def _specs(config: TextConfig, taken: Mapping[str, Kept], stored: Mapping[str, Array]) -> list[TapSpec]:
-    taps = {tap.name: tap for tap in model_taps(config)}
-    return [
-        TapSpec(
-            name=name,
-            parents=sorted(_kept_ancestors(name, taps, taken), key=list(taps).index),
-            axes=list(taps[name].axes),
-            dtype=dtype_name(stored[name]),
-            shape=list(stored[name].shape),
-            sha256=tensor_digest(stored[name]),
-            cls=taps[name].cls,
-            picks=Picks(
-                whole=list(one.whole),
-                taken={axis: _strided(indices) for axis, indices in one.indices.items()},
-                rms=float(f"{one.rms:.9g}"),
-            ),
-        )
-        for name, one in taken.items()
-    ]
+        for name, one in made.items()
+    }
+    return Golden(taps={name: one.values for name, one in made.items()}, picks=picks, choices=chosen | margins)
 
 
 def _strided(indices: Sequence[int]) -> list[int] | Stride:
@@ -182,11 +125,3 @@ def _strided(indices: Sequence[int]) -> list[int] | Stride:
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     stride = Stride(start=indices[0], step=step, count=len(indices))
     return stride if stride.indices == list(indices) else list(indices)
-
-
-def _kept_ancestors(name: str, taps: Mapping[str, Tap], taken: Mapping[str, Kept]) -> set[str]:
-    """The nearest taps that are kept, upstream of one."""
-    found: set[str] = set()
-    for parent in taps[name].parents:
-        found |= {parent} if parent in taken else _kept_ancestors(parent, taps, taken)
-    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,17 @@ from reference.oracle.arithmetic import F64, Arithmetic, Array
 from reference.oracle.kv_cache import KeyValues, KVCache
 from reference.oracle.ops import Ops
 from reference.taps import Recorder, scoped, silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """A pass between two layers: what leaves the last that has run, [B, L, D], and what later ones attend to."""
+
+    layers: int
+    """How many have run."""
+    h: Array
+    donors: Mapping[int, KeyValues]
+    """Layer -> the keys and values that it attended to in this pass and lends."""
 
 
 class Decoder:
@@ -42,19 +54,37 @@ class Decoder:
         """Logits [B, L, V] of ids [B, L] at `positions` [B, L]; `valid` [B, L] is 0 at pads."""
         valid = np.ones(ids.shape, bool) if valid is None else valid
         h, layer_inputs = self.embed(ids, record)
-        donors: dict[int, KeyValues] = {}  # what each own-KV layer attended to in this pass
-        for layer in range(self.config.num_hidden_layers):
-            h, donors[layer] = self.layer(
+        for halt in self.layers(Halt(layers=0, h=h, donors={}), layer_inputs, positions, valid, cache, record):
+            h = halt.h
+        return self.unembed(h, record)
+
+    def layers(
+        self,
+        halt: Halt,
+        layer_inputs: Array | None,
+        positions: Array,
+        valid: Array,
+        cache: KVCache | None = None,
+        record: Recorder = silent,
+    ) -> Iterator[Halt]:
+        """The layers that are left of a pass, with a halt after each; `layer_inputs` [B, L, N, P] are the PLE."""
+        config, h, donors = self.config, halt.h, dict(halt.donors)
+        shared = [layer for layer in range(config.num_hidden_layers) if config.is_kv_shared(layer)]
+        lent = {config.kv_donor(layer) for layer in shared}  # all other keys and values are let go
+        for layer in range(halt.layers, config.num_hidden_layers):
+            h, attended = self.layer(
                 layer,
                 h,
                 positions,
                 valid,
                 layer_input=None if layer_inputs is None else layer_inputs[:, :, layer],
-                shared=donors[self.config.kv_donor(layer)] if self.config.is_kv_shared(layer) else None,
+                shared=donors[config.kv_donor(layer)] if layer in shared else None,
                 cache=cache,
                 record=record,
             )
-        return self.unembed(h, record)
+            if layer in lent:
+                donors[layer] = attended
+            yield Halt(layers=layer + 1, h=h, donors=donors)
 
     def embed(self, ids: Array, record: Recorder = silent) -> tuple[Array, Array | None]:
         """What enters the first layer, [B, L, D], and the PLE [B, L, N, P] of models that have it."""

@@ -10,7 +10,7 @@ import pytest
 
 from gemma4_contract import Case, Fixtures, Floors, GoldenPointer, ModelCard
 from gemma4_contract.documents import read_model
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
 from reference.full_size import FULL_SIZE, SLICES
 from tests.support import ROOT
 
@@ -58,7 +58,7 @@ def test_the_ratios_of_the_families(profile: str) -> None:
 
 @pytest.mark.parametrize("model", FULL_SIZE)
 def test_the_derivations_and_the_acceptance_at_full_size(model: str) -> None:
-    full = FullSize(FIXTURES, Path())
+    full = at_full_size(FIXTURES, Path())
     (found,) = re.findall(rf"^\| `{model}` \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", DOC, re.MULTILINE)
     agreements = {case.provenance.agreement for case in full.cases() if case.model == model}
     figures = read_model(full.root / "models" / model / "model.json", ModelCard).acceptance
@@ -71,7 +71,7 @@ def test_the_derivations_and_the_acceptance_at_full_size(model: str) -> None:
 
 
 def test_the_families_at_full_size() -> None:
-    full = FullSize(FIXTURES, Path())
+    full = at_full_size(FIXTURES, Path())
     ratios = full.floors("f32").leave_one_family_out
     models = {name.partition("/")[0] for name in ratios}
     assert models == {"e2b-full", "e4b-full", "12b-full", *(name for name in SLICES if not name.startswith("26b"))}

@@ -31,9 +31,10 @@ from gemma4_contract import (
 )
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.files import canonical_json, sha256, write_atomic
-from gemma4_contract.layout import select_rows, spread_mask
+from gemma4_contract.layout import select_rows
 from gemma4_contract.models import Variant
 from gemma4_contract.schema import SCHEMAS, schema_files, write_schemas
+from gemma4_contract.selection import spread_mask
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FILE = TensorFile(file="expected.safetensors", sha256="0" * 64)
@@ -41,13 +42,24 @@ TAP = TapSpec(name="y", parents=[], axes=["L", "D"], dtype="F64", shape=[3, 4], 
 PROVENANCE = Provenance(
     generator="test", versions={"numpy": "2"}, command="make", derivations=["a", "b"], agreement=1e-16
 )
-CASE = Case(id="module/x/y", kind="rms_norm", purpose="Some.", golden=FILE, taps=[TAP], provenance=PROVENANCE)
+CASE = Case(
+    id="module/x/y",
+    kind="rms_norm",
+    level="L1",
+    topic="norm",
+    purpose="Some.",
+    golden=FILE,
+    taps=[TAP],
+    provenance=PROVENANCE,
+)
 
 VALUES: dict[str, BaseModel] = {
     "case": CASE,
     "case with everything": Case(
         id="module/x/full",
         kind="mlp",
+        level="L1",
+        topic="mlp",
         purpose="Größer als 1 → ∞.",
         hunts=["a-bug"],
         links=["https://example.org/1"],
@@ -62,15 +74,27 @@ VALUES: dict[str, BaseModel] = {
     "case that points": Case(
         id="forward/m/uniform-l9/padded",
         kind="forward",
+        level="L3",
+        topic="decode",
         model="m",
         purpose="Some.",
         plan=Plan(steps=[8, 1], left_pad=[0, 3]),
+        plan_name="padded",
         golden=GoldenPointer(case="forward/m/uniform-l19/no-cache", rows=[0, 9]),
         mask="valid",
         provenance=PROVENANCE,
     ),
     "case without a cache": Case(
-        id="forward/m/x", kind="forward", purpose="", plan=Plan(), golden=FILE, taps=[TAP], provenance=PROVENANCE
+        id="forward/m/x",
+        kind="forward",
+        level="L2",
+        topic="logits",
+        purpose="",
+        plan=Plan(),
+        plan_name="no-cache",
+        golden=FILE,
+        taps=[TAP],
+        provenance=PROVENANCE,
     ),
     "card": ModelCard(
         id="e2b-mini",
@@ -137,6 +161,7 @@ BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no taps": ({"taps": []}, "a case with its own golden lists its taps"),
     "plan of a module": ({"plan": {}}, "forward cases have a plan and no other case has one"),
     "forward without a plan": ({"kind": "forward"}, "forward cases have a plan and no other case has one"),
+    "name of no plan": ({"plan_name": "no-cache"}, "a plan has a name, and a name without a plan means nothing"),
     "taps of another's golden": (
         {"golden": {"case": "a/b", "rows": [0, 1]}},
         "a case that points into another golden inherits that case's taps and lists none",

@@ -35,8 +35,8 @@ def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
     """The maps of all models that whole forward passes were asked of, in the order of the report."""
     by_model: dict[str, dict[tuple[str, int], float]] = {}
     for line in lines:
-        if line.case.startswith("forward/"):
-            ratios = by_model.setdefault(line.case.split("/")[1], {})
+        if line.kind == "forward" and line.model:
+            ratios = by_model.setdefault(line.model, {})
             for tap in line.taps:
                 if (place := text_graph().place_of(tap.name)) and place.layer is not None:
                     key = place.node.short, place.layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conformance.judging.levels import LEVELS, Level, Tally, badge, level_of, told
+from conformance.judging.levels import LEVELS, Tally, badge, told
 from conformance.known_failures import counted
 from conformance.reporting.html import render_page
 from conformance.reporting.jsonl import CaseLine, RunLine, read
@@ -15,6 +15,7 @@ from conformance.reporting.page.positions import draw_positions
 from conformance.reporting.reproduce import again
 from gemma4_contract import Fixtures
 from gemma4_contract.files import write_atomic
+from gemma4_contract.models import Level
 
 PAGE = "report.html"
 _LISTED = 200
@@ -45,11 +46,11 @@ def render(
     tallies = tally(lines)
     maps = heat_maps(lines)
     divergent = [line for line in failed if line.first_divergence]
-    first = min(divergent, key=lambda line: not line.case.startswith("forward/"), default=None)
+    first = min(divergent, key=lambda line: line.kind != "forward", default=None)
     return render_page(
         "report.html.j2",
         run=run,
-        badge=told(badge(tallies, full_size=run.full_size is not None), [line.case for line in lines]),
+        badge=told(badge(tallies, full_size=run.full_size is not None), lines),
         levels=[(level, LEVELS[level], tallies[level]) for level in LEVELS if level in tallies],
         diagnosis=diagnosis,
         positions=draw_positions(fixtures, directory, first) if first else "",
@@ -67,5 +68,5 @@ def tally(lines: Sequence[CaseLine]) -> Mapping[Level, Tally]:
     """How the cases of each level ended."""
     tallies: dict[Level, Tally] = {}
     for line in lines:
-        tallies.setdefault(level_of(line.case), Tally()).add(counted(line.outcome, line.expected))
+        tallies.setdefault(line.level, Tally()).add(counted(line.outcome, line.expected))
     return tallies

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from conformance.adapters.base import Request
 from conformance.adapters.registry import ADAPTERS, AdapterUnavailable, _Entry
 from conformance.calibration import floors
+from conformance.calibration.error_table import rounded_up
 from conformance.calibration.floors import honest_variants, measure_floors
 from conformance.judging.probe import CASE, require_exact_products
 from conformance.known_failures import KnownFailures
@@ -37,6 +38,8 @@ def drafts(seed: int, **facts: Any) -> Iterator[Draft]:
         yield Draft(
             id=name,
             kind="softcap",
+            level="L1",
+            topic="logits",
             purpose="A test.",
             taps=[tap("y", "L V")],
             inputs={"seed": np.full(1, seed, np.float32)},
@@ -215,7 +218,7 @@ def test_a_single_family_has_no_ratio() -> None:
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_rounding_is_up_and_to_two_digits(error: float) -> None:
-    rounded = floors.rounded_up(error)
+    rounded = rounded_up(error)
     assert error <= rounded <= error * 1.1 * (1 + 1e-12)
     assert rounded == float(f"{rounded:.1e}")
 
@@ -232,7 +235,7 @@ def test_rounding_is_up_and_to_two_digits(error: float) -> None:
     ],
 )
 def test_rounding_of_some_numbers(error: float, rounded: float) -> None:
-    assert floors.rounded_up(error) == rounded
+    assert rounded_up(error) == rounded
 
 
 # Who sets floors

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from conformance.adapters.base import Request
 from conformance.adapters.mlx_impl import adapter as mlx_impl_adapter
 from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 from conformance.adapters.registry import BadOption
-from conformance.calibration.floors import Worst
+from conformance.calibration.error_table import ErrorTable
 from conformance.calibration.full_size_floors import _take_rows
 from conformance.cli import app
 from conformance.cli.full_size import materialised, opened
@@ -32,7 +31,7 @@ from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.run.session import Session
 from gemma4_contract import FixtureError, Fixtures, tensors
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
 from gemma4_contract.graph import text_graph
 from gemma4_contract.models import Variant
 from gemma4_contract.routing import routing_margins
@@ -126,7 +125,7 @@ class Mistaken(MlxImplAdapter):
 @pytest.mark.parametrize("tap", ["model.ple", "model.layers.3.output", "logits"])
 def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, row), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, row), "f32")
     verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
     assert verdict.outcome == "fail"
     assert verdict.first_divergence is not None
@@ -235,7 +234,7 @@ def test_a_report_on_other_goldens_is_refused(places: tuple[Path, Path], tmp_pat
 @pytest.mark.parametrize("factor", [1.01, np.nan, np.inf])
 def test_a_row_that_is_not_stored_is_seen_in_the_whole(tap: str, factor: float, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40, factor), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, 40, factor), "f32")
     verdict = judge.judge("forward/tiny-full/text-l89/no-cache")
     assert verdict.outcome == "fail"
     assert verdict.first_divergence is not None
@@ -247,7 +246,7 @@ def test_a_row_that_is_not_stored_is_seen_in_the_whole(tap: str, factor: float, 
 @pytest.mark.parametrize("tap", ["model.norm", "logits"])
 def test_of_the_last_taps_the_stored_rows_alone_are_known(tap: str, places: tuple[Path, Path]) -> None:
     root, cache = places
-    judge = Judge(FullSize(Fixtures(root), cache / "full"), Mistaken(tap, 40), "f32")
+    judge = Judge(at_full_size(Fixtures(root), cache / "full"), Mistaken(tap, 40), "f32")
     assert judge.judge("forward/tiny-full/text-l89/no-cache").outcome == "pass"
 
 
@@ -257,7 +256,9 @@ def test_another_shape_is_told_with_the_whole_s(places: tuple[Path, Path]) -> No
             return {name: value[:, :5] for name, value in super().run(request).items()}
 
     root, cache = places
-    verdict = Judge(FullSize(Fixtures(root), cache / "full"), Cut(), "f32").judge("forward/tiny-full/text-l64/no-cache")
+    verdict = Judge(at_full_size(Fixtures(root), cache / "full"), Cut(), "f32").judge(
+        "forward/tiny-full/text-l64/no-cache"
+    )
     assert verdict.first_divergence is not None
     assert verdict.first_divergence.fault == "shape [1, 5, 48], expected [1, 64, 48] (B L D)"
 
@@ -306,7 +307,7 @@ def test_the_first_tokens_alone_raise_floors_and_lower_none(
 
 def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     """Ten rows of values near 1, one of which errs, and is a hundredth of the others."""
-    full = FullSize(Fixtures(places[0]), places[1] / "full")
+    full = at_full_size(Fixtures(places[0]), places[1] / "full")
     name = "model.layers.3.output"
     whole = Question.of(full, OWNER)
     whole = replace(whole, taps=[tap for tap in whole.taps if tap.name == name])
@@ -315,9 +316,9 @@ def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     answer = golden.copy()
     answer[0, 7, 2] += 1e-5
     kept = [{name: Kept(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
-    table: Any = defaultdict(lambda: defaultdict(Worst))
+    table = ErrorTable()
     _take_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
-    worst = table[OWNER, name]["f"]
+    worst = table.worst[OWNER, name]["f"]
     assert (worst.rms, worst.max) == pytest.approx((5e-4, 1e-3))
 
 
@@ -335,7 +336,7 @@ def test_what_memory_does_not_hold_is_read_layer_by_layer(
 ) -> None:
     """Just enough memory, and a byte too little."""
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     for name in TINY:
         needed = held_bytes(full.model_dir(name)) / mlx_impl_adapter.SHARE
         for free, expected in ((needed + 1, False), (needed - 1, True)):
@@ -377,12 +378,14 @@ def test_a_choice_at_a_row_that_is_not_stored(
             return answer
 
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")
-    margins = question.chosen["model.layers.2.router.combine.margin"].copy()
+    experts = dict(question.stored.experts)
+    margins = experts["model.layers.2.router.combine"].margins.copy()
     if row is not None:
         margins[0, row] = margin
-    question = replace(question, chosen={**question.chosen, "model.layers.2.router.combine.margin": margins})
+    experts["model.layers.2.router.combine"] = replace(experts["model.layers.2.router.combine"], margins=margins)
+    question = replace(question, stored=replace(question.stored, experts=experts))
     answer = Chooses().run(question.request("f32"))
     verdict = Examiner(full, "f32").examine(question, answer)
     assert verdict.outcome == outcome
@@ -395,7 +398,7 @@ def test_where_no_honest_pass_chose_alike_nothing_is_told(
 ) -> None:
     """As in bf16 behind the first layers: taps without a floor are undecidable, and the case is not green."""
     root, cache = places
-    full = FullSize(Fixtures(root), cache / "full")
+    full = at_full_size(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")
     table = full.floors("f32")
     measured = {name: floor for name, floor in table.floors[question.case.id].items() if name != "logits"}
@@ -409,7 +412,7 @@ def test_where_no_honest_pass_chose_alike_nothing_is_told(
 
 
 def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     whole, cut = (full.case(f"forward/26b-a4b-full/text-l{length}/no-cache") for length in (1105, 64))
     choices = full.choices(whole)
     assert len(choices) == 2 * 30
@@ -424,7 +427,7 @@ def test_the_choices_of_a_mixture_are_stored_for_every_row() -> None:
 
 
 def test_margins_are_those_of_the_router_s_logits(places: tuple[Path, Path]) -> None:
-    full = FullSize(Fixtures(places[0]), Path())
+    full = at_full_size(Fixtures(places[0]), Path())
     case = full.case("forward/experts-full/text-l89/no-cache")
     golden, choices, rows = full.golden(case), full.choices(case), full_size.stored_rows(TINY["experts-full"])
     routing = [name for name in choices if not name.endswith(".margin")]
@@ -551,7 +554,7 @@ def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
     assert ended.exit_code == 0, ended.output
 
     session = Session("mlx_impl", "f32", full_size=opened(folder, goldens))
-    command = session.reproduce("forward/my-gemma-4-full/text-l1/no-cache")
+    command = session.reproduce("forward/my-gemma-4/text-l1/no-cache")
     ended = run(app, shlex.split(command)[1:])
     assert ended.exit_code == 0, ended.output
 
@@ -622,7 +625,7 @@ def test_bad_input_is_one_line(command: list[str], said: str) -> None:
 
 def test_goldens_hold_what_only_size_shows() -> None:
     """Rows behind 2^31 in the table, both sides of the window's edge, and channels of the whole head."""
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     case = full.case("forward/e2b-full/text-l593/no-cache")
     picks = {tap.name: tap.picks for tap in case.taps}
     rows = picks["model.ple"].taken["L"]  # type: ignore[union-attr]
@@ -681,7 +684,7 @@ def first_half(x: Any) -> Any:
 def test_mistakes_that_miniatures_cannot_show(
     oracle: Oracle, patches: list[Any], layers: int, first: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     question = Question.of(full, "forward/e2b-full/text-l593/no-cache")
     model = full_size.FULL_SIZE["e2b-full"]
     for patch in patches:

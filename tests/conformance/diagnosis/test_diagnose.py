@@ -229,7 +229,14 @@ def test_wrong_prompts_are_told_with_the_tensors_or_alone(call: Called, tmp_path
         ("prompt/chat/user-rtl/thinking-on", "fail", "known", "it is so"),
         ("prompt/text/digits", "pass", "", None),
     ):
-        line = report.CaseLine(case=question, outcome=outcome, note=note, expected=expected)  # type: ignore[arg-type]
+        line = report.CaseLine(
+            case=question,
+            kind="prompt",
+            level="L4",
+            outcome=outcome,  # type: ignore[arg-type]
+            note=note,
+            expected=expected,
+        )
         report.append(directory, line)
     code, out, _ = call("diagnose", str(directory))
     assert code == 1

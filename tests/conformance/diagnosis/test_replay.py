@@ -193,7 +193,7 @@ def test_a_known_failure_is_no_riddle(tmp_path: Path) -> None:
 def test_an_answer_outside_the_report_is_not_read(tmp_path: Path) -> None:
     report.start(tmp_path / "report", run_line())
     tensors.write(tmp_path / "elsewhere.safetensors", FIXTURES.golden(FIXTURES.case(LAYER)))
-    line = report.CaseLine(case=LAYER, outcome="fail", answer="../elsewhere.safetensors")
+    line = report.CaseLine(case=LAYER, kind="layer", level="L1", outcome="fail", answer="../elsewhere.safetensors")
     report.append(tmp_path / "report", line)
     with pytest.raises(FixtureError, match="a file outside the report"):
         reading.of_report(FIXTURES, tmp_path / "report")

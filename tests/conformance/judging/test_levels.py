@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from conformance.judging.levels import LEVELS, Level, Tally, badge, level_of, told
+from conformance.judging.levels import LEVELS, Tally, badge, told
+from conformance.judging.prompts import LEVEL
 from conformance.reporting import jsonl as report
 from gemma4_contract import Fixtures
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
+from gemma4_contract.models import Level
 from tests.support.runs import PORTS, run_command
 
 
@@ -29,24 +31,22 @@ def saboteur(how: str) -> str:
         ("module/echo/dtypes-and-axes", "L0"),
         ("module/weights/matrix", "L0"),
         ("module/rms-norm/large", "L1"),
-        ("layer/x/y", "L1"),
-        ("attention/x/y", "L1"),
+        ("layer/e2b-mini/full-own", "L1"),
+        ("attention/e2b-mini/full-own", "L1"),
         ("forward/e2b-mini/uniform-l19/no-cache", "L2"),
         ("forward/e2b-mini/uniform-l19/chunks-5", "L3"),
-        ("prompt/chat/user-plain/thinking-on", "L4"),
-        ("prompt/text/digits", "L4"),
     ],
 )
 def test_the_level_of_a_case(case_id: str, level: str) -> None:
-    assert level_of(case_id) == level
+    assert Fixtures().case(case_id).level == level
 
 
 def test_every_level_has_cases() -> None:
     fixtures = Fixtures()
-    full = FullSize(fixtures, Path())
-    ids = (*fixtures.case_ids, *fixtures.prompts.ids, *full.case_ids)
-    assert {level_of(case_id) for case_id in ids} == set(LEVELS)
-    assert {level_of(case_id) for case_id in full.case_ids} == {"L5"}
+    full = at_full_size(fixtures, Path())
+    assert LEVEL == "L4"  # of all questions on prompts
+    assert {case.level for case in (*fixtures.cases(), *full.cases())} | {LEVEL} == set(LEVELS)
+    assert {case.level for case in full.cases()} == {"L5"}
 
 
 def tally(**counts: int) -> Tally:
@@ -84,14 +84,16 @@ def test_a_tally_counts_outcomes() -> None:
 
 
 def test_l5_is_reached_for_the_models_that_were_asked() -> None:
+    fixtures = Fixtures()
+    full = at_full_size(fixtures, Path())
     asked = [
-        "forward/e2b-slice/text-l1/no-cache",
-        "forward/e2b-full/text-l1/no-cache",
-        "forward/e2b-slice/text-l24/decode",
+        full.case("forward/e2b-slice/text-l1/no-cache"),
+        full.case("forward/e2b-full/text-l1/no-cache"),
+        full.case("forward/e2b-slice/text-l24/decode"),
     ]
     assert told("L5", asked) == "L5 of e2b-full, e2b-slice"
     assert told(None, asked) == "none"
-    assert told("L3", ["forward/e2b-mini/uniform-l19/no-cache"]) == "L3"
+    assert told("L3", [fixtures.case("forward/e2b-mini/uniform-l19/no-cache")]) == "L3"
 
 
 def test_a_run_of_a_right_port_says_its_level() -> None:
@@ -107,7 +109,7 @@ def test_a_run_of_some_cases_reaches_no_level_and_goes_from_the_lowest_up(tmp_pa
     asked = ("--impl", "oracle", "--profile", "f64", "--cases", "module/[al]*", "--report", str(report_dir))
     done = run_command("run", *asked, "--json")
     assert (done.returncode, json.loads(done.stdout)["level"]) == (0, None)
-    levels = [level_of(case_id) for case_id in report.read(report_dir)[1]]
+    levels = [line.level for line in report.read(report_dir)[1].values()]
     assert levels == sorted(levels)
     assert {"L0", "L1"} <= set(levels)
 

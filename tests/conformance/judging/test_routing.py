@@ -10,7 +10,7 @@ import pytest
 
 from conformance.adapters.base import Array
 from conformance.judging.routing import Comparable, choices_of, comparable_rows
-from gemma4_contract.routing import routing_margins
+from gemma4_contract.routing import Experts, routing_margins
 from reference.models import MODELS
 from reference.taps import Tap, model_taps
 
@@ -45,7 +45,8 @@ def rows_of(answer: dict[str, Array], *, narrow: bool | None) -> dict[str, Array
 def compared(answer: dict[str, Array], narrow_rows: Any) -> Comparable:
     expected = golden()
     shapes = {name: value.shape for name, value in expected.items()}
-    return comparable_rows(TAPS, shapes, choices_of(TAPS, ROUTING, expected, answer), narrow_rows)
+    experts = {name: Experts.of(expected[name.replace("combine", "proj")], expected[name]) for name in ROUTING}
+    return comparable_rows(TAPS, shapes, choices_of(experts, answer), narrow_rows)
 
 
 def test_the_margin_is_the_gap_between_the_last_chosen_and_the_next() -> None:

@@ -12,7 +12,7 @@ import pytest
 from conformance.adapters.base import Array, Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.judge import Judge
-from conformance.judging.lookalike import advice
+from conformance.judging.question import Question
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import Lookalike
 from reference.export import scalar_rule
@@ -76,9 +76,9 @@ def test_a_wrong_answer_that_nobody_knows_gets_no_advice() -> None:
 
 def test_advice_is_on_the_tap_that_failed() -> None:
     case = FIXTURES.case(ECHO)
-    reversed_ids = FIXTURES.lookalikes(case)["ids.bytes"]
-    assert "little-endian" in advice(FIXTURES, case, "ids", {"ids": reversed_ids})
-    assert advice(FIXTURES, case, "x", {"x": reversed_ids}) == ""
+    question, reversed_ids = Question.of(FIXTURES, ECHO), FIXTURES.lookalikes(case)["ids.bytes"]
+    assert "little-endian" in question.advice("ids", {"ids": reversed_ids})
+    assert question.advice("x", {"x": reversed_ids}) == ""
 
 
 # The slips once more, as ports make them.

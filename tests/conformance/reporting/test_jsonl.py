@@ -277,11 +277,15 @@ def test_what_is_no_number_is_told_and_not_kept(tmp_path: Path, dtype: str) -> N
 # Reading
 
 
+def line(case: str, **facts: Any) -> CaseLine:
+    return CaseLine(case=case, kind="rope", level="L1", **facts)
+
+
 def written(tmp_path: Path) -> Path:
     """A good report of three lines."""
     report.start(tmp_path, FIRST_LINE)
-    report.append(tmp_path, CaseLine(case=ROPE, outcome="skip", note="not yet"))
-    report.append(tmp_path, CaseLine(case=RIGHT, outcome="pass"))
+    report.append(tmp_path, line(ROPE, outcome="skip", note="not yet"))
+    report.append(tmp_path, line(RIGHT, outcome="pass"))
     return tmp_path / "report.jsonl"
 
 
@@ -296,7 +300,7 @@ def test_a_report_is_read_by_its_folder_and_by_its_file(tmp_path: Path) -> None:
 
 def test_a_case_that_was_judged_twice_counts_as_the_last_time(tmp_path: Path) -> None:
     written(tmp_path)
-    report.append(tmp_path, CaseLine(case=ROPE, outcome="pass"))
+    report.append(tmp_path, line(ROPE, outcome="pass"))
     _, cases = report.read(tmp_path)
     assert {case: line.outcome for case, line in cases.items()} == {ROPE: "pass", RIGHT: "pass"}
 
@@ -304,7 +308,7 @@ def test_a_case_that_was_judged_twice_counts_as_the_last_time(tmp_path: Path) ->
 @pytest.mark.parametrize("separator", ["\n", "\u2028", "\x85", "\x0c"])
 def test_whatever_a_note_holds_it_stays_on_its_line(tmp_path: Path, separator: str) -> None:
     written(tmp_path)
-    report.append(tmp_path, CaseLine(case=LAYER, outcome="skip", note=f"not{separator}yet"))
+    report.append(tmp_path, line(LAYER, outcome="skip", note=f"not{separator}yet"))
     _, cases = report.read(tmp_path)
     assert cases[LAYER].note == f"not{separator}yet"
 
@@ -358,6 +362,6 @@ def test_start_takes_an_empty_folder_a_new_one_and_a_report_s(tmp_path: Path) ->
 
 def test_a_note_that_is_no_text_is_held_all_the_same(tmp_path: Path) -> None:
     report.start(tmp_path, FIRST_LINE)
-    report.append(tmp_path, report.CaseLine(case="prompt/chat/x", outcome="error", note="bad \ud800"))
+    report.append(tmp_path, line("prompt/chat/x", outcome="error", note="bad \ud800"))
     _, lines = report.read(tmp_path)
     assert lines["prompt/chat/x"].note == r"bad \ud800"

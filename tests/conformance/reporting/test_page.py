@@ -120,7 +120,7 @@ def test_a_map_is_grey_where_nothing_was_offered_and_red_where_there_is_no_ratio
     taps = [TapLine(name="model.layers.0.output", status="pass", ratio=0.1)]
     taps.append(TapLine(name="model.layers.2.output", status="fail", ratio=None, fault="not finite"))
     taps.append(TapLine(name="model.layers.3.output", status="undecidable", ratio=None))
-    (heat_map,) = heat_maps([CaseLine(case="forward/m/x/no-cache", outcome="fail", taps=taps)])
+    (heat_map,) = heat_maps([forward_line("no-cache", "fail", taps)])
     assert (heat_map.layers, heat_map.taps) == (4, ("output",))
     svg = draw(heat_map)
     colours = re.findall(r'<g id="cell m output (\d)">.*?fill: (#\w+)', svg, re.DOTALL)
@@ -135,14 +135,10 @@ def test_a_map_is_grey_where_nothing_was_offered_and_red_where_there_is_no_ratio
 
 def test_the_worst_of_all_cases_is_drawn() -> None:
     lines = [
-        CaseLine(
-            case=f"forward/m/x/{plan}",
-            outcome="pass",
-            taps=[TapLine(name="model.layers.0.output", status="pass", ratio=ratio)],
-        )
+        forward_line(plan, "pass", [TapLine(name="model.layers.0.output", status="pass", ratio=ratio)])
         for plan, ratio in (("a", 0.2), ("b", 0.7), ("c", 0.1))
     ]
-    (heat_map,) = heat_maps([*lines, CaseLine(case="module/rope/x", outcome="pass")])
+    (heat_map,) = heat_maps([*lines, line("module/rope/x", "pass")])
     assert heat_map.ratios == {("output", 0): 0.7}
 
 
@@ -154,8 +150,13 @@ def test_the_command_writes_it_again(page: Path) -> None:
     assert page.read_bytes() == before
 
 
-def line(case: str, outcome: str) -> CaseLine:
-    return CaseLine(case=case, outcome=outcome)  # type: ignore[arg-type]
+def line(case: str, outcome: str, note: str = "") -> CaseLine:
+    return CaseLine(case=case, kind="rope", level="L1", outcome=outcome, note=note)  # type: ignore[arg-type]
+
+
+def forward_line(plan: str, outcome: str, taps: list[TapLine]) -> CaseLine:
+    case = f"forward/m/x/{plan}"
+    return CaseLine(case=case, kind="forward", level="L2", model="m", outcome=outcome, taps=taps)  # type: ignore[arg-type]
 
 
 def test_changes_are_what_ends_in_another_way_the_worse_first() -> None:
@@ -189,7 +190,7 @@ def test_a_long_list_of_failures_ends_and_advice_is_shown(tmp_path: Path) -> Non
     report.start(tmp_path, RUN)
     for number in range(252):
         report.append(tmp_path, line(f"module/none/{number}", "fail"))
-    report.append(tmp_path, CaseLine(case="module/none/low", outcome="advice", note="keep the product in float32"))
+    report.append(tmp_path, line("module/none/low", "advice", "keep the product in float32"))
     text = write_page(FIXTURES, tmp_path, "").read_text(encoding="utf-8")
     assert "... and 52 more" in text
     assert "keep the product in float32" in text

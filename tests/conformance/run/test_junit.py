@@ -99,7 +99,7 @@ def test_what_a_port_says_breaks_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_can_be_read_back(text: str, read: str, tmp_path: Path) -> None:
-    one = Judged(case=LARGE, outcome="fail", counted="fail", text=f"it: {text}", seen="", line=None)
+    one = Judged(case=LARGE, level="L1", outcome="fail", counted="fail", text=f"it: {text}", seen="", line=None)
     write_junit(tmp_path / "junit.xml", f"port {text}", [one])
     (suite,) = JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     result = only_result(suite, LARGE)
@@ -119,7 +119,15 @@ def test_any_text_can_be_read_back(text: str, read: str, tmp_path: Path) -> None
     ],
 )
 def test_what_an_outcome_becomes(outcome: str, as_what: Counted, kind: type | None, tmp_path: Path) -> None:
-    one = Judged(case=LARGE, outcome=outcome, counted=as_what, text="why", seen="", line=None)  # type: ignore[arg-type]
+    one = Judged(
+        case=LARGE,
+        level="L1",
+        outcome=outcome,  # type: ignore[arg-type]
+        counted=as_what,  # type: ignore[arg-type]
+        text="why",
+        seen="",
+        line=None,
+    )
     write_junit(tmp_path / "junit.xml", "x", [one])
     (suite,) = JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     case: TestCase

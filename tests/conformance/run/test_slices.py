@@ -11,7 +11,7 @@ from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 from conformance.judging.judge import Judge
 from gemma4_contract import Fixtures, ModelCard
 from gemma4_contract.documents import read_model
-from gemma4_contract.full_size import FullSize
+from gemma4_contract.full_size import at_full_size
 from reference.export.materialize import materialize
 from reference.full_size import SLICES
 
@@ -22,7 +22,7 @@ def quiet(*_: object) -> None:
 
 @pytest.mark.parametrize("name", SLICES)
 def test_mlx_impl_meets_the_goldens_of_a_slice(name: str, tmp_path: Path) -> None:
-    full = FullSize(Fixtures(), tmp_path)
+    full = at_full_size(Fixtures(), tmp_path)
     parameters = read_model(full.root / "models" / name / "model.json", ModelCard).parameters
     if psutil.virtual_memory().available < 7 * parameters:  # stored in two bytes, loaded into four
         pytest.skip(f"needs {7 * parameters / 1e9:.0f} GB of free memory")

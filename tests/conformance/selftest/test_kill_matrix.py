@@ -274,7 +274,7 @@ def test_the_page_shades_what_catches_a_mistake(monkeypatch: pytest.MonkeyPatch)
     rows = (made("caught", *ropes), made("elsewhere", ropes[0], SLIDING), made("lost"), made("equal"))
     html, page = page_of(monkeypatch, CATALOGUE, *rows)
     assert page.open == []
-    columns = list(dict.fromkeys(kill_page.group(case) for case in FIXTURES.case_ids))
+    columns = list(dict.fromkeys(kill_page.group(case) for case in FIXTURES.cases()))
     first, second, third, fourth = (page.cells[i * len(columns) : (i + 1) * len(columns)] for i in range(4))
     rope, layer = columns.index("module/rope"), columns.index("layer/e2b-mini")
     assert first[rope] == {"class": "s4", "title": f"module/rope: {len(ropes)} of {len(ropes)}"}
@@ -288,7 +288,7 @@ def test_the_page_shades_what_catches_a_mistake(monkeypatch: pytest.MonkeyPatch)
 def test_every_profile_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     html, page = page_of(monkeypatch, CATALOGUE, made("caught", AT_1), made("lost"), made("caught", profile="f64"))
     assert re.findall("<h2>(.*)</h2>", html) == ["f32", "f64"]
-    assert len(page.cells) == 3 * len({kill_page.group(case) for case in FIXTURES.case_ids})
+    assert len(page.cells) == 3 * len({kill_page.group(case) for case in FIXTURES.cases()})
 
 
 def test_survivors_and_equivalents_stand_out_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gemma4_contract import Fixtures
-from gemma4_contract.full_size import FOLDER, FullSize
+from gemma4_contract.full_size import FOLDER, at_full_size
 from reference import full_size, inputs, weights
 from reference.models import MODELS, Model
 from reference.oracle import plans
@@ -147,7 +147,7 @@ def test_rows_and_ids_of_the_five_members() -> None:
 def test_the_stored_goldens_of_e2b_are_made_again() -> None:
     """Its embedding, PLE and first two layers: seconds, and the whole would take a minute."""
     fixtures = Fixtures()
-    full = FullSize(fixtures, Path())
+    full = at_full_size(fixtures, Path())
     model = full_size.FULL_SIZE["e2b-full"]
     case = full.case("forward/e2b-full/text-l593/no-cache")
     ids, golden = full.inputs(case)["ids"], full.golden(case)
@@ -167,14 +167,14 @@ def test_the_stored_goldens_of_e2b_are_made_again() -> None:
 
 
 def test_all_that_is_stored_of_full_size_is_sound() -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     assert full.faults() == []
     assert {case.model for case in full.cases()} <= set(full_size.models())
     assert sum(path.stat().st_size for path in (Fixtures().root / FOLDER).rglob("*") if path.is_file()) < 12e6
 
 
 def test_the_first_tokens_are_cut_from_the_golden() -> None:
-    full = FullSize(Fixtures(), Path())
+    full = at_full_size(Fixtures(), Path())
     whole, cut = (full.case(f"forward/e2b-full/text-l{length}/no-cache") for length in (593, 64))
     assert [tap.picks.whole for tap in full.taps(cut)][:1] == [[1, 64, 1536]]  # type: ignore[union-attr]
     for name, value in full.golden(cut).items():

@@ -26,7 +26,7 @@ BESIDES: Mapping[str, Sequence[str]] = {
     ),
     "model.json": ("purpose", "acceptance"),
 }
-"""Document -> its keys that group it, are for people, or tell how it was made; a dotted key stands inside the others."""
+"""Document -> its keys that group it, are for people, or tell how it was made; `a.b` is the key `b` inside of `a`."""
 
 
 def judged_digest(fixtures: Fixtures) -> str:
@@ -43,7 +43,7 @@ def judged_digest(fixtures: Fixtures) -> str:
 
 
 def _judged(path: Path, digest: str) -> str:
-    """A file's digest without what decides no verdict; a document that cannot be read keeps its own, and `verify` says why."""
+    """A file's digest without what decides no verdict; a broken document keeps its own, and `verify` says why."""
     if path.name not in BESIDES:
         return digest
     try:

@@ -14,7 +14,7 @@ import pytest
 from gemma4_contract import Fixtures
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import canonical_json
-from gemma4_contract.judged import FOLDERS, PROSE, judged_digest
+from gemma4_contract.judged import BESIDES, FOLDERS, judged_digest
 from gemma4_contract.models import Case, ModelCard
 
 FIXTURES = Fixtures()
@@ -145,9 +145,9 @@ def test_no_sums_no_digest(tree: Path) -> None:
 
 def test_prose_is_named_by_fields_that_there_are() -> None:
     models = {"case.json": Case, "model.json": ModelCard}
-    assert models.keys() == PROSE.keys()
+    assert models.keys() == BESIDES.keys()
     for file, model in models.items():
-        for key in PROSE[file]:
+        for key in BESIDES[file]:
             assert key.split(".")[0] in model.model_fields, key
     assert all((FIXTURES.root / folder).is_dir() for folder in FOLDERS)
 

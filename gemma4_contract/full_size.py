@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gemma4_contract import checkpoint
 from gemma4_contract.documents import read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.models import ModelCard, Policy
+from gemma4_contract.profiles import Profile
 from gemma4_contract.store import Fixtures
 
 FOLDER = "full"
@@ -59,18 +60,23 @@ class FullSize(Fixtures):
 
     def check_floors(self, case_ids: Iterable[str], profile: str) -> None:
         """FixtureError unless floors of all these cases were measured: an answer takes minutes."""
-        path = self.root / "floors" / f"{profile}.json"
+        path = self.floors_path(profile)
         measured = self.floors(profile).floors if path.exists() else {}
         for owner in (self.owner(self.case(case_id)) for case_id in case_ids):
             if owner.id not in measured:
                 model = self.options or f" --model {owner.model}"
-                cure = f"measure them: gemma4-conformance floors{model} --profile {profile}"
+                cure = f"measure them: gemma4-conformance floors{model} --profile {path.stem}"
                 raise FixtureError(path, got=f"no floors of {owner.id}", expected="those of each case", cure=cure)
 
     @functools.cached_property
     def policy(self) -> Policy:
         """That of the other fixtures."""
         return self.fixtures.policy
+
+    @functools.cached_property
+    def known_profiles(self) -> Mapping[str, Profile]:
+        """Those of the other fixtures."""
+        return self.fixtures.known_profiles
 
     def faults(self) -> list[FixtureError]:
         """What is wrong with cases, cards and floors; the sums are those of the whole fixtures."""

@@ -14,9 +14,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from gemma4_contract.documents import read_model
-from gemma4_contract.models import Document, Kind, Strict, TapClass
-from gemma4_contract.store import default_root
+from gemma4_contract.documents import Document, Strict, default_root, read_model
+from gemma4_contract.models import Kind, TapClass
 
 FOLDER = "graph"
 TEXT = "gemma4-text"

@@ -12,6 +12,7 @@ from gemma4_contract import protocol
 from gemma4_contract.files import canonical_json, write_atomic
 from gemma4_contract.graph import Graph
 from gemma4_contract.models import Case, Floors, ModelCard, Policy
+from gemma4_contract.profiles import Profile
 from gemma4_contract.prompts import Conversation, PromptFacts, Texts
 
 SCHEMAS: Mapping[str, type[BaseModel]] = {
@@ -20,6 +21,7 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "floors": Floors,
     "policy": Policy,
     "graph": Graph,
+    "profile": Profile,
     "conversation": Conversation,
     "texts": Texts,
     "prompt_facts": PromptFacts,

@@ -26,6 +26,7 @@ from conformance.known_failures import KnownFailures
 from gemma4_contract import Fixtures, Floors, Policy
 from gemma4_contract.layout import spread_mask
 from gemma4_contract.models import Variant
+from gemma4_contract.profiles import Profile
 from gemma4_contract.progress import Progress
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
@@ -64,7 +65,7 @@ def honest_variants(profile: str) -> dict[str, Adapter]:
     variants["oracle fused"] = OracleAdapter(fused=True)
     if profile == "f64":  # MLX has no float64: NumPy varies more in its place
         variants["oracle reciprocal"] = OracleAdapter(reciprocal=True)
-    return {name: adapter for name, adapter in variants.items() if profile in adapter.hello().profiles}
+    return {name: adapter for name, adapter in variants.items() if adapter.hello().offers(profile)}
 
 
 def measure_floors(
@@ -94,7 +95,7 @@ def measure_floors(
         for tap, value in derived.items():
             golden.setdefault((draft.owner, tap), value)
     progress(len(drafts), len(drafts), "done")
-    return _floors(profile, adapters, table, golden, seeds, command, fixtures.policy)
+    return _floors(fixtures.profile(profile), adapters, table, golden, seeds, command, fixtures.policy)
 
 
 def _drafts(seed: int, profile: str) -> Iterator[Draft]:
@@ -186,7 +187,7 @@ def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array)
 
 
 def _floors(
-    profile: str,
+    profile: Profile,
     adapters: Mapping[str, Adapter],
     table: Table,
     golden: Mapping[tuple[str, str], Array],
@@ -200,7 +201,7 @@ def _floors(
         floors[case][tap] = [rounded_up(rms), rounded_up(peak)]
     hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
     return Floors(
-        profile=profile,
+        profile=profile.id,
         variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
         seeds=seeds,
         command=command,
@@ -210,7 +211,7 @@ def _floors(
 
 
 def leave_one_out(
-    table: Table, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy
+    table: Table, golden: Mapping[tuple[str, str], Array], profile: Profile, policy: Policy
 ) -> dict[str, float]:
     """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
     ratios: dict[str, float] = defaultdict(float)

@@ -21,7 +21,7 @@ from conformance.judging.routing import Choice
 from gemma4_contract import Floors
 from gemma4_contract.documents import read_model
 from gemma4_contract.full_size import FullSize
-from gemma4_contract.models import Profile, Variant
+from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
@@ -30,7 +30,7 @@ from reference.streaming.source import Source
 from reference.taps import output_of
 
 FIRST_TOKENS = 32
-_ACCEPTED: Mapping[Profile, str] = {"f32": BLAS, "bf16": EVERY_OP}
+_ACCEPTED: Mapping[str, str] = {"f32": BLAS, "bf16": EVERY_OP}
 """The pass whose error at the last layer is a figure of acceptance."""
 _Answer = Mapping[str, Kept]
 
@@ -48,7 +48,7 @@ class Measured:
 
 
 def measure_full_size(
-    source: Source, full: FullSize, profile: Profile, progress: Progress, *, first_only: bool = False
+    source: Source, full: FullSize, profile: str, progress: Progress, *, first_only: bool = False
 ) -> Measured:
     """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
     questions = [
@@ -156,11 +156,11 @@ def _take_rows(table: Table, whole: Question, golden: _Answer, variant: Variant,
 # What comes of it.
 
 
-def _ratios(whole: Question, first: Table, profile: Profile, full: FullSize) -> dict[str, float]:
+def _ratios(whole: Question, first: Table, profile: str, full: FullSize) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
     if whole.chosen:
         return {}
-    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, profile, full.policy)
+    return leave_one_out(first, {key: whole.golden[key[1]] for key in first}, full.profile(profile), full.policy)
 
 
 def _floors(
@@ -169,7 +169,7 @@ def _floors(
     tables: Sequence[Table],
     variants: Sequence[Variant],
     ratios: Mapping[str, float],
-    profile: Profile,
+    profile: str,
     full: FullSize,
     *,
     keep: bool,

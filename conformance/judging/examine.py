@@ -48,6 +48,7 @@ class Examiner:
     def __init__(self, fixtures: Fixtures, profile: str) -> None:
         self.fixtures = fixtures
         self.profile = profile
+        self._arithmetic = fixtures.profile(profile)
 
     def examine(self, question: Question, answer: Mapping[str, Array]) -> CaseVerdict:
         """The verdict on an answer, wherever it came from; FixtureError when a floor is missing."""
@@ -106,8 +107,8 @@ class Examiner:
         allowed = Tolerance(rms=0.0, max=0.0)
         if spec.cls in ("floor", "routing"):
             counted = golden if valid is None else golden[valid]
-            allowed = tolerance(self._floor(case, spec.name), counted, self.profile, self.fixtures.policy)
-        return compare(spec, answer, golden, profile=self.profile, valid=valid, allowed=allowed)
+            allowed = tolerance(self._floor(case, spec.name), counted, self._arithmetic, self.fixtures.policy)
+        return compare(spec, answer, golden, profile=self._arithmetic, valid=valid, allowed=allowed)
 
     def _whole_model(
         self, case: Case, ids: Array, golden: Mapping[str, Array], answer: Mapping[str, Array], rows: Array
@@ -117,7 +118,7 @@ class Examiner:
         got = answer["logits"]
         if got.shape != logits.shape or not rows.any() or not np.isfinite(got[rows].astype(np.float64)).all():
             return ()
-        movable = tolerance(self._floor(case, "logits"), logits[rows], self.profile, self.fixtures.policy).max
+        movable = tolerance(self._floor(case, "logits"), logits[rows], self._arithmetic, self.fixtures.policy).max
         figures = whole_model(logits, got, ids, rows, movable * float(np.abs(logits[rows]).max()))
         return judge_figures(figures, self._floor(case, KL), self._floor(case, NLL), self.fixtures.policy)
 
@@ -139,10 +140,10 @@ class Examiner:
         floor = self._floors(case).get(tap)
         if floor is None:
             raise FixtureError(
-                self.fixtures.root / "floors" / f"{self.profile}.json",
+                self.fixtures.floors_path(self.profile),
                 got=f"no floor of {tap} in {self.fixtures.owner(case).id}",
                 expected="one for every tap that is judged by floor",
-                cure=f"measure it with `gemma4-conformance floors --profile {self.profile}`",
+                cure=f"measure it with `gemma4-conformance floors --profile {self._arithmetic.floors}`",
             )
         return floor
 

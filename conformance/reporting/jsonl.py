@@ -20,7 +20,7 @@ from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
 from gemma4_contract.files import sha256
 from gemma4_contract.full_size import FullSize, OwnGoldens
-from gemma4_contract.models import Profile
+from gemma4_contract.profiles import ProfileId
 from gemma4_contract.store import SUMS, Fixtures
 from gemma4_contract.tensors import DTYPES, Array
 
@@ -48,7 +48,7 @@ class RunLine(_Line):
     version: str
     language: str
     device: str
-    profile: Profile
+    profile: ProfileId
     fixtures: str
     full_size: FullSizeLine | None = None
     products_error: float | None

@@ -354,6 +354,16 @@ def test_a_report_on_other_fixtures_is_one_line(call: Called, tmp_path: Path) ->
     assert call("diagnose", directory, "--fixtures-dir", str(other.root)) == (0, "nothing failed\n", "")
 
 
+def test_a_report_in_a_profile_that_the_fixtures_do_not_have_is_one_line(call: Called, tmp_path: Path) -> None:
+    directory = reported(tmp_path / "report", FIXTURES, parrot(FIXTURES), ROPE)
+    file = Path(directory) / "report.jsonl"
+    file.write_text(file.read_text().replace('"f32"', '"f8"'))
+    for command in ("diagnose", "report"):
+        code, out, err = call(command, directory)
+        assert (code, out) == (2, "")
+        assert one_line(err).startswith(f"{FIXTURES.root}/profiles: got no profile f8, expected f64, f32, bf16, f16; ")
+
+
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("a.safetensors", "--profile", "f8")])
 def test_bad_usage(call: Called, arguments: tuple[str, ...]) -> None:
     code, out, err = call("diagnose", *arguments)

@@ -316,7 +316,7 @@ def test_whatever_a_note_holds_it_stays_on_its_line(tmp_path: Path, separator: s
         (lambda _: "\n", 1, "Invalid JSON"),
         (lambda text: "garbage\n" + text, 1, "Invalid JSON"),
         (lambda text: text.replace('"impl"', '"port"'), 1, "Field required at impl"),
-        (lambda text: text.replace('"f32"', '"f8"'), 1, "Input should be 'f64', 'f32', 'bf16' or 'f16' at profile"),
+        (lambda text: text.replace('"f32"', '"F 32"'), 1, "String should match pattern '^[a-z0-9][a-z0-9-]*$' at prof"),
         (lambda text: text.replace('"skip"', '"maybe"'), 2, "Input should be 'pass', 'fail', "),
         (lambda text: text.replace('"note"', '"notes"'), 2, "Extra inputs are not permitted at notes"),
         (lambda text: text[:-9], 3, "Invalid JSON"),

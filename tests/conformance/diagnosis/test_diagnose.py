@@ -248,7 +248,7 @@ def test_a_port_that_stops_is_told_with_its_last_words(call: Called, tmp_path: P
     code, out, _ = call("diagnose", directory)
     assert code == 1
     assert out.startswith(
-        f"1 of 1 cases fail\nno answer to {LAYER}\n  the implementation raised ValueError: bad luck (suite_fakes.py:"
+        f"1 of 1 cases fail\nno answer to {LAYER}\n  the implementation raised ValueError: bad luck (fakes.py:"
     )
 
 

@@ -134,7 +134,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_fixtures_without_sums_cannot_be_named_in_a_report(tmp_path: Path) -> None:
     root = tmp_path / "fixtures"
     root.mkdir()
-    for part in ("cases", "floors", "models"):
+    for part in ("cases", "floors", "models", "profiles"):
         (root / part).symlink_to(FIXTURES.root / part)
     done = reported(tmp_path / "report", "parrot", ROPE, "--fixtures-dir", str(root))
     assert done.returncode == 2

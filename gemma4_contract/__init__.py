@@ -3,9 +3,10 @@
 The only code that reads and writes `fixtures/`. No torch, no mlx, no oracle, no command line.
 """
 
+from gemma4_contract.documents import default_root
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Plan, Policy, Provenance, TapSpec, TensorFile
-from gemma4_contract.store import Fixtures, default_root
+from gemma4_contract.store import Fixtures
 
 __version__ = "0.1.0"
 __all__ = [

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gemma4_contract import tensors
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import canonical_json, write_atomic
-from gemma4_contract.models import Document
 
 RESTORE = "restore the fixtures (git checkout fixtures/) or regenerate them with `gemma4-conformance export`"
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Document(Strict):
+    """A whole JSON file of the fixtures."""
+
+    format: Literal["1.0"] = "1.0"
+
+
+def default_root() -> Path:
+    """The `fixtures/` folder: beside the packages in a checkout, inside `gemma4_contract` in a wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "fixtures"
+    return checkout if checkout.is_dir() else package / "fixtures"
 
 
 def read_model(path: Path, model: type[_Model]) -> _Model:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from gemma4_contract.documents import read_model
-from gemma4_contract.models import Document
+from gemma4_contract.documents import Document, default_root, read_model
 from gemma4_contract.node import Entry, Function, Letter, Node, Part, PassInput
 
 FOLDER = "graph"
@@ -126,6 +125,4 @@ def text_graph() -> Graph:
 
 def text_graph_file() -> Path:
     """Its file."""
-    from gemma4_contract.store import default_root  # late: the store asks the graph
-
     return default_root() / FOLDER / f"{TEXT}.json"

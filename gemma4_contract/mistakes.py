@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gemma4_contract.models import CaseId, Document, Profile
+from gemma4_contract.documents import Document
+from gemma4_contract.models import CaseId
+from gemma4_contract.profiles import ProfileId
 
 
 class Mistake(Document):
@@ -23,10 +25,10 @@ class Mistake(Document):
     )
     layers: str = Field(description="The layers that it touches.")
     links: list[str] = Field(default=[], description="Addresses of public reports and cures.")
-    equivalent_in: dict[Profile, str] = Field(
+    equivalent_in: dict[ProfileId, str] = Field(
         default={}, description="Profile -> the proof that it changes nothing there that rounding does not."
     )
-    survives_in: dict[Profile, str] = Field(
+    survives_in: dict[ProfileId, str] = Field(
         default={}, description="Profile -> the reason why no case catches it there, although it changes something."
     )
     caught_by: list[CaseId] = Field(

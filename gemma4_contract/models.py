@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from gemma4_contract.documents import Document, Strict
+from gemma4_contract.profiles import ProfileId
 
 CaseId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)+$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Profile = Literal["f64", "f32", "bf16", "f16"]
 Level = Literal["L0", "L1", "L2", "L3", "L4", "L5"]
 TapClass = Literal["exact", "floor", "routing", "advice"]
 Kind = Literal[
@@ -38,18 +40,6 @@ Kind = Literal[
     "echo",
     "weights",
 ]
-
-
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Document(Strict):
-    """A whole JSON file of the fixtures."""
-
-    format: Literal["1.0"] = "1.0"
 
 
 class Plan(Strict):
@@ -186,13 +176,13 @@ class Case(Document):
     purpose: str
     hunts: list[str] = Field(default=[], description="Ids of the known mistakes that the case exists to catch.")
     links: list[str] = Field(default=[], description="Public reports and cures of these mistakes.")
-    profiles: list[Profile] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
+    profiles: list[ProfileId] = Field(default=[], description="Profiles in which the case is asked; all when empty.")
     advice: str | None = Field(
         default=None,
         description="What to tell a port whose taps of class advice are not finite; it does not fail.",
     )
     inputs: TensorFile | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     plan: Plan | None = None
     plan_name: str | None = Field(default=None, description="The plan in a word, such as no-cache, tokens or chunks-5.")
     golden: TensorFile | GoldenPointer
@@ -257,7 +247,7 @@ class Variant(Strict):
 class Floors(Document):
     """The error that honest variants were measured to make (`floors/<profile>.json`)."""
 
-    profile: Profile
+    profile: ProfileId
     variants: list[Variant]
     seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
     command: str

@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from gemma4_contract.models import Kind, Strict, TapClass
+from gemma4_contract.documents import Strict
+from gemma4_contract.models import Kind, TapClass
 
 
 class Letter(Strict):

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from gemma4_contract.documents import RESTORE, read_model
+from gemma4_contract.documents import RESTORE, Document, Strict, read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import write_atomic
-from gemma4_contract.models import CaseId, Digest, Document, Strict
+from gemma4_contract.models import CaseId, Digest
 
 TEMPLATE_NAME = r"^(small|large)@\d{4}-\d{2}-\d{2}$"
 TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]

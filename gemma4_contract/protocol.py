@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gemma4_contract.models import Plan, Profile
+from gemma4_contract.models import Plan
+from gemma4_contract.profiles import KnownProfile, ProfileId
 
 VERSION = 1
 
@@ -57,8 +58,8 @@ class HelloAnswer(Line):
     implementation: Implementation
     family: str = Field(default="other", description="Implementations of one family share their kernels.")
     device: str = "unknown"
-    profiles: list[Profile] = Field(min_length=1)
-    internal: Literal["f64", "f32", "bf16", "f16"] | None = Field(
+    profiles: list[KnownProfile] = Field(min_length=1)
+    internal: KnownProfile | None = Field(
         default=None, description="What sums are kept in, where that is more than the profile."
     )
     kinds: list[str] = Field(min_length=1, description="Kinds of cases that it can be asked.")
@@ -87,7 +88,7 @@ class Run(Line):
     seq: int
     case: str
     kind: str
-    profile: Profile
+    profile: ProfileId
     plan: Plan | None = None
     params: dict[str, Any] = {}
     inputs: str | None = Field(default=None, description="A safetensors file: F32, I32 and U8 tensors.")

@@ -13,6 +13,7 @@ from gemma4_contract.files import canonical_json, write_atomic
 from gemma4_contract.graph import Graph
 from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, ModelCard, Policy
+from gemma4_contract.profiles import Profile
 from gemma4_contract.prompts import Conversation, PromptFacts, Texts
 
 SCHEMAS: Mapping[str, type[BaseModel]] = {
@@ -22,6 +23,7 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "policy": Policy,
     "graph": Graph,
     "mistake": Mistake,
+    "profile": Profile,
     "conversation": Conversation,
     "texts": Texts,
     "prompt_facts": PromptFacts,

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from gemma4_contract import checkpoint, tensors
-from gemma4_contract.documents import RESTORE, read_model
+from gemma4_contract import checkpoint, graph, tensors
+from gemma4_contract.documents import RESTORE, default_root, read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256, write_atomic
-from gemma4_contract.graph import FOLDER as GRAPHS
-from gemma4_contract.graph import Graph, text_graph
+from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import cut_spec, cut_stored, select_rows
 from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from gemma4_contract.profiles import FOLDER, Profile, profile_faults, read_profiles
 from gemma4_contract.prompts import Prompts
 from gemma4_contract.tensors import Array
 from gemma4_contract.weights import Weights
 
 SUMS = "SHA256SUMS"
-
-
-def default_root() -> Path:
-    """The `fixtures/` folder: beside the packages in a checkout, inside `gemma4_contract` in a wheel."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "fixtures"
-    return checkout if checkout.is_dir() else package / "fixtures"
 
 
 class Fixtures:
@@ -77,6 +70,7 @@ class Fixtures:
         case = read_model(path, Case)
         if case.id != case_id:
             raise FixtureError(path, got=f"id {case.id!r}", expected=f"its path {case_id!r}", cure=RESTORE)
+        self._check_profiles(path, case.profiles)
         return case
 
     def cases(self) -> Iterator[Case]:
@@ -172,7 +166,7 @@ class Fixtures:
             )
         return tensors.decode(data, path)
 
-    # Prompts, models, floors, policy
+    # Prompts, models, profiles, floors, policy
 
     @functools.cached_property
     def prompts(self) -> Prompts:
@@ -192,15 +186,40 @@ class Fixtures:
         """Ids of the models in the folder, sorted."""
         return tuple(sorted(path.parent.name for path in (self.root / "models").glob("*/model.json")))
 
+    @functools.cached_property
+    def known_profiles(self) -> Mapping[str, Profile]:
+        """Every profile by its id, exact ones first."""
+        return read_profiles(self.root) if self.within is None else self.within.known_profiles
+
+    def profile(self, name: str) -> Profile:
+        """The profile with this id; FixtureError where there is none."""
+        if name not in self.known_profiles:
+            known = ", ".join(self.known_profiles) or "a file for each profile"
+            cure = "name one of these" if self.known_profiles else RESTORE
+            raise FixtureError(self.root / FOLDER, got=f"no profile {name}", expected=known, cure=cure)
+        return self.known_profiles[name]
+
+    def _check_profiles(self, path: Path, names: Iterable[str]) -> None:
+        """FixtureError unless these profiles, which a file names, exist."""
+        for name in names:
+            if name not in self.known_profiles:
+                expected = f"one of {', '.join(self.known_profiles)}"
+                raise FixtureError(path, got=f"the profile {name!r}", expected=expected, cure=RESTORE)
+
+    def floors_path(self, profile: str) -> Path:
+        """The file of the floors that judge a profile."""
+        return self.root / "floors" / f"{self.profile(profile).floors}.json"
+
     @functools.cache  # noqa: B019 (as above)
     def floors(self, profile: str) -> Floors:
-        """The floors of a profile."""
-        return read_model(self.root / "floors" / f"{profile}.json", Floors)
+        """The floors that judge a profile."""
+        return read_model(self.floors_path(profile), Floors)
 
     @property
     def profiles(self) -> list[str]:
         """The profiles that floors were measured for, exact ones first."""
-        return [name for name in ("f64", "f32", "bf16", "f16") if (self.root / "floors" / f"{name}.json").exists()]
+        tables = self.root / "floors"
+        return [name for name in self.known_profiles if (tables / f"{name}.json").exists()]
 
     @functools.cached_property
     def policy(self) -> Policy:
@@ -250,15 +269,18 @@ class Fixtures:
                 yield error
 
     def _document_faults(self) -> Iterator[FixtureError]:
-        """Faults of the models' cards, the tables of floors, the graphs and the known mistakes."""
+        """Faults of the profiles, the models' cards, the tables of floors, the graphs and the known mistakes."""
+        yield from () if self.within else profile_faults(self.root)
         cards = ((self.card_dir(model_id) / "model.json", ModelCard) for model_id in self.model_ids)
         tables = sorted((self.root / "floors").glob("*.json"))
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
-        graphs = ((path, Graph) for path in sorted((self.root / GRAPHS).glob("*.json")))
+        graphs = ((path, graph.Graph) for path in sorted((self.root / graph.FOLDER).glob("*.json")))
         mistakes = ((path, Mistake) for path in sorted((self.root / "mistakes").glob("*.json")))
         for path, model in (*cards, *floors, *graphs, *mistakes):
             try:
-                read_model(path, model)
+                document = read_model(path, model)
+                if isinstance(document, Floors):
+                    self._check_profiles(path, [document.profile])
             except FixtureError as error:
                 yield error
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import numpy.typing as npt
 
 from gemma4_contract import Plan
-from gemma4_contract.models import Kind, Profile
+from gemma4_contract.models import Kind
 
 Array = npt.NDArray[Any]
 PORT, ONE_SHOT, DUMP = "port:", "once:", "dump:"
@@ -41,9 +41,14 @@ class Hello:
     version: str
     language: str
     family: str
-    profiles: tuple[str, ...]
+    profiles: tuple[str, ...] | None
+    """The profiles that it offers; None when it did not say, and may be asked in every profile."""
     kinds: tuple[str, ...]
     device: str
+
+    def offers(self, profile: str) -> bool:
+        """Whether the implementation may be asked in a profile."""
+        return self.profiles is None or profile in self.profiles
 
     @classmethod
     def of_stranger(cls, name: str, device: str) -> Hello:
@@ -53,7 +58,7 @@ class Hello:
             version="",
             language="unknown",
             family="other",
-            profiles=get_args(Profile),
+            profiles=None,
             kinds=get_args(Kind),
             device=device,
         )

@@ -13,11 +13,15 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_contract.profiles import installed_profiles
+
 Array = npt.NDArray[Any]
 
-PROFILE_DTYPES: dict[str, mx.Dtype] = {"f32": mx.float32, "bf16": mx.bfloat16, "f16": mx.float16}
-DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+OFFERED = ("f32", "bf16", "f16")
+"""The profiles that MLX offers: it computes float64 on the CPU alone."""
+DTYPE_NAMES: dict[str, str] = {name: installed_profiles()[name].dtype for name in OFFERED}
 """Profile -> what mlx_impl calls its dtype."""
+PROFILE_DTYPES: dict[str, mx.Dtype] = {name: getattr(mx, dtype) for name, dtype in DTYPE_NAMES.items()}
 
 
 def to_mlx(array: Array, dtype: mx.Dtype) -> mx.array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +62,16 @@ ADAPTERS: Mapping[str, _Entry] = {
 }
 
 
-def create(name: str, limits: Limits | None = None) -> Adapter:
+def create(name: str, limits: Limits | None = None, profiles: Collection[str] | None = None) -> Adapter:
     """The adapter with this name, of the class `package.module:Class`, of a command, or of a file (`dump:`).
 
-    `limits` are what a command may use for an answer. BadOption when there is no such adapter, AdapterUnavailable
-    when its packages are missing or it cannot be made, FixtureError for a file that cannot be read.
+    `limits` are what a command may use for an answer, `profiles` the profiles that it may offer (None: those of the
+    installed fixtures). BadOption when there is no such adapter, AdapterUnavailable when its packages are missing or
+    it cannot be made, FixtureError for a file that cannot be read.
     """
     if name.startswith(PORT):
         try:
-            return ProcessAdapter(_words(name.removeprefix(PORT)), limits)
+            return ProcessAdapter(_words(name.removeprefix(PORT)), limits, profiles)
         except PortFault as error:
             raise AdapterUnavailable(f"--port: {error}") from None
     if name.startswith(ONE_SHOT):

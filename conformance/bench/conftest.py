@@ -18,12 +18,13 @@ from conformance.bench.prompt import prompt
 from conformance.bench.summary import ROWS, show
 from conformance.run.session import Session
 from gemma4_contract import Fixtures
+from gemma4_contract.profiles import installed_profiles
 
 if TYPE_CHECKING:
     from conformance.bench.contenders import Contender
 
 # MLX and the rest of `reference` are imported where they are used: `pytest conformance/` reads this file too.
-PROFILES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a checkpoint, or a model by rule (default: e2b-full on a GPU, e2b-mini without one)",
     )
     group.addoption("--bench-bits", type=int, default=None, metavar="N", help="quantise a model that is made by rule")
-    group.addoption("--bench-dtype", default="bfloat16", choices=list(PROFILES), help="dtype of floats")
+    group.addoption("--bench-dtype", default="bfloat16", choices=DTYPES, help="dtype of floats")
 
 
 @pytest.hookimpl(trylast=True)  # behind the tables of pytest-benchmark
@@ -79,7 +80,8 @@ def conformance_of(dtype: str) -> Callable[[str], str]:
 
     def level(impl: str) -> str:
         if impl not in told:
-            session = Session(impl, PROFILES[dtype], pattern="forward/e*-mini/*")
+            profile = next(profile.id for profile in installed_profiles().values() if profile.dtype == dtype)
+            session = Session(impl, profile, pattern="forward/e*-mini/*")
             judged = [session.judged(asked.id) for asked in session.asked]
             if failures := [one.text for one in judged if one.counted == "fail"]:
                 pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)

@@ -15,6 +15,7 @@ from conformance.judging.compare import Error, measure
 from conformance.judging.routing import Choice, Node, comparable_rows
 from conformance.judging.tolerance import tolerance
 from gemma4_contract import Policy
+from gemma4_contract.profiles import Profile
 from gemma4_contract.selection import spread_mask
 from reference.export.errors import ExportError
 
@@ -49,7 +50,9 @@ class ErrorTable:
             floors[case][tap] = [rounded_up(rms), rounded_up(peak)]
         return dict(floors)
 
-    def leave_one_out(self, golden: Mapping[tuple[str, str], Array], profile: str, policy: Policy) -> dict[str, float]:
+    def leave_one_out(
+        self, golden: Mapping[tuple[str, str], Array], profile: Profile, policy: Policy
+    ) -> dict[str, float]:
         """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
         ratios: dict[str, float] = defaultdict(float)
         for key, families in self.worst.items():

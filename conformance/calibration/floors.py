@@ -21,6 +21,7 @@ from conformance.judging.routing import choices_of
 from conformance.known_failures import KnownFailures
 from gemma4_contract import Fixtures, Floors, Policy
 from gemma4_contract.models import Variant
+from gemma4_contract.profiles import Profile
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
 from reference.cases import Draft, all_drafts
@@ -45,7 +46,7 @@ def honest_variants(profile: str) -> dict[str, Adapter]:
     variants["oracle fused"] = OracleAdapter(fused=True)
     if profile == "f64":
         variants["oracle reciprocal"] = OracleAdapter(reciprocal=True)
-    return {name: adapter for name, adapter in variants.items() if profile in adapter.hello().profiles}
+    return {name: adapter for name, adapter in variants.items() if adapter.hello().offers(profile)}
 
 
 def measure_floors(
@@ -73,7 +74,7 @@ def measure_floors(
         for tap, value in derived.items():
             golden.setdefault((draft.owner, tap), value)
     progress(len(drafts), len(drafts), "done")
-    return _floors(profile, adapters, table, golden, seeds, command, fixtures.policy)
+    return _floors(fixtures.profile(profile), adapters, table, golden, seeds, command, fixtures.policy)
 
 
 def _drafts(seed: int, profile: str) -> Iterator[Draft]:
@@ -139,7 +140,7 @@ def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array)
 
 
 def _floors(
-    profile: str,
+    profile: Profile,
     adapters: Mapping[str, Adapter],
     table: ErrorTable,
     golden: Mapping[tuple[str, str], Array],
@@ -149,7 +150,7 @@ def _floors(
 ) -> Floors:
     hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
     return Floors(
-        profile=profile,
+        profile=profile.id,
         variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
         seeds=seeds,
         command=command,

@@ -19,7 +19,7 @@ from conformance.judging.question import Question
 from conformance.judging.routing import Choice
 from gemma4_contract import Fixtures, Floors
 from gemma4_contract.documents import read_model
-from gemma4_contract.models import Profile, Variant
+from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
 from reference.export.agreement import relative_rms
@@ -29,7 +29,7 @@ from reference.streaming.source import Source
 from reference.taps import output_of
 
 FIRST_TOKENS = 32
-_ACCEPTED: Mapping[Profile, str] = {"f32": BLAS, "bf16": EVERY_OP}
+_ACCEPTED: Mapping[str, str] = {"f32": BLAS, "bf16": EVERY_OP}
 """The pass whose error at the last layer is a figure of acceptance."""
 _Answer = Mapping[str, Kept]
 
@@ -47,7 +47,7 @@ class Measured:
 
 
 def measure_full_size(
-    source: Source, full: Fixtures, profile: Profile, progress: Progress, *, first_only: bool = False
+    source: Source, full: Fixtures, profile: str, progress: Progress, *, first_only: bool = False
 ) -> Measured:
     """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
     questions = [
@@ -152,11 +152,11 @@ def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Var
 # What comes of it.
 
 
-def _ratios(whole: Question, first: ErrorTable, profile: Profile, full: Fixtures) -> dict[str, float]:
+def _ratios(whole: Question, first: ErrorTable, profile: str, full: Fixtures) -> dict[str, float]:
     """Of models without experts: families that chose other ones are measured over other rows."""
     if whole.stored.experts:
         return {}
-    return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, profile, full.policy)
+    return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, full.profile(profile), full.policy)
 
 
 def _floors(
@@ -165,7 +165,7 @@ def _floors(
     tables: Sequence[ErrorTable],
     variants: Sequence[Variant],
     ratios: Mapping[str, float],
-    profile: Profile,
+    profile: str,
     full: Fixtures,
     *,
     keep: bool,

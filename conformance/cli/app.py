@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from conformance.adapters.registry import AdapterUnavailable
 from gemma4_contract import FixtureError, Fixtures
-from gemma4_contract.models import Profile
 
 CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells have it
@@ -30,10 +29,31 @@ out, err = Console(), Console(stderr=True)
 FixturesDir = Annotated[
     Path | None,
     typer.Option(
-        "--fixtures-dir", envvar="GEMMA4_FIXTURES", help="Fixtures folder (default: the installed one).", metavar="DIR"
+        "--fixtures-dir",
+        envvar="GEMMA4_FIXTURES",
+        help="Fixtures folder (default: the installed one).",
+        metavar="DIR",
+        is_eager=True,  # the profiles are those of this folder
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def _existing_profile(context: typer.Context, name: str | None) -> str | None:
+    known = Fixtures(context.params["fixtures_dir"]).known_profiles
+    if name is not None and name not in known:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known))}.")
+    return name
+
+
+def profile_option(what: str) -> Any:
+    """The option --profile: the name of a profile of the fixtures."""
+    return typer.Option(
+        "--profile",
+        help=f"{what} (f32, bf16, ...: see the fixtures' profiles/).",
+        metavar="NAME",
+        callback=_existing_profile,
+    )
 
 
 def complain(message: str) -> None:
@@ -46,7 +66,7 @@ def stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def profiles_of(fixtures: Fixtures, where: str, case: str) -> list[Profile]:
+def profiles_of(fixtures: Fixtures, where: str, case: str) -> list[str]:
     """The profiles that a case is asked in alone, all when empty; FixtureError where there is no such case."""
     if case not in fixtures.case_ids:
         raise FixtureError(where, got=case, expected="the id of a case", cure="see `gemma4-conformance list`")

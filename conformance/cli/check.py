@@ -9,18 +9,17 @@ from typing import Annotated
 
 import typer
 
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
+from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profile_option, profiles_of
 from conformance.judging.examine import CaseVerdict
 from conformance.reporting.text import describe
 from gemma4_contract import FixtureError, Fixtures
-from gemma4_contract.models import Profile
 
 
 @app.command()
 def check(
     case: Annotated[str, typer.Argument(help="Id of the case.", metavar="CASE")],
     dump: Annotated[Path, typer.Argument(help="The answer: a safetensors file.", metavar="DUMP.safetensors")],
-    profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
+    profile: Annotated[str, profile_option("The arithmetic it claims")] = "f32",
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:

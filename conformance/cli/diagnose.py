@@ -10,18 +10,17 @@ import typer
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profiles_of
+from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profile_option, profiles_of
 from conformance.cli.full_size import of_report
 from conformance.reporting.jsonl import CaseLine
 from gemma4_contract import Fixtures
-from gemma4_contract.models import Profile
 
 
 @app.command()
 def diagnose(
     path: Annotated[Path, typer.Argument(help="Folder of `pytest conformance/ --report DIR`, or a .safetensors dump.")],
     case: Annotated[str | None, typer.Option(help="The case that a dump answers.", metavar="ID")] = None,
-    profile: Annotated[Profile, typer.Option(help="The arithmetic that a dump claims.")] = "f32",
+    profile: Annotated[str, profile_option("The arithmetic that a dump claims")] = "f32",
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:

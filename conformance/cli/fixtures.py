@@ -23,6 +23,7 @@ from conformance.cli.app import (
     complain,
     needs_reference,
     out,
+    profile_option,
     progress_bar,
 )
 from conformance.cli.full_size import By, Checkpoint, Goldens
@@ -31,7 +32,6 @@ from gemma4_contract.archive import write_archive
 from gemma4_contract.documents import write_model
 from gemma4_contract.files import sha256
 from gemma4_contract.full_size import FOLDER
-from gemma4_contract.models import Profile
 
 
 @app.command("list")
@@ -170,7 +170,7 @@ def export(
 
 @app.command()
 def floors(
-    profile: Annotated[Profile, typer.Option(help="The arithmetic to measure.")] = "f32",
+    profile: Annotated[str, profile_option("The arithmetic to measure")] = "f32",
     seeds: Annotated[int, typer.Option(min=1, help="Input seeds per case; the first is the stored input.")] = 9,
     model: Annotated[
         str | None, typer.Option(help="Measure this model at full size alone, such as e2b-full.", metavar="MODEL")
@@ -190,6 +190,8 @@ def floors(
     Needs the extras `reference` and `mlx-lm`.
     """
     fixtures = Fixtures(fixtures_dir)
+    if (shared := fixtures.profile(profile).floors) != profile:
+        raise BadOption(f"--profile: got {profile}, which the floors of {shared} judge, expected {shared}")
     if (asked := full_size.asked(model, checkpoint, goldens, passes_take_turns=True)) is not None:
         ratios = full_size.measure(asked, fixtures, profile, first_only=first_only)
     elif first_only:
@@ -200,7 +202,7 @@ def floors(
         out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
 
 
-def _measure(fixtures: Fixtures, profile: Profile, seeds: int) -> dict[str, float]:
+def _measure(fixtures: Fixtures, profile: str, seeds: int) -> dict[str, float]:
     for fault in fixtures.verify():
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
             raise fault

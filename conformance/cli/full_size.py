@@ -18,7 +18,6 @@ from conformance.reporting.jsonl import read
 from gemma4_contract import Fixtures, ModelCard
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.full_size import FOLDER, at_full_size, own_goldens
-from gemma4_contract.models import Profile
 
 if TYPE_CHECKING:
     from reference.models import Model
@@ -108,7 +107,7 @@ def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
         out.print(f"{folder}: {size / 1e6:.2f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(asked: Asked, fixtures: Fixtures, profile: Profile, *, first_only: bool) -> dict[str, float]:
+def measure(asked: Asked, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
     """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.calibration.full_size_floors import measure_full_size

@@ -15,7 +15,18 @@ from rich.table import Table
 from conformance.adapters.base import DUMP, ONE_SHOT, PORT
 from conformance.adapters.external.limits import TIMEOUT, Limits
 from conformance.adapters.registry import BadOption
-from conformance.cli.app import CONFORMS, DIFFERS, INTERRUPTED, FixturesDir, Json, app, complain, out, progress_bar
+from conformance.cli.app import (
+    CONFORMS,
+    DIFFERS,
+    INTERRUPTED,
+    FixturesDir,
+    Json,
+    app,
+    complain,
+    out,
+    profile_option,
+    progress_bar,
+)
 from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
 from conformance.cli.report import write_report_page
 from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, models_of, told
@@ -24,7 +35,7 @@ from conformance.reporting import jsonl as report_file
 from conformance.run.jobs import judge_each
 from conformance.run.junit import write_junit
 from conformance.run.session import Judged, Session
-from gemma4_contract.models import Level, Profile
+from gemma4_contract.models import Level
 
 _SHOWN = 3
 
@@ -41,7 +52,7 @@ def run(
         Path | None, typer.Option(help="Or a file of answers, its tensors named CASE/TAP.", metavar="FILE.safetensors")
     ] = None,
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
-    profile: Annotated[Profile, typer.Option(help="The arithmetic it claims.")] = "f32",
+    profile: Annotated[str, profile_option("The arithmetic it claims")] = "f32",
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
     levels: Annotated[
         str | None,

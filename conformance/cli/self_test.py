@@ -10,10 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from conformance.adapters.registry import BadOption
-from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, complain, needs_reference, out, progress_bar
+from conformance.cli.app import (
+    CONFORMS,
+    DIFFERS,
+    FixturesDir,
+    Json,
+    app,
+    complain,
+    needs_reference,
+    out,
+    profile_option,
+    progress_bar,
+)
 from gemma4_contract import Fixtures
 from gemma4_contract.files import canonical_json, write_atomic
-from gemma4_contract.models import Profile
 
 
 @app.command("self-test")
@@ -21,7 +31,7 @@ def self_test(
     honest: Annotated[
         bool, typer.Option("--honest", help="Judge every honest implementation instead: none may be accused.")
     ] = False,
-    profile: Annotated[Profile | None, typer.Option(help="This profile alone (default: all).")] = None,
+    profile: Annotated[str | None, profile_option("This profile alone, instead of all")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that judge mutants.")] = os.cpu_count() or 1,
     save: Annotated[Path | None, typer.Option(help="Write a JSON summary to this file too.", metavar="FILE")] = None,
     page: Annotated[Path | None, typer.Option(help="Draw the kill matrix on a page.", metavar="FILE.html")] = None,

@@ -11,6 +11,8 @@ import numpy as np
 from conformance.adapters.base import Array
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import TapSpec
+from gemma4_contract.profiles import Profile
+from gemma4_contract.tensors import DTYPES
 
 Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
 
@@ -78,7 +80,7 @@ def compare(
     answer: Array | None,
     golden: Array,
     *,
-    profile: str,
+    profile: Profile,
     valid: Array | None,
     allowed: Tolerance | None,
     rms: tuple[float, float] | None = None,
@@ -128,18 +130,12 @@ def _widened(answer: Array) -> Array:
         return answer.astype(np.float64)
 
 
-def _dtype_fault(spec: TapSpec, answer: Array, profile: str) -> str:
+def _dtype_fault(spec: TapSpec, answer: Array, profile: Profile) -> str:
     """What is wrong with the answer's dtype; a wider one than the profile's is fine, a narrower one is not."""
     if spec.dtype in ("I32", "U8"):
         return "" if answer.dtype.kind in "iu" else f"dtype {answer.dtype}, expected an integer dtype"
-    holding = _HOLDING[profile]
+    holding = [dtype.name for dtype in _BY_WIDTH if np.can_cast(DTYPES[profile.storage], dtype, "safe")]
     return "" if answer.dtype.name in holding else f"dtype {answer.dtype}, expected {' or '.join(holding)}"
 
 
-_HOLDING = {
-    "f64": ("float64",),
-    "f32": ("float32", "float64"),
-    "bf16": ("bfloat16", "float32", "float64"),
-    "f16": ("float16", "float32", "float64"),
-}
-"""Float dtypes that hold what a profile computes."""
+_BY_WIDTH = sorted(DTYPES.values(), key=lambda dtype: dtype.itemsize)

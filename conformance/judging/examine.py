@@ -48,6 +48,7 @@ class Examiner:
     def __init__(self, fixtures: Fixtures, profile: str) -> None:
         self.fixtures = fixtures
         self.profile = profile
+        self._arithmetic = fixtures.profile(profile)
 
     def examine(self, question: Question, answer: Mapping[str, Array]) -> CaseVerdict:
         """The verdict on an answer, wherever it came from; FixtureError when a floor is missing."""
@@ -70,9 +71,9 @@ class Examiner:
                 spec,
                 part.taps.get(spec.name),
                 golden[spec.name],
-                profile=self.profile,
+                profile=self._arithmetic,
                 valid=counted[spec.name],
-                allowed=tolerance_of(spec, golden[spec.name], counted[spec.name], floors, self.profile, policy),
+                allowed=tolerance_of(spec, golden[spec.name], counted[spec.name], floors, self._arithmetic, policy),
                 rms=part.rms.get(spec.name) if spec.name in whole else None,
             )
             for spec in question.taps

@@ -11,9 +11,7 @@ import numpy as np
 
 from conformance.adapters.base import Array
 from gemma4_contract import Case, FixtureError, Fixtures, Policy, TapSpec
-
-_FRACTION_BITS = {"f64": 52, "f32": 23, "bf16": 7, "f16": 10}
-_SMALLEST_EXPONENT = {"f64": -1022, "f32": -126, "bf16": -126, "f16": -14}
+from gemma4_contract.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +42,7 @@ class CaseFloors:
             measured=fixtures.floors(profile).floors.get(owner.id, {}),
             owner=owner.id,
             may_lack=owner.choices is not None,
-            path=fixtures.root / "floors" / f"{profile}.json",
+            path=fixtures.floors_path(profile),
         )
 
     def __getitem__(self, tap: str) -> list[float]:
@@ -58,16 +56,14 @@ class CaseFloors:
         return self.measured[tap]
 
 
-def ulp(profile: str, magnitude: float) -> float:
-    """Spacing of the profile's dtype at `magnitude` >= 0."""
-    exponent = _SMALLEST_EXPONENT[profile]
-    if magnitude > 0:
-        exponent = max(exponent, math.frexp(magnitude)[1] - 1)
-    return math.ldexp(1.0, exponent - _FRACTION_BITS[profile])
+def ulp(profile: Profile, magnitude: float) -> float:
+    """Spacing of the profile's storage dtype at `magnitude` >= 0: 2 u 2^floor(log2 magnitude), u its unit roundoff."""
+    power = math.ldexp(1.0, math.frexp(magnitude)[1] - 1) if magnitude > 0 else 0.0
+    return 2 * profile.unit_roundoff * max(power, profile.smallest_normal)
 
 
 def tolerance_of(
-    spec: TapSpec, golden: Array, valid: Array | None, floors: CaseFloors, profile: str, policy: Policy
+    spec: TapSpec, golden: Array, valid: Array | None, floors: CaseFloors, profile: Profile, policy: Policy
 ) -> Tolerance | None:
     """Tolerance of a tap over its valid entries, zero where it must be equal; None where it lacks a floor and may."""
     counted = golden if valid is None else golden[valid]
@@ -78,7 +74,7 @@ def tolerance_of(
     return tolerance(floors[spec.name], counted, profile, policy)
 
 
-def tolerance(floor: list[float], golden: Array, profile: str, policy: Policy) -> Tolerance:
+def tolerance(floor: list[float], golden: Array, profile: Profile, policy: Policy) -> Tolerance:
     """Tolerance of a tap with this [rms, max] floor; zero where the golden is zero throughout."""
     values = golden.astype(np.float64)
     peak = float(np.abs(values).max(initial=0.0))

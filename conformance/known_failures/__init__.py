@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from conformance.adapters.base import ONE_SHOT, PORT
 from gemma4_contract import FixtureError
 from gemma4_contract.files import write_atomic
-from gemma4_contract.models import Profile
+from gemma4_contract.profiles import installed_profiles
 
 Counted = Literal["pass", "fail", "skip", "known"]
 
@@ -44,18 +44,21 @@ class KnownFailures:
     entries: tuple[KnownFailure, ...]
 
     @classmethod
-    def read(cls, path: Path) -> KnownFailures:
-        """Read a list; FixtureError naming the first line that is not `<profile> <case glob> [stops]  # reason`."""
+    def read(cls, path: Path, profiles: Collection[str] | None = None) -> KnownFailures:
+        """Read a list; FixtureError naming the first line that is not `<profile> <case glob> [stops]  # reason`.
+
+        `profiles` are the profiles that a line may name: those of the installed fixtures when None.
+        """
         if not path.exists():
             return cls(path=path, entries=())
-        entries = []
+        entries, known = [], installed_profiles() if profiles is None else profiles
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if not line.strip() or line.startswith("#"):
                 continue
             entry, _, reason = line.partition("#")
             words = entry.split()
             shape = words[2:] in ([], ["stops"]) and len(words) > 1
-            if not shape or words[0] not in get_args(Profile) or not reason.strip():
+            if not shape or words[0] not in known or not reason.strip():
                 raise FixtureError(
                     f"{path}:{number}",
                     got=repr(line),

@@ -19,7 +19,8 @@ from conformance.judging.compare import Status
 from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
-from gemma4_contract.models import Level, Profile
+from gemma4_contract.models import Level
+from gemma4_contract.profiles import ProfileId
 from gemma4_contract.store import Fixtures
 from gemma4_contract.tensors import DTYPES, Array
 
@@ -46,7 +47,7 @@ class RunLine(_Line):
     version: str
     language: str
     device: str
-    profile: Profile
+    profile: ProfileId
     fixtures: str
     full_size: FullSizeLine | None = None
     products_error: float | None

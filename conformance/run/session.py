@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -82,16 +82,16 @@ class Session:
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         small = Fixtures(root)
         self.fixtures = small if full_size is None else full_size(small)
-        self.known = KnownFailures.of(impl) if known is None else _listed(known)
-        adapter = create(impl, limits)
+        self.known = KnownFailures.of(impl) if known is None else _listed(known, small.known_profiles)
+        adapter = create(impl, limits, small.known_profiles)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
         questions = list(self._prompt_judge.questions())
         if root is None and full_size is None:  # a part of the fixtures may lack what a line is about
             self.known.check_used([*self.fixtures.case_ids, *questions])
         self.hello = hello_of(adapter, impl)
-        if profile not in self.hello.profiles:
-            offered = ", ".join(self.hello.profiles)
+        if not self.hello.offers(profile):
+            offered = ", ".join(self.hello.profiles or ())
             raise BadOption(f"--profile: got {profile}, expected one that {impl} offers: {offered}")
         self.products_error = require_exact_products(small, adapter, impl, profile)
         self._judge = Judge(self.fixtures, adapter, profile)
@@ -185,8 +185,8 @@ def _seen(verdict: CaseVerdict | PromptVerdict) -> str:
     return f"{first.name}: {first.fault}" if first else verdict.note
 
 
-def _listed(path: Path) -> KnownFailures:
+def _listed(path: Path, profiles: Collection[str]) -> KnownFailures:
     """A list of the user's own, which must be there."""
     if not path.is_file():
         raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
-    return KnownFailures.read(path)
+    return KnownFailures.read(path, profiles)

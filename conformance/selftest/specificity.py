@@ -70,7 +70,7 @@ def _work(fixtures: Fixtures, profiles: Sequence[str]) -> Iterator[tuple[Trial, 
         variants: Mapping[str, Adapter] = honest_variants(profile) | other_variants()
         for name, adapter in variants.items():
             hello = adapter.hello()
-            if profile in hello.profiles:
+            if hello.offers(profile):
                 yield (
                     Trial(profile=profile, variant=name, family=hello.family, sets_floor=name in setters),
                     adapter,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gemma4_contract import checkpoint
+from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.tensors import Array
 from reference import loading
 from reference.cases import Draft
@@ -25,7 +26,6 @@ from reference.oracle import answers
 from reference.oracle.arithmetic import F64, PROFILES
 from reference.oracle.decoder import Decoder
 from reference.transformers_model import TransformersModel, modules
-from reference.transformers_model.arrays import DType
 
 Taps = dict[str, Array]
 
@@ -47,7 +47,7 @@ def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
     if draft.kind in _OTHERS:
         return _OTHERS[draft.kind][1](draft)
     if draft.model is None:
-        dtype = _DTYPES[draft.exact_in or "f64"]
+        dtype = installed_profiles()[draft.exact_in or "f64"].dtype
         return modules.answer(draft.kind, draft.params, x, dtype=dtype, lifted=lifted and draft.exact_in is None)
     model = _transformers(draft.model, lifted)
     if draft.kind == "forward":
@@ -134,7 +134,6 @@ def _weights(draft: Draft) -> Taps:
     return {"q": np.array(hashed, np.int32), "y": np.array([float(value) for value in y])}
 
 
-_DTYPES: Mapping[str, DType] = {"f64": "float64", "bf16": "bfloat16", "f16": "float16"}
 _OTHERS: Mapping[str, tuple[str, Callable[[Draft], Taps]]] = {
     "softcap": ("torch float64", _softcap),
     "ple_index": ("numpy.ravel_multi_index", _ple_index),

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from gemma4_contract import checkpoint
 from gemma4_contract.files import canonical_json, write_atomic
+from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import CHECKPOINT_DTYPES, Array
 from reference.export.checkpoint import PYTORCH_FORMAT
@@ -26,12 +27,6 @@ from reference.streaming.weights import by_rule
 
 GROUP_SIZE = 64
 BITS = (2, 3, 4, 5, 6, 8)
-DTYPES: Mapping[str, tuple[str, str]] = {
-    "bf16": ("BF16", "bfloat16"),
-    "f16": ("F16", "float16"),
-    "f32": ("F32", "float32"),
-}
-"""Name -> that of safetensors, and that of config.json; all hold the rule's weights exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +47,16 @@ class _Tensor:
 def materialize(
     model: Model, folder: Path, *, shards: int, bits: int | None, progress: Progress, dtype: str = "bf16"
 ) -> None:
-    """Write config.json and the tensors in one of DTYPES, those of matrices quantised by MLX where `bits` are given.
+    """Write config.json and the tensors in the dtype of a profile, matrices quantised by MLX where `bits` are given.
 
     A file in the making ends in `.partial`, and is gone on with behind its last whole tensor. ExportError where the
     folder holds another model.
     """
-    stored, named = DTYPES[dtype]
+    stored = installed_profiles()[dtype]
     config = copy.deepcopy(model.config_json)
     for part in (config, config.get("text_config", {})):
         if "dtype" in part:
-            part["dtype"] = named
+            part["dtype"] = stored.dtype
     if bits is not None:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
     described = canonical_json(config)
@@ -69,7 +64,7 @@ def materialize(
     if target.exists() and target.read_bytes() != described:
         raise ExportError(f"{target}: got another configuration, expected none or that of {model.id}: choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = list(_tensors(model, stored, bits))
+    tensors = list(_tensors(model, stored.storage, bits))
     total, done = sum(tensor.size for tensor in tensors), 0
     weight_map: dict[str, str] = {}
     for shard in range(shards):

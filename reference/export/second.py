@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gemma4_contract.checkpoint import text_part
-from gemma4_contract.models import Profile
+from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import Array
 from reference import full_size
@@ -13,15 +13,12 @@ from reference.oracle.arithmetic import PROFILES
 from reference.streaming.kept import Keeper, Kept, wanted
 from reference.streaming.source import Source
 from reference.transformers_model import streaming
-from reference.transformers_model.arrays import DType
-
-_DTYPES: Mapping[Profile, DType] = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 def kept_by_transformers(
     source: Source,
     ids: Array,
-    profile: Profile,
+    profile: str,
     progress: Progress,
     vocabulary: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
@@ -34,7 +31,7 @@ def kept_by_transformers(
         source.weights(PROFILES[profile].dtype),
         ids,
         rows,
-        dtype=_DTYPES[profile],
+        dtype=installed_profiles()[profile].dtype,
         wanted=wanted(source.config),
         take=keeper,
         progress=progress,

@@ -7,18 +7,17 @@ The dtype of the arrays is the arithmetic: elementwise operations round to it on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_contract.profiles import installed_profiles
+from gemma4_contract.tensors import DTYPES
 from reference.oracle import summation
 
 Array = npt.NDArray[Any]
-
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +81,22 @@ class Functions:
         self.ar = ar
 
 
-_F64, _F32, _F16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)
+def of_profile(name: str) -> Arithmetic:
+    """The arithmetic that a profile states (`fixtures/profiles/<name>.json`)."""
+    profile = installed_profiles()[name]
+    return Arithmetic(
+        name=name,
+        dtype=DTYPES[profile.storage],
+        wide=DTYPES[profile.islands],
+        accumulate=DTYPES[profile.accumulation],
+    )
 
-F64 = Arithmetic(name="f64", dtype=_F64, wide=_F64, accumulate=_F64)
-F32 = Arithmetic(name="f32", dtype=_F32, wide=_F32, accumulate=_F32)
-BF16 = Arithmetic(name="bf16", dtype=BFLOAT16, wide=_F32, accumulate=_F32)
-F16 = Arithmetic(name="f16", dtype=_F16, wide=_F32, accumulate=_F32)
-BF16_EVERY_OP = Arithmetic(name="bf16 every op", dtype=BFLOAT16, wide=BFLOAT16, accumulate=_F32)
+
+F64 = of_profile("f64")
+F32 = of_profile("f32")
+BF16 = of_profile("bf16")
+F16 = of_profile("f16")
+BF16_EVERY_OP = replace(BF16, name="bf16 every op", wide=BF16.dtype)
 """Rounds after every operation, the islands included: the worst that an honest implementation does."""
 
 PROFILES = {arithmetic.name: arithmetic for arithmetic in (F64, F32, BF16, F16)}

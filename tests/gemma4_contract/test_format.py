@@ -393,6 +393,7 @@ def test_every_stored_file_validates_against_its_schema() -> None:
         "policy": [root / "floors" / "policy.json"],
         "graph": list((root / "graph").glob("*.json")),
         "mistake": list((root / "mistakes").glob("*.json")),
+        "profile": list((root / "profiles").glob("*.json")),
         "conversation": list((root / "prompts" / "chat").glob("*.json")),
         "texts": list((root / "prompts" / "text").glob("*.json")),
         "prompt_facts": [root / "prompts" / "facts.json"],

@@ -22,6 +22,7 @@ PARTS = (
     "cases/layer/31b-mini/full-own-hot",
     "floors",
     "models/trap-eps",
+    "profiles",
     "schema",
 )
 GOLDEN = "forward/trap-eps/uniform-l19/no-cache"

@@ -22,7 +22,7 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import load_model
 
 from mlx_impl import MlxImplError, sidecar
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from mlx_impl.generation.generate import stream
 from tests.support import generated
 from tests.support import quantized_checkpoints as q

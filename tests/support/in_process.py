@@ -1,11 +1,13 @@
-"""Implementations of Python that bring down the process that asks them."""
+"""Implementations of Python that bring down the process that asks them, or claim a profile of their own."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 
 from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.pure_python import PurePythonAdapter
 
 
 class Dying:
@@ -36,3 +38,17 @@ class Leaving(Dying):
 
     def die(self) -> None:
         raise SystemExit(7)
+
+
+class Doubles(PurePythonAdapter):
+    """Python's floats, which claim the profile `doubles` instead of f64."""
+
+    def hello(self) -> Hello:
+        return dataclasses.replace(super().hello(), profiles=("doubles",))
+
+
+class Singles(Doubles):
+    """The same, rounded to float32."""
+
+    def run(self, request: Request) -> dict[str, Array]:
+        return {name: value.astype("float32") for name, value in super().run(request).items()}

@@ -13,7 +13,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from mlx_impl.chat.prompt import CONTROL_TOKENS
 from mlx_impl.chat.tokenizer import Tokenizer
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from mlx_impl.generation.generate import stream
 from tests.support.generated import MODELS, ROOT
 

@@ -19,7 +19,8 @@ OWNER = "forward/e2b-mini/uniform-l19/no-cache"
 def small_tree(root: Path) -> Path:
     """The fixtures with four cases and one model, sums included."""
     source = default_root()
-    for folder in ("floors", "schema", "models/e2b-mini", *(f"cases/{case}" for case in (ROPE, LAYER, POINTER, OWNER))):
+    cases = (f"cases/{case}" for case in (ROPE, LAYER, POINTER, OWNER))
+    for folder in ("floors", "profiles", "schema", "models/e2b-mini", *cases):
         shutil.copytree(source / folder, root / folder)
     Fixtures(root).write_sums()
     return root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,9 +26,15 @@ class ProcessAdapter:
     from the very name that was asked for.
     """
 
-    def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
-        """PortFault when the command cannot be started or says no good hello."""
+    def __init__(
+        self, command: Sequence[str], limits: Limits | None = None, profiles: Collection[str] | None = None
+    ) -> None:
+        """PortFault when the command cannot be started or says no good hello.
+
+        `profiles` are the profiles that a port may offer: those of the installed fixtures when None.
+        """
         self._command = command
+        self._context = {"profiles": profiles}
         self._limits = limits or Limits()
         self._folder = tempfile.TemporaryDirectory(prefix="gemma4-port-")
         self._process: LineProcess | None = None
@@ -126,7 +132,7 @@ class ProcessAdapter:
         try:
             said = self._process.ask(line.model_dump_json(), self._limits)
             try:
-                parsed = answer.model_validate_json(said)
+                parsed = answer.model_validate_json(said, context=self._context)
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])

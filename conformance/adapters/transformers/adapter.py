@@ -15,11 +15,13 @@ from typing import Final
 from conformance.adapters.base import Array, Hello, Request, Skip
 from conformance.adapters.transformers.prompts import TransformersPrompts
 from gemma4_contract import Plan, checkpoint
+from gemma4_contract.profiles import installed_profiles
 from reference.transformers_model import TransformersModel, modules
 from reference.transformers_model.arrays import DType
 from reference.transformers_model.build import Attention
 
-DTYPES: Final[dict[str, DType]] = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+OFFERED = ("f64", "f32", "bf16", "f16")
+"""The profiles that transformers offers; f64 with eager attention alone, which can be lifted."""
 
 
 class TransformersAdapter(TransformersPrompts):
@@ -37,7 +39,7 @@ class TransformersAdapter(TransformersPrompts):
             version=version("transformers"),
             language="Python",
             family="torch",
-            profiles=tuple(profile for profile in DTYPES if profile != "f64" or self._attention == "eager"),
+            profiles=tuple(profile for profile in OFFERED if profile != "f64" or self._attention == "eager"),
             kinds=("forward", "layer", "attention", *modules.MODULES),
             device="cpu",
         )
@@ -47,9 +49,9 @@ class TransformersAdapter(TransformersPrompts):
 
         Skip for a profile or kind that transformers has no way to be asked.
         """
-        if request.profile not in self.hello().profiles:
+        if not self.hello().offers(request.profile):
             raise Skip(f"profile {request.profile} is not offered with {self._attention} attention")
-        dtype = DTYPES[request.profile]
+        dtype = installed_profiles()[request.profile].dtype
         if request.kind in modules.MODULES:
             answers: Mapping[str, Array] = modules.answer(
                 request.kind,

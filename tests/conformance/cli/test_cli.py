@@ -154,7 +154,6 @@ def test_verify_reads_the_environment(call: Call, root: Path, monkeypatch: pytes
         ["nonsense"],
         ["list", "--nonsense"],
         ["verify", "too", "many"],
-        ["floors", "--profile", "f8"],
         ["floors", "--seeds", "0"],
         ["list", "--fixtures-dir"],
     ],
@@ -164,6 +163,18 @@ def test_bad_usage(call: Call, arguments: list[str], monkeypatch: pytest.MonkeyP
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert "─ Error ─" in err
+
+
+@pytest.mark.parametrize("command", [["floors"], ["run"], ["self-test"], ["check", ROPE, "dump.safetensors"]])
+def test_a_profile_that_the_fixtures_do_not_have(call: Call, root: Path, command: list[str]) -> None:
+    (root / "profiles" / "bf16.json").unlink()
+    before = {path: path.read_bytes() for path in root.rglob("*.*")}
+    for profile in ("f8", "bf16"):
+        code, out, err = call(*command, "--profile", profile, "--fixtures-dir", str(root))
+        assert (code, out) == (2, "")
+        assert "─ Error ─" in err
+        assert f"Invalid value for '--profile': '{profile}' is not one of 'f64', 'f32', 'f16'." in err
+    assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "floors"])

@@ -20,6 +20,7 @@ from conformance.judging.compare import TapVerdict, compare
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import Fixtures, TapSpec
+from gemma4_contract.profiles import installed_profiles
 from reference.config import TextConfig
 from reference.loading import config_of
 
@@ -61,7 +62,8 @@ def said(
 ) -> list[str]:
     """What is said of an answer to one tap, behind other taps."""
     spec = spec_of(name, axes, golden.shape)
-    tap = compare(spec, answer, golden, profile=profile, valid=valid, allowed=Tolerance(rms=rms, max=10 * rms))
+    allowed = Tolerance(rms=rms, max=10 * rms)
+    tap = compare(spec, answer, golden, profile=installed_profiles()[profile], valid=valid, allowed=allowed)
     verdict = CaseVerdict(case=CASE, outcome="fail", taps=(*before, tap), answer={name: answer})
     return in_words(Evidence(verdict=verdict, golden={name: golden}), [spec], config, profile)
 

@@ -258,7 +258,7 @@ def test_a_port_that_stops_is_told_with_its_last_words(call: Called, tmp_path: P
     code, out, _ = call("diagnose", directory)
     assert code == 1
     assert out.startswith(
-        f"1 of 1 cases fail\nno answer to {LAYER}\n  the implementation raised ValueError: bad luck (suite_fakes.py:"
+        f"1 of 1 cases fail\nno answer to {LAYER}\n  the implementation raised ValueError: bad luck (fakes.py:"
     )
 
 
@@ -362,6 +362,16 @@ def test_a_report_on_other_fixtures_is_one_line(call: Called, tmp_path: Path) ->
     assert (code, out) == (2, "")
     assert one_line(err).startswith(f"{directory}: got a report on other fixtures (")
     assert call("diagnose", directory, "--fixtures-dir", str(other.root)) == (0, "nothing failed\n", "")
+
+
+def test_a_report_in_a_profile_that_the_fixtures_do_not_have_is_one_line(call: Called, tmp_path: Path) -> None:
+    directory = reported(tmp_path / "report", FIXTURES, parrot(FIXTURES), ROPE)
+    file = Path(directory) / "report.jsonl"
+    file.write_text(file.read_text().replace('"f32"', '"f8"'))
+    for command in ("diagnose", "report"):
+        code, out, err = call(command, directory)
+        assert (code, out) == (2, "")
+        assert one_line(err).startswith(f"{FIXTURES.root}/profiles: got no profile f8, expected f64, f32, bf16, f16; ")
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("a.safetensors", "--profile", "f8")])

@@ -30,6 +30,7 @@ Taps = Mapping[str, Array]
 FIXTURES = Fixtures()
 CASE = FIXTURES.case("forward/e2b-mini/uniform-l19/no-cache")
 POLICY = FIXTURES.policy
+F32 = FIXTURES.profile("f32")
 RIGHT = np.random.default_rng(0).normal(size=(1, 19, 48))
 WRONG = RIGHT + np.random.default_rng(1).normal(size=RIGHT.shape)
 OTHER = RIGHT + np.random.default_rng(2).normal(size=RIGHT.shape)
@@ -48,7 +49,7 @@ def spec_of(name: str, golden: Array) -> TapSpec:
 def evidence(answer: Taps, golden: Taps, *, valid: Array | None = None, tolerance: Tolerance = TOLERANCE) -> Evidence:
     """The verdict on an answer."""
     taps = tuple(
-        compare(spec_of(name, x), answer.get(name), x, profile="f32", valid=valid, allowed=tolerance)
+        compare(spec_of(name, x), answer.get(name), x, profile=F32, valid=valid, allowed=tolerance)
         for name, x in golden.items()
     )
     outcome = "fail" if any(tap.status == "fail" for tap in taps) else "pass"

@@ -13,6 +13,7 @@ from conformance.judging.compare import Error, TapVerdict, compare, measure
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import TapSpec
 from gemma4_contract.models import Picks, Stride
+from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.tensors import dtype_name
 from tests.support.fakes import Array
 
@@ -44,7 +45,8 @@ def judged(
     profile: str = "f32",
 ) -> TapVerdict:
     golden = np.asarray(golden, np.float32) if isinstance(golden, list) else golden
-    return compare(spec(golden, cls), answer, golden, profile=profile, valid=valid, allowed=allowed)
+    arithmetic = installed_profiles()[profile]
+    return compare(spec(golden, cls), answer, golden, profile=arithmetic, valid=valid, allowed=allowed)
 
 
 def f32(*values: float) -> Array:
@@ -279,7 +281,7 @@ def test_places_are_those_in_the_port_s_tensor(value: float, fault: str) -> None
     picked = spec(golden).model_copy(
         update={"axes": ["B", "L", "D"], "picks": Picks(whole=[1, 64, 72], taken={"L": rows, "D": channels}, rms=1.0)}
     )
-    verdict = compare(picked, answer, golden, profile="f32", valid=None, allowed=NONE)
+    verdict = compare(picked, answer, golden, profile=installed_profiles()["f32"], valid=None, allowed=NONE)
     assert verdict.fault.startswith(fault)
 
 

@@ -21,7 +21,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
 }
-POLICY = Fixtures().policy
+FIXTURES = Fixtures()
+POLICY = FIXTURES.policy
+F32 = FIXTURES.profile("f32")
 
 
 def finfo(profile: str) -> Any:
@@ -44,20 +46,20 @@ def magnitudes(profile: str) -> list[float]:
 @pytest.mark.parametrize("profile", DTYPES)
 def test_ulp_is_the_spacing_of_the_dtype(profile: str) -> None:
     for magnitude in magnitudes(profile):
-        assert ulp(profile, magnitude) == spacing(profile, magnitude), magnitude
+        assert ulp(FIXTURES.profile(profile), magnitude) == spacing(profile, magnitude), magnitude
 
 
 @pytest.mark.parametrize("profile", DTYPES)
 def test_ulp_at_zero_and_at_the_largest_number(profile: str) -> None:
-    info = finfo(profile)
+    info, stated = finfo(profile), FIXTURES.profile(profile)
     largest = np.array(info.max, DTYPES[profile])
-    assert ulp(profile, 0.0) == float(info.smallest_subnormal)
-    assert ulp(profile, float(largest)) == float(largest) - float(np.nextafter(largest, np.zeros_like(largest)))
+    assert ulp(stated, 0.0) == float(info.smallest_subnormal)
+    assert ulp(stated, float(largest)) == float(largest) - float(np.nextafter(largest, np.zeros_like(largest)))
 
 
 @given(value=st.floats(min_value=0, max_value=2.0**100, width=32))
 def test_ulp_of_f32_at_any_magnitude(value: float) -> None:
-    assert ulp("f32", value) == spacing("f32", value)
+    assert ulp(F32, value) == spacing("f32", value)
 
 
 def test_the_policy_is_the_documented_one() -> None:
@@ -69,36 +71,36 @@ GOLDEN: Array = np.array([4.0, 0.0, 0.0, 0.0], np.float32)
 
 
 def test_a_large_floor_counts_by_the_factor() -> None:
-    assert tolerance([0.5, 0.25], GOLDEN, "f32", POLICY) == Tolerance(rms=1.5, max=0.75)
+    assert tolerance([0.5, 0.25], GOLDEN, F32, POLICY) == Tolerance(rms=1.5, max=0.75)
 
 
 def test_a_small_floor_gives_way_to_ulps_at_the_peak() -> None:
-    assert tolerance([0.0, 0.0], GOLDEN, "f32", POLICY) == Tolerance(rms=2.0**-20 / 2, max=2.0**-20 / 4)
-    assert tolerance([1.0, 0.0], GOLDEN, "f32", POLICY) == Tolerance(rms=3.0, max=2.0**-22)
-    assert tolerance([0.0, 1.0], GOLDEN, "f32", POLICY) == Tolerance(rms=2.0**-21, max=3.0)
+    assert tolerance([0.0, 0.0], GOLDEN, F32, POLICY) == Tolerance(rms=2.0**-20 / 2, max=2.0**-20 / 4)
+    assert tolerance([1.0, 0.0], GOLDEN, F32, POLICY) == Tolerance(rms=3.0, max=2.0**-22)
+    assert tolerance([0.0, 1.0], GOLDEN, F32, POLICY) == Tolerance(rms=2.0**-21, max=3.0)
 
 
 def test_ulps_are_those_of_the_profile() -> None:
-    least = {profile: tolerance([0.0, 0.0], GOLDEN, profile, POLICY).max for profile in DTYPES}
+    least = {profile: tolerance([0.0, 0.0], GOLDEN, FIXTURES.profile(profile), POLICY).max for profile in DTYPES}
     assert least == {"f64": 2.0**-51, "f32": 2.0**-22, "f16": 2.0**-9, "bf16": 2.0**-6}
 
 
 def test_both_constants_come_from_the_policy() -> None:
     other = Policy.model_validate(POLICY.model_dump() | {"floor_factor": 5.0, "ulps": 7.0})
-    assert tolerance([0.5, 0.0], GOLDEN, "f32", other) == Tolerance(rms=2.5, max=7 * 2.0**-23)
+    assert tolerance([0.5, 0.0], GOLDEN, F32, other) == Tolerance(rms=2.5, max=7 * 2.0**-23)
 
 
 @pytest.mark.parametrize("golden", [np.zeros(3, np.float32), np.array([-0.0]), np.zeros((0, 2))])
 def test_a_golden_of_zeros_tolerates_nothing(golden: Array) -> None:
-    assert tolerance([1.0, 1.0], golden, "f32", POLICY) == Tolerance(rms=0.0, max=0.0)
+    assert tolerance([1.0, 1.0], golden, F32, POLICY) == Tolerance(rms=0.0, max=0.0)
 
 
 def test_negative_values_have_the_same_peak() -> None:
-    assert tolerance([0.0, 0.0], -GOLDEN, "f32", POLICY) == tolerance([0.0, 0.0], GOLDEN, "f32", POLICY)
+    assert tolerance([0.0, 0.0], -GOLDEN, F32, POLICY) == tolerance([0.0, 0.0], GOLDEN, F32, POLICY)
 
 
 @pytest.mark.parametrize("scale", [2.0**-600, 2.0**600])
 def test_goldens_whose_squares_no_float_holds(scale: float) -> None:
-    extreme = tolerance([0.0, 0.0], GOLDEN.astype(np.float64) * scale, "f64", POLICY)
+    extreme = tolerance([0.0, 0.0], GOLDEN.astype(np.float64) * scale, FIXTURES.profile("f64"), POLICY)
     assert math.isclose(extreme.rms, 2.0**-50, rel_tol=1e-12)
     assert extreme.max == 2.0**-51

@@ -134,7 +134,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_fixtures_without_sums_cannot_be_named_in_a_report(tmp_path: Path) -> None:
     root = tmp_path / "fixtures"
     root.mkdir()
-    for part in ("cases", "floors", "models"):
+    for part in ("cases", "floors", "models", "profiles"):
         (root / part).symlink_to(FIXTURES.root / part)
     done = reported(tmp_path / "report", "parrot", ROPE, "--fixtures-dir", str(root))
     assert done.returncode == 2
@@ -320,7 +320,7 @@ def test_whatever_a_note_holds_it_stays_on_its_line(tmp_path: Path, separator: s
         (lambda _: "\n", 1, "Invalid JSON"),
         (lambda text: "garbage\n" + text, 1, "Invalid JSON"),
         (lambda text: text.replace('"impl"', '"port"'), 1, "Field required at impl"),
-        (lambda text: text.replace('"f32"', '"f8"'), 1, "Input should be 'f64', 'f32', 'bf16' or 'f16' at profile"),
+        (lambda text: text.replace('"f32"', '"F 32"'), 1, "String should match pattern '^[a-z0-9][a-z0-9-]*$' at prof"),
         (lambda text: text.replace('"skip"', '"maybe"'), 2, "Input should be 'pass', 'fail', "),
         (lambda text: text.replace('"note"', '"notes"'), 2, "Extra inputs are not permitted at notes"),
         (lambda text: text[:-9], 3, "Invalid JSON"),

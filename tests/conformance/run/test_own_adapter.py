@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma4_contract import default_root
 from tests.support import ROOT
 from tests.support.runs import one_line, run_suite
 
@@ -112,22 +113,28 @@ def test_a_module_that_cannot_be_imported_breaks_the_run_with_one_line(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("change", "profile", "told"),
+    ("change", "profile", "code", "told"),
     [
         (
             ('version="0.1"', "version=0.1"),
             "f32",
-            "0.1 as version, which no report can hold: Input should be a valid",
+            3,
+            "--impl my_port:MyAdapter: hello() gave 0.1 as version, which no report can hold: Input should be a valid",
         ),
-        (('"f32",', '"int8",'), "int8", "'int8' as profile, which no report can hold: Input should be 'f64', 'f32', "),
+        (
+            ('"f32",', '"int8",'),
+            "int8",
+            2,
+            f"{default_root()}/profiles: got no profile int8, expected f64, f32, bf16, f16; name one of these",
+        ),
     ],
 )
 def test_what_no_report_can_hold_breaks_the_run_with_one_line(
-    tmp_path: Path, change: tuple[str, str], profile: str, told: str
+    tmp_path: Path, change: tuple[str, str], profile: str, code: int, told: str
 ) -> None:
     (tmp_path / "my_port.py").write_text(GOOD.replace(*change))
     options = ("--profile", profile, "--report", str(tmp_path / "report"))
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     done = run_suite("--impl", "my_port:MyAdapter", "--cases", "module/rope/*", *options, env=env)
-    assert done.returncode == 3
-    assert one_line(done.stderr).startswith(f"Exit: --impl my_port:MyAdapter: hello() gave {told}")
+    assert done.returncode == code
+    assert one_line(done.stderr).startswith(f"Exit: {told}")

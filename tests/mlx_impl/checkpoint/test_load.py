@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_impl import Decoder, MlxImplError, load_config, parse_config
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from tests.support import gemma4_small as g
 
 IDS = mx.array(g.ids(1, 12))

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from tests.support import quantized_checkpoints as q
 
 SMAPS = Path("/proc/self/smaps")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_impl import Decoder, MlxImplError, parse_config
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from mlx_impl.checkpoint.split_experts import fused
 from tests.support import gemma4_small as g
 from tests.support import quantized_checkpoints as q

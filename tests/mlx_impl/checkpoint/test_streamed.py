@@ -9,8 +9,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_impl import MlxImplError
-from mlx_impl.checkpoint import load
-from mlx_impl.checkpoint.load import held_bytes
+from mlx_impl.checkpoint.load import held_bytes, load
 from mlx_impl.checkpoint.streamed import StreamedLayer
 from mlx_impl.fast.decoder import FusedDecoder
 from tests.support import gemma4_small as g

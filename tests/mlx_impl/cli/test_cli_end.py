@@ -9,7 +9,7 @@ import pytest
 
 from mlx_impl.chat.prompt import render
 from mlx_impl.chat.tokenizer import Tokenizer
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from mlx_impl.cli.session import Session
 from mlx_impl.fast.decoder import FusedDecoder
 from mlx_impl.generation.generate import stream

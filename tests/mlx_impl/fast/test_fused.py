@@ -11,7 +11,7 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedLinear
 
 from mlx_impl import Decoder, MlxImplError, parse_config
-from mlx_impl.checkpoint import load
+from mlx_impl.checkpoint.load import load
 from mlx_impl.fast.decoder import FusedDecoder
 from mlx_impl.fast.joined import joined
 from mlx_impl.fast.static_cache import BLOCK, StaticCache

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_impl import Decoder, MlxImplError, parse_config
-from mlx_impl.checkpoint import load as load_decoder
+from mlx_impl.checkpoint.load import load as load_decoder
 from mlx_impl.fast.decoder import FusedDecoder
 from mlx_impl.generation import prompt_cache
 from mlx_impl.generation.generate import prefill, stream

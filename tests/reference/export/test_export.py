@@ -45,6 +45,10 @@ def few() -> list[Draft]:
     return [draft for draft in drafts().values() if draft.model in (MODEL, LAYOUT) or draft.id.startswith(FEW)]
 
 
+BY_HAND = ("floors", "profiles")
+"""What no export makes."""
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The part of the stored fixtures that an export of `few` makes, and an exporter that makes no more."""
@@ -52,7 +56,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(exporter, "LAYOUTS", {LAYOUT: LAYOUTS[LAYOUT]})
     monkeypatch.setattr(exporter, "all_drafts", few)
     stored, root = Fixtures().root, tmp_path / "fixtures"
-    for name in ("floors", f"models/{MODEL}", f"models/{LAYOUT}", *(f"cases/{draft.id}" for draft in few())):
+    for name in (*BY_HAND, f"models/{MODEL}", f"models/{LAYOUT}", *(f"cases/{draft.id}" for draft in few())):
         shutil.copytree(stored / name, root / name)
     write_schemas(root)
     Fixtures(root).write_sums()
@@ -372,7 +376,7 @@ def test_check_reports_each_fault_and_nothing_else(small: Path) -> None:
     before = snapshot(small)
     clean = check(small, quiet)
     assert clean.faults == []
-    assert clean.equal + clean.close == len(before) - len(list((small / "floors").iterdir())) - 1
+    assert clean.equal + clean.close == len(before) - sum(len(list((small / name).iterdir())) for name in BY_HAND) - 1
     assert clean.equal > 20
     assert snapshot(small) == before
 

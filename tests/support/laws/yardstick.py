@@ -29,6 +29,7 @@ from reference.taps import Tap, model_taps
 from tests.support.laws.configurations import Array, Example, weights_of
 
 POLICY = Fixtures().policy
+PROFILE = Fixtures().profile("f32")
 NARROW = 1e-3
 """Below this share of the largest router logit, a margin between chosen and not chosen is left undecided."""
 
@@ -119,7 +120,7 @@ def yardstick(run: Run, taps: list[Tap], mask: Array | None, *, more: bool = Fal
             error = measure(variant[tap.name], values, seen)
             if math.isfinite(error.rms):  # infinite where the golden is zero throughout: there zero is the answer
                 worst = [max(worst[0], error.rms), max(worst[1], error.max)]
-        allowed[tap.name] = tolerance(worst, values[seen], "f32", POLICY)
+        allowed[tap.name] = tolerance(worst, values[seen], PROFILE, POLICY)
     return Yardstick(golden={tap.name: golden[tap.name] for tap in present}, valid=valid, allowed=allowed)
 
 

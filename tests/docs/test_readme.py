@@ -10,8 +10,8 @@ from conformance.selftest.specificity import Trial, as_table
 from gemma4_contract import Fixtures
 from tests.support import ROOT
 
-RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
-AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` and paste its table"
+RESULT = json.loads((ROOT / "docs" / "results" / "self_test.json").read_text(encoding="utf-8"))
+AGAIN = "run `gemma4-conformance self-test --honest --save docs/results/self_test.json` and paste its table"
 
 
 def test_the_self_test_was_of_these_fixtures() -> None:

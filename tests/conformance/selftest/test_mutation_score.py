@@ -24,12 +24,12 @@ from reference.mutants import MUTANTS
 from tests.support import ROOT
 
 FIXTURES = Fixtures()
-RESULT = json.loads((ROOT / "docs" / "kill_matrix.json").read_text(encoding="utf-8"))
+RESULT = json.loads((ROOT / "docs" / "results" / "kill_matrix.json").read_text(encoding="utf-8"))
 SCORES = [
     Score(**{name: tuple(value) if isinstance(value, list) else value for name, value in score.items()})
     for score in RESULT["scores"]
 ]
-AGAIN = "run `gemma4-conformance self-test --save docs/kill_matrix.json` and paste its table"
+AGAIN = "run `gemma4-conformance self-test --save docs/results/kill_matrix.json` and paste its table"
 WITNESSES = [
     (profile, mutant_id, case, tap)
     for profile, witnesses in RESULT["witnesses"].items()

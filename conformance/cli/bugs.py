@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from conformance.adapters.registry import BadOption
 from conformance.cli.app import FixturesDir, Json, app, out
 from gemma4_contract import Fixtures
 from gemma4_contract.files import write_atomic
@@ -57,14 +55,10 @@ def show_bug(
     as_json: Json = False,
 ) -> None:
     """Show one known mistake: symptom, where it is first seen, cure, reports, and the cases that hunt it."""
+    from conformance.adapters.mutant import known_mistake
     from conformance.selftest import catalogue
-    from reference.mutants import MUTANTS
 
-    if bug not in MUTANTS:
-        near = difflib.get_close_matches(bug, MUTANTS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `gemma4-conformance bugs`"
-        raise BadOption(f"bugs show: got {bug!r}, expected the id of a known mistake; {hint}")
-    facts = catalogue.facts(MUTANTS[bug], Fixtures(fixtures_dir))
+    facts = catalogue.facts(known_mistake("bugs show", bug), Fixtures(fixtures_dir))
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from conformance.reporting.jsonl import CaseLine, TapLine
+from gemma4_contract.graph import text_graph
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _WORST = 1e12
@@ -53,13 +54,20 @@ def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
     return [
         HeatMap(
             model=model,
-            taps=tuple(dict.fromkeys(tap for tap, _ in ratios)),
+            taps=tuple(sorted({tap for tap, _ in ratios}, key=_order)),
             layers=1 + max(layer for _, layer in ratios),
             ratios=ratios,
         )
         for model, ratios in by_model.items()
         if ratios
     ]
+
+
+def _order(tap: str) -> int:
+    """Place of a tap in the order of execution; the graph tells it, for no case need ask for all taps."""
+    templates = list(text_graph().by_template)
+    name = f"model.layers.{{i}}.{tap}"
+    return templates.index(name) if name in templates else len(templates)
 
 
 def draw(heat_map: HeatMap) -> str:

@@ -13,7 +13,7 @@ from conformance.reporting.jsonl import CaseLine, RunLine
 from conformance.reporting.page.heat_map import COLOURS, SCALE, HeatMap, cell_of, fill, heat_maps, svg
 from gemma4_contract import FixtureError
 
-_LABELS, _LEGEND, _ABOVE, _BELOW = 2.3, 1.35, 0.35, 0.45  # inches
+_LABELS, _LEGEND, _ABOVE, _BELOW = 1.75, 1.35, 0.35, 0.45  # inches
 _ROW, _GRID, _WIDEST = 0.19, 3.6, 0.32  # inches: height of a row, width of all layers, of one layer at most
 _MARK = "#1f3b8f"
 

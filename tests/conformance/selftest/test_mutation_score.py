@@ -1,4 +1,4 @@
-"""The suite's mutation score: what the README says is what the last self-test said, and it still holds.
+"""The suite's mutation score: what the docs say is what the last self-test said, and it still holds.
 
 `gemma4-conformance self-test` judges every mutant on every case; here each is put again to the case that was noted as
 its witness, so that a change that lets one escape is red at once.
@@ -18,18 +18,16 @@ from conformance.reporting.jsonl import digest
 from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue_pages import COMMAND, pages
 from conformance.selftest.mutation_score import Score, as_table
+from conformance.selftest.tables import KILL_MATRIX, read_scores
 from gemma4_contract import Fixtures
 from reference.cases.hunts import CAUGHT_BY
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
 FIXTURES = Fixtures()
-RESULT = json.loads((ROOT / "docs" / "results" / "kill_matrix.json").read_text(encoding="utf-8"))
-SCORES = [
-    Score(**{name: tuple(value) if isinstance(value, list) else value for name, value in score.items()})
-    for score in RESULT["scores"]
-]
-AGAIN = "run `gemma4-conformance self-test --save docs/results/kill_matrix.json` and paste its table"
+RESULT = json.loads((ROOT / KILL_MATRIX).read_text(encoding="utf-8"))
+SCORES = read_scores(ROOT)
+AGAIN = f"run `gemma4-conformance self-test --save {KILL_MATRIX}` and `python -m conformance.selftest.tables`"
 WITNESSES = [
     (profile, mutant_id, case, tap)
     for profile, witnesses in RESULT["witnesses"].items()
@@ -54,9 +52,9 @@ def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:
         assert set(score.mutants) == MUTANTS.keys(), AGAIN
 
 
-def test_the_table_of_the_readme_is_the_self_test_s() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- mutation-score -->\n(.*?)\n<!-- /mutation-score -->", readme, re.DOTALL)
+def test_the_table_of_the_docs_is_the_self_test_s() -> None:
+    judging = (ROOT / "docs" / "JUDGING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- mutation-score -->\n(.*?)\n<!-- /mutation-score -->", judging, re.DOTALL)
     assert block == as_table(SCORES), AGAIN
 
 

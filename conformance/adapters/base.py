@@ -17,7 +17,7 @@ from gemma4_contract import Plan
 from gemma4_contract.models import Kind
 
 Array = npt.NDArray[Any]
-PORT, ONE_SHOT, DUMP = "port:", "once:", "dump:"
+PORT, ONE_SHOT, DUMP, MUTANT = "port:", "once:", "dump:", "mutant:"
 """In the place of an implementation's name: a command asked by lines, one started for each case, a file of answers."""
 
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 
 import numpy as np
 
 from conformance.adapters.base import Array, Hello, Request
 from conformance.adapters.oracle import OracleAdapter
+from conformance.adapters.registry import BadOption
 from reference.mutants.mutant import Mutant
+
+
+def known_mistake(where: str, mutant_id: str) -> Mutant:
+    """The mistake of the catalogue with this id; BadOption with the ids that are nearest to it where there is none."""
+    from reference.mutants import MUTANTS
+
+    if mutant_id not in MUTANTS:
+        near = difflib.get_close_matches(mutant_id, MUTANTS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `gemma4-conformance bugs`"
+        raise BadOption(f"{where}: got {mutant_id!r}, expected the id of a known mistake; {hint}")
+    return MUTANTS[mutant_id]
 
 
 class MutantAdapter:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.adapters.base import DUMP, ONE_SHOT, PORT, Adapter, Hello, PortFault
+from conformance.adapters.base import DUMP, MUTANT, ONE_SHOT, PORT, Adapter, Hello, PortFault
 from conformance.adapters.external.dump import DumpAdapter
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.one_shot import OneShotAdapter
@@ -63,7 +63,9 @@ ADAPTERS: Mapping[str, _Entry] = {
 
 
 def create(name: str, limits: Limits | None = None, profiles: Collection[str] | None = None) -> Adapter:
-    """The adapter with this name, of the class `package.module:Class`, of a command, or of a file (`dump:`).
+    """The adapter with this name, of the class `package.module:Class`, of a command, of a file, or of a known mistake.
+
+    A command is `port:COMMAND` or `once:COMMAND`, a file `dump:FILE`, a known mistake `mutant:ID`.
 
     `limits` are what a command may use for an answer, `profiles` the profiles that it may offer (None: those of the
     installed fixtures). BadOption when there is no such adapter, AdapterUnavailable when its packages are missing or
@@ -78,6 +80,8 @@ def create(name: str, limits: Limits | None = None, profiles: Collection[str] | 
         return OneShotAdapter(_words(name.removeprefix(ONE_SHOT)), limits)
     if name.startswith(DUMP):
         return DumpAdapter(Path(name.removeprefix(DUMP)))
+    if name.startswith(MUTANT):
+        return _mutant(name)
     own_module, colon, own_class = name.partition(":")
     if colon:
         path, entry = own_module, _Entry(module=own_module, factory=own_class, cure="mend the module")
@@ -110,6 +114,15 @@ def hello_of(adapter: Adapter, name: str) -> Hello:
     if not isinstance(hello, Hello):
         raise AdapterUnavailable(f"--impl {name}: hello() gave {type(hello).__name__}, expected a Hello")
     return hello
+
+
+def _mutant(name: str) -> Adapter:
+    """The reference with the known mistake in it that `mutant:ID` names."""
+    try:
+        from conformance.adapters.mutant import MutantAdapter, known_mistake
+    except ImportError as error:
+        raise AdapterUnavailable(f"--impl {name}: {error}; reinstall gemma4-conformance") from None
+    return MutantAdapter(known_mistake(f"--impl {MUTANT}ID", name.removeprefix(MUTANT)))
 
 
 def _words(command: str) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from conformance.adapters.registry import BadOption
 from conformance.cli.app import FixturesDir, Json, app, out
 from gemma4_contract import Fixtures
+from gemma4_contract.files import write_atomic
 
 bugs_app = typer.Typer(help="The catalogue of known mistakes of ports.", invoke_without_command=True)
 app.add_typer(bugs_app, name="bugs")
@@ -21,17 +21,21 @@ app.add_typer(bugs_app, name="bugs")
 def list_bugs(
     context: typer.Context,
     fixtures_dir: FixturesDir = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/KNOWN_BUGS.md.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the catalogue as pages: docs/mistakes.", metavar="DIR")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the known mistakes: id, area and what the wrong code does."""
     if context.invoked_subcommand is not None:
         return
-    from conformance.selftest import catalogue
+    from conformance.selftest import catalogue_pages
     from reference.mutants import MUTANTS
 
     if markdown:
-        typer.echo(catalogue.as_markdown(Fixtures(fixtures_dir)), nl=False)
+        for name, page in catalogue_pages.pages(Fixtures(fixtures_dir)).items():
+            write_atomic(markdown / name, page.encode())
+        typer.echo(markdown / catalogue_pages.INDEX)
     elif as_json:
         rows = [{"id": mutant.id, "area": mutant.area, "does": mutant.does} for mutant in MUTANTS.values()]
         typer.echo(json.dumps(rows, indent=1))
@@ -51,14 +55,10 @@ def show_bug(
     as_json: Json = False,
 ) -> None:
     """Show one known mistake: symptom, where it is first seen, cure, reports, and the cases that hunt it."""
+    from conformance.adapters.mutant import known_mistake
     from conformance.selftest import catalogue
-    from reference.mutants import MUTANTS
 
-    if bug not in MUTANTS:
-        near = difflib.get_close_matches(bug, MUTANTS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `gemma4-conformance bugs`"
-        raise BadOption(f"bugs show: got {bug!r}, expected the id of a known mistake; {hint}")
-    facts = catalogue.facts(MUTANTS[bug], Fixtures(fixtures_dir))
+    facts = catalogue.facts(known_mistake("bugs show", bug), Fixtures(fixtures_dir))
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:

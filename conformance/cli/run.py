@@ -51,7 +51,7 @@ def run(
     dump: Annotated[
         Path | None, typer.Option(help="Or a file of answers, its tensors named CASE/TAP.", metavar="FILE.safetensors")
     ] = None,
-    impl: Annotated[str, typer.Option(help="Or one of Python: a name, or package.module:Class.")] = "mlx_impl",
+    impl: Annotated[str, typer.Option(help="Or one of Python: a name, module:Class, or mutant:ID.")] = "mlx_impl",
     profile: Annotated[str, profile_option("The arithmetic it claims")] = "f32",
     cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
     levels: Annotated[

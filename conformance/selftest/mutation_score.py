@@ -65,7 +65,7 @@ def score(rows: Sequence[Row], catalogue: Mapping[str, Mutant], cases: Sequence[
 
 
 def as_table(scores: Sequence[Score]) -> str:
-    """The scores as a Markdown table, one row a profile: what stands in the README."""
+    """The scores as a Markdown table, one row a profile: what stands in docs/JUDGING.md."""
     rows = [
         "| profile | known mistakes | change nothing there | caught | score | first seen where expected |",
         "| --- | --- | --- | --- | --- | --- |",

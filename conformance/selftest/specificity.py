@@ -92,7 +92,7 @@ def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> Non
 
 
 def as_table(results: list[Trial]) -> str:
-    """The trials as a Markdown table, one row a profile: what stands in the README."""
+    """The trials as a Markdown table, one row a profile: what stands in docs/JUDGING.md."""
     rows = [
         "| profile | honest implementations | of them set no floor | verdicts | undecidable | accused |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -3,7 +3,7 @@
 A mutant is one entry in the file of its area: a subclass of `Ops`, `Decoder`, `TextConfig` or `Loader` with a function
 wrong, under a decorator that says what it does, how it shows, how it is cured, where it is first seen, and which cases
 catch it. After that, `gemma4-conformance export --mistakes` writes `fixtures/mistakes/<id>.json`, and
-`gemma4-conformance self-test --only <id> --save docs/kill_matrix.json` judges it and adds its rows.
+`gemma4-conformance self-test --only <id> --save docs/results/kill_matrix.json` judges it and adds its rows.
 
 A new area is a new file here with an `AREA`; its `place` decides where the tables list it.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -15,18 +14,24 @@ import pytest
 from gemma4_contract import protocol
 from gemma4_contract.models import Kind
 from tests.support import ROOT
+from tests.support.markdown import block, read
+from tests.support.runs import run
 
-TEXT = (ROOT / "docs" / "PORTING.md").read_text(encoding="utf-8")
+TEXT = read("docs/PORTING.md")
+MY_RMS_NORM = """
+import numpy as np
 
 
-def block(name: str) -> str:
-    (found,) = re.findall(rf"<!-- {re.escape(name)} -->\n```\w*\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
+def my_rms_norm(x, weight, eps):
+    y = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), -1, keepdims=True) + eps)
+    return (y if weight is None else y * weight).astype(np.float32)
+"""
+"""What the example in Python calls, and does not show: the port."""
 
 
 def test_the_first_adapter_is_green(tmp_path: Path) -> None:
-    (tmp_path / "adapter.py").write_text(block("adapter.py"), encoding="utf-8")
-    words = shlex.split(block("run"))
+    (tmp_path / "adapter.py").write_text(block(TEXT, "adapter.py"), encoding="utf-8")
+    words = shlex.split(block(TEXT, "run"))
     assert words[0] == "gemma4-conformance"
     command = [word.replace("python adapter.py", f"{sys.executable} adapter.py") for word in words[1:]]
     program = "from conformance.cli import main; main()"
@@ -40,6 +45,17 @@ def test_the_first_adapter_is_green(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "level: asked with all cases only" in done.stdout
+
+
+def test_the_class_in_python_is_green(tmp_path: Path) -> None:
+    (tmp_path / "my_port.py").write_text(MY_RMS_NORM + block(TEXT, "my_port.py"), encoding="utf-8")
+    command = block(TEXT, "run my_port.py").strip()
+    assert command.startswith("PYTHONPATH=. pytest conformance/ ")
+    command = command.replace("PYTHONPATH=.", f"PYTHONPATH={ROOT}:{tmp_path}") + " --cases 'module/[rs]*'"
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "my port 0.1 (C++) on cpu" in done.stdout
+    assert "not yet" in done.stdout
 
 
 def test_every_kind_is_named() -> None:

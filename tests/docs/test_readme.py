@@ -1,29 +1,66 @@
-"""What the README says of the suite is what the last run of the self-test said, and that run was of these fixtures."""
+"""The README: short, its numbers the self-test's, its commands those of CI, its way to a verdict one that works."""
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
+from pathlib import Path
 
-from conformance.selftest.specificity import Trial, as_table
-from gemma4_contract import Fixtures
-from gemma4_contract.judged import judged_digest
+import pytest
+
+from conformance.selftest.tables import headline, read_scores, read_trials
 from tests.support import ROOT
+from tests.support.markdown import block, code, read
+from tests.support.runs import run
 
-RESULT = json.loads((ROOT / "docs" / "self_test.json").read_text(encoding="utf-8"))
-AGAIN = "run `gemma4-conformance self-test --honest --save docs/self_test.json` and paste its table"
-
-
-def test_the_self_test_was_of_these_fixtures() -> None:
-    assert RESULT["fixtures"] == judged_digest(Fixtures()), AGAIN
+README = read("README.md")
+CI = ROOT / ".ci" / "run"
 
 
-def test_nobody_honest_was_accused() -> None:
-    assert RESULT["accused"] == 0
-    assert [trial for trial in RESULT["variants"] if trial["accused"]] == []
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+    assert len(README.encode()) <= 8_000
 
 
-def test_the_table_of_the_readme_is_the_self_test_s() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- self-test -->\n(.*?)\n<!-- /self-test -->", readme, re.DOTALL)
-    assert block == as_table([Trial(**trial) for trial in RESULT["variants"]]), AGAIN
+def test_its_two_numbers_are_the_self_test_s() -> None:
+    line = headline(read_scores(ROOT), read_trials(ROOT))
+    assert line in README, "run `python -m conformance.selftest.tables`"
+    assert README[: README.index(line)].count("\n") < 8
+
+
+def test_the_headline_counts() -> None:
+    assert re.fullmatch(
+        r"It catches \*\*\d+ of \d+\*\* known mistakes and wrongly accuses \*\*0 of \d+\*\* honest implementations "
+        r"\(in float32;",
+        headline(read_scores(ROOT), read_trials(ROOT)),
+    )
+
+
+@pytest.mark.skipif(not CI.is_file(), reason="a source distribution has no .ci")
+def test_its_commands_are_those_that_ci_runs() -> None:
+    ours = [line for body in code(README) for line in body.splitlines() if "pip install -e" in line]
+    assert len(ours) == 2
+    lines = CI.read_text(encoding="utf-8").replace("--quiet ", "").replace("--editable", "-e").splitlines()
+    steps = [line.replace('"$venv/bin/', ".venv/bin/").replace('"$venv"', ".venv").replace('"', "") for line in lines]
+    place = -1
+    for command in " && ".join(ours).split(" && "):
+        place = steps.index(command, place + 1)
+
+
+def test_five_lines_judge_a_port(tmp_path: Path) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("c++ is not installed")
+    (tmp_path / "ports").symlink_to(ROOT / "ports")
+    commands = block(README, "judge your port").splitlines()
+    assert len(commands) == 5
+    said = []
+    for command in commands:
+        done = run(command, cwd=tmp_path)
+        assert done.returncode == 0, command + done.stdout + done.stderr
+        said.append(done.stdout)
+    _, listed, judged, diagnosed, shown = said
+    assert listed.startswith("module/")
+    assert "report: report/report.html\n" in judged
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert diagnosed == "nothing failed\n"
+    assert "cure: " in shown

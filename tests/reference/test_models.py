@@ -1,4 +1,4 @@
-"""The models of the suite: published configurations with sizes alone changed, and fit to judge with (the README, 5)."""
+"""The models of the suite: published configurations with sizes alone changed, and fit to judge with."""
 
 import json
 import math

@@ -41,12 +41,12 @@ def run_command(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
     return run([sys.executable, "-c", program, *arguments], env)
 
 
-def run(command: Sequence[str] | str, env: Mapping[str, str] | None = None) -> Done:
-    """A command in the project's root."""
+def run(command: Sequence[str] | str, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Done:
+    """A command, in the project's root unless another folder is given."""
     return subprocess.run(
         command,
         shell=isinstance(command, str),
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(env),
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ from gemma4_contract.graph import text_graph
 _WORST = 1e12
 """What a failing tap without a ratio is drawn as: it has another shape, is not finite, or differs without measure."""
 _CELL, _LABELS = 0.17, 3.0  # inches
+SCALE, COLOURS = Normalize(-3, 3, clip=True), colormaps["RdYlGn_r"]
+"""Of the logarithm of error over tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,12 @@ class HeatMap:
     ratios: Mapping[tuple[str, int], float]
 
 
+def cell_of(tap: str) -> tuple[str, int] | None:
+    """Where a tap stands in a map: its name below its layer, and the layer; None for a tap outside the layers."""
+    place = text_graph().place_of(tap)
+    return None if place is None or place.layer is None else (place.node.short, place.layer)
+
+
 def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
     """The maps of all models that whole forward passes were asked of, in the order of the report."""
     by_model: dict[str, dict[tuple[str, int], float]] = {}
@@ -38,19 +47,25 @@ def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
         if line.kind == "forward" and line.model:
             ratios = by_model.setdefault(line.model, {})
             for tap in line.taps:
-                if (place := text_graph().place_of(tap.name)) and place.layer is not None:
-                    key = place.node.short, place.layer
-                    ratios[key] = max(ratios.get(key, 0.0), _ratio(tap))
+                if cell := cell_of(tap.name):
+                    ratios[cell] = max(ratios.get(cell, 0.0), _ratio(tap))
     return [
         HeatMap(
             model=model,
-            taps=tuple(dict.fromkeys(tap for tap, _ in ratios)),
+            taps=tuple(sorted({tap for tap, _ in ratios}, key=_order)),
             layers=1 + max(layer for _, layer in ratios),
             ratios=ratios,
         )
         for model, ratios in by_model.items()
         if ratios
     ]
+
+
+def _order(tap: str) -> int:
+    """Place of a tap in the order of execution; the graph tells it, for no case need ask for all taps."""
+    templates = list(text_graph().by_template)
+    name = f"model.layers.{{i}}.{tap}"
+    return templates.index(name) if name in templates else len(templates)
 
 
 def draw(heat_map: HeatMap) -> str:
@@ -62,12 +77,16 @@ def draw(heat_map: HeatMap) -> str:
     width, height = _LABELS + _CELL * heat_map.layers, 0.5 + _CELL * len(heat_map.taps)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((_LABELS / width, 0.45 / height, 1 - (_LABELS + 0.05) / width, 1 - 0.5 / height))
-    scale = Normalize(-3, 3, clip=True)
-    colours = colormaps["RdYlGn_r"]
+    fill(axes, heat_map)
+    return svg(figure)
+
+
+def fill(axes: Axes, heat_map: HeatMap) -> None:
+    """Draw the cells of a map into axes, and label its layers and taps."""
     for row, tap in enumerate(heat_map.taps):
         for layer in range(heat_map.layers):
             ratio = heat_map.ratios.get((tap, layer))
-            colour = "#8884" if ratio is None else colours(scale(math.log10(max(ratio, 1e-9))))
+            colour = "#8884" if ratio is None else COLOURS(SCALE(math.log10(max(ratio, 1e-9))))
             cell = Rectangle((layer - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5)
             cell.set_gid(f"cell {heat_map.model} {tap} {layer}")
             axes.add_patch(cell)
@@ -76,7 +95,6 @@ def draw(heat_map: HeatMap) -> str:
     axes.set_xticks(range(heat_map.layers), [str(layer) for layer in range(heat_map.layers)], fontsize=7)
     axes.set_yticks(range(len(heat_map.taps)), heat_map.taps, fontsize=7)
     axes.set_xlabel("layer", fontsize=7)
-    return svg(figure)
 
 
 def svg(figure: Figure) -> str:

@@ -22,7 +22,7 @@ from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import RunLine
-from conformance.selftest import catalogue
+from conformance.selftest import catalogue, catalogue_pages
 from gemma4_contract import Fixtures, tensors
 from gemma4_contract.judged import judged_digest
 from gemma4_contract.tensors import Array
@@ -457,13 +457,25 @@ def test_a_typo_is_given_a_hint(call: Called, typo: str, hint: str) -> None:
     assert one_line(err) == f"bugs show: got '{typo}', expected the id of a known mistake; {hint}"
 
 
-def test_the_catalogue_as_markdown() -> None:
-    done = run_command("bugs", "--markdown")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "# Known mistakes in ports of Gemma 4"
-    assert [line.removeprefix("### ") for line in lines if line.startswith("### ")] == list(MUTANTS)
-    areas = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+def test_the_catalogue_as_pages(tmp_path: Path) -> None:
+    done = run_command("bugs", "--markdown", str(tmp_path / "mistakes"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'mistakes' / 'index.md'}\n", "")
+    written = {page.name: page.read_text(encoding="utf-8") for page in (tmp_path / "mistakes").iterdir()}
+    assert written == catalogue_pages.pages(FIXTURES)
+    index = written["index.md"].splitlines()
+    assert index[0] == "# Known mistakes in ports of Gemma 4"
+    areas = [line.removeprefix("## ") for line in index if line.startswith("## ")]
     assert areas == list(dict.fromkeys(mutant.area for mutant in MUTANTS.values()))  # no area twice
+    assert [line.split("]")[0].removeprefix("| [") for line in index if line.startswith("| [")] == list(MUTANTS)
+    row = f"| [{MUTANT.id}](rope.md#{MUTANT.id}) | {MUTANT.does} | self_attn.q_rope, full layers |"
+    assert row in index
+    lines = [line for area in areas for line in written[catalogue_pages.page_of(area)].splitlines()]
+    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == list(MUTANTS)
     assert f"* Cure: {MUTANT.cure}" in lines
-    assert done.stdout == catalogue.as_markdown(FIXTURES)
+
+
+def test_pages_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mistakes").write_text("a file")
+    done = run_command("bugs", "--markdown", str(tmp_path / "mistakes"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_line(done.stderr).startswith(f"{tmp_path / 'mistakes'}: ")

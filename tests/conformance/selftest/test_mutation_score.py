@@ -1,4 +1,4 @@
-"""The suite's mutation score: what the README says is what the last self-test said, and it still holds.
+"""The suite's mutation score: what the docs say is what the last self-test said, and it still holds.
 
 `gemma4-conformance self-test` judges every mutant on every case; here each is put again to the case that was noted as
 its witness, so that a change that lets one escape is red at once.
@@ -15,20 +15,18 @@ import pytest
 from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.judge import Judge
 from conformance.selftest import kill_matrix
-from conformance.selftest.catalogue import as_markdown
+from conformance.selftest.catalogue_pages import COMMAND, pages
 from conformance.selftest.mutation_score import Score, as_table
+from conformance.selftest.tables import KILL_MATRIX, read_scores
 from gemma4_contract import Fixtures
 from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
 FIXTURES = Fixtures()
-RESULT = json.loads((ROOT / "docs" / "kill_matrix.json").read_text(encoding="utf-8"))
-SCORES = [
-    Score(**{name: tuple(value) if isinstance(value, list) else value for name, value in score.items()})
-    for score in RESULT["scores"]
-]
-AGAIN = "run `gemma4-conformance self-test --save docs/kill_matrix.json` and paste its table"
+RESULT = json.loads((ROOT / KILL_MATRIX).read_text(encoding="utf-8"))
+SCORES = read_scores(ROOT)
+AGAIN = f"run `gemma4-conformance self-test --save {KILL_MATRIX}` and `python -m conformance.selftest.tables`"
 WITNESSES = [
     (profile, mutant_id, case, tap)
     for profile, witnesses in RESULT["witnesses"].items()
@@ -53,15 +51,15 @@ def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:
         assert set(score.mutants) == MUTANTS.keys(), AGAIN
 
 
-def test_the_table_of_the_readme_is_the_self_test_s() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- mutation-score -->\n(.*?)\n<!-- /mutation-score -->", readme, re.DOTALL)
+def test_the_table_of_the_docs_is_the_self_test_s() -> None:
+    judging = (ROOT / "docs" / "JUDGING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- mutation-score -->\n(.*?)\n<!-- /mutation-score -->", judging, re.DOTALL)
     assert block == as_table(SCORES), AGAIN
 
 
 def test_the_catalogue_for_people_is_the_catalogue() -> None:
-    page = (ROOT / "docs" / "KNOWN_BUGS.md").read_text(encoding="utf-8")
-    assert page == as_markdown(FIXTURES), "run `gemma4-conformance bugs --markdown > docs/KNOWN_BUGS.md`"
+    committed = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "mistakes").iterdir()}
+    assert committed == pages(FIXTURES), f"run `{COMMAND}`, and remove pages of areas that are gone"
 
 
 @pytest.mark.parametrize("score", SCORES, ids=lambda score: score.profile)

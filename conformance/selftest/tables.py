@@ -1,0 +1,69 @@
+"""The results of the self-test where people read them: the README's two numbers and the tables of docs/JUDGING.md.
+
+`python -m conformance.selftest.tables`, run in a checkout, writes them there from docs/results/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from conformance.selftest import mutation_score, specificity
+from conformance.selftest.mutation_score import Score
+from conformance.selftest.specificity import Trial
+from gemma4_contract.files import write_atomic
+
+README, JUDGING = Path("README.md"), Path("docs/JUDGING.md")
+KILL_MATRIX, TRIALS = Path("docs/results/kill_matrix.json"), Path("docs/results/self_test.json")
+_HEADLINE = re.compile(r"It catches \*\*.*?\(in float32;")
+
+
+def read_scores(root: Path) -> list[Score]:
+    """The scores that `self-test --save docs/results/kill_matrix.json` wrote, one for each profile."""
+    saved = json.loads((root / KILL_MATRIX).read_text(encoding="utf-8"))["scores"]
+    return TypeAdapter(list[Score]).validate_python(saved)
+
+
+def read_trials(root: Path) -> list[Trial]:
+    """The trials that `self-test --honest --save docs/results/self_test.json` wrote."""
+    saved = json.loads((root / TRIALS).read_text(encoding="utf-8"))["variants"]
+    return TypeAdapter(list[Trial]).validate_python(saved)
+
+
+def headline(scores: Sequence[Score], trials: Sequence[Trial]) -> str:
+    """The README's two numbers: mistakes caught of those that change anything, and implementations accused, in f32."""
+    (score,) = [score for score in scores if score.profile == "f32"]
+    mine = [trial for trial in trials if trial.profile == "f32"]
+    accused = sum(bool(trial.accused) for trial in mine)
+    return (
+        f"It catches **{len(score.caught)} of {score.real}** known mistakes and wrongly accuses "
+        f"**{accused} of {len(mine)}** honest implementations (in float32;"
+    )
+
+
+def with_results(text: str, scores: Sequence[Score], trials: Sequence[Trial]) -> str:
+    """A document with its numbers and tables as the results have them."""
+    text = _HEADLINE.sub(headline(scores, trials), text)
+    tables = {"mutation-score": mutation_score.as_table(scores), "self-test": specificity.as_table(list(trials))}
+    for name, table in tables.items():
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"\n<!-- /{name} -->")
+        if end:
+            text = f"{before}{begin}{table}{end}{after}"
+    return text
+
+
+def write(root: Path) -> None:
+    """Write the results into the documents of a checkout."""
+    scores, trials = read_scores(root), read_trials(root)
+    for document in (README, JUDGING):
+        text = (root / document).read_text(encoding="utf-8")
+        write_atomic(root / document, with_results(text, scores, trials).encode())
+
+
+if __name__ == "__main__":
+    write(Path())

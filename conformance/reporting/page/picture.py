@@ -23,11 +23,11 @@ def draw_picture(run: RunLine, lines: Iterable[CaseLine]) -> str:
 
     It is of the first model whose whole forward pass fails at a tap of a layer; FixtureError where there is none.
     """
-    forward = [line for line in lines if line.case.startswith("forward/")]
+    forward = [line for line in lines if line.kind == "forward"]
     for heat_map in heat_maps(forward):
         for line in forward:
             first = cell_of(line.first_divergence or "")
-            if line.case.split("/")[1] == heat_map.model and first is not None:
+            if line.model == heat_map.model and first is not None:
                 return svg(_figure(run, heat_map, first))
     raise FixtureError(
         "--picture",

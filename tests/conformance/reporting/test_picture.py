@@ -31,7 +31,8 @@ def line(model: str, ratios: dict[str, float], first: str | None, outcome: str =
         for name, ratio in ratios.items()
     ]
     case = f"forward/{model}/x/no-cache"
-    return CaseLine(case=case, outcome=outcome, taps=taps, first_divergence=first)  # type: ignore[arg-type]
+    where = {"kind": "forward", "level": "L2", "model": model}
+    return CaseLine(case=case, **where, outcome=outcome, taps=taps, first_divergence=first)  # type: ignore[arg-type]
 
 
 GOOD = line("good", {"model.layers.0.output": 0.1}, None, "pass")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from conformance.judging.levels import LEVELS
-from gemma4_contract.judged import judged_digest
 from conformance.selftest.specificity import as_table
 from conformance.selftest.tables import TRIALS, read_scores, read_trials, with_results
 from gemma4_contract import Fixtures
+from gemma4_contract.judged import judged_digest
 from tests.support import ROOT
 from tests.support.markdown import read
 from tests.support.runs import run

@@ -25,9 +25,9 @@ from reference.config import TextConfig
 from reference.export.checkpoint import model_weights
 from reference.inputs import token_ids
 from reference.models import MODELS
-from reference.oracle import attention, embedding, logits, mlp, moe, norm, ple, rope
 from reference.oracle.arithmetic import F64
 from reference.oracle.decoder import Decoder
+from reference.oracle.ops import Ops
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,6 +37,9 @@ each_model = pytest.mark.parametrize("model", MODELS)
 
 
 # --- the functions by the names that nodes give them
+
+
+OPS = Ops(F64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,46 +59,38 @@ def _heads(call: Call) -> Array:
 
 
 def _rope(call: Call) -> Array:
-    frequencies = rope.inverse_frequencies(call.sizes["E"], call.config.rope_of(call.layer), F64)
-    return rope.rotate(call.x[0], call.x[1], frequencies)
+    frequencies = OPS.inverse_frequencies(call.sizes["E"], call.config.rope_of(call.layer))
+    return OPS.rope(call.x[0], call.x[1], frequencies)
 
 
 def _probs(call: Call) -> Array:
     q, k, positions, valid = call.x
-    mask = attention.attention_mask(positions, positions, valid, call.config.window_of(call.layer))
-    return attention.attend(q, k, k, mask, F64)[1]
-
-
-def _context(call: Call) -> Array:
-    """The oracle makes it together with the probabilities: here it is made of them."""
-    _, _, probs, v = call.x
-    kv_head = np.arange(probs.shape[1]) * v.shape[1] // probs.shape[1]  # of every query head
-    context = np.einsum("bhls,bhse->blhe", probs, v[:, kv_head])
-    return context.reshape(*context.shape[:2], -1)
+    mask = OPS.attention_mask(positions, positions, valid, call.config.window_of(call.layer))
+    return OPS.attention_probs(q, k, mask)
 
 
 def _softcap(call: Call) -> Array:
     cap = call.config.final_logit_softcapping
-    return call.x[0] if cap is None else logits.softcap(call.x[0], cap, F64)
+    return call.x[0] if cap is None else OPS.softcap(call.x[0], cap)
 
 
 FUNCTIONS: Mapping[str, Callable[[Call], Array]] = {
-    "embedding": lambda c: embedding.embed(c.x[0], c.w[0], F64),
-    "token_rows": lambda c: ple.token_rows(c.x[0], c.w[0], c.sizes["N"], F64),
-    "context_projection": lambda c: ple.context_projection(c.x[0], *c.w, c.config.rms_norm_eps, c.sizes["N"], F64),
-    "combine_rows": lambda c: ple.combine(c.x[1], c.x[0], F64),
-    "rms_norm": lambda c: norm.rms_norm(sum(c.x), c.w[0], c.config.rms_norm_eps, F64),
-    "head_norm": lambda c: norm.rms_norm(_heads(c), c.w[1] if c.w[1:] else None, c.config.rms_norm_eps, F64),
+    "embedding": lambda c: OPS.embedding(c.x[0], c.w[0]),
+    "token_rows": lambda c: OPS.token_rows(c.x[0], c.w[0], c.sizes["N"]),
+    "context_projection": lambda c: OPS.context_projection(c.x[0], *c.w, c.config.rms_norm_eps, c.sizes["N"]),
+    "combine_rows": lambda c: OPS.combine_rows(c.x[1], c.x[0]),
+    "rms_norm": lambda c: OPS.rms_norm(sum(c.x), c.w[0], c.config.rms_norm_eps),
+    "head_norm": lambda c: OPS.rms_norm(_heads(c), c.w[1] if c.w[1:] else None, c.config.rms_norm_eps),
     "rope": _rope,
     "attention_probs": _probs,
-    "attention_context": _context,
+    "attention_context": lambda c: OPS.attention_context(c.x[2], c.x[3]),
     "linear": lambda c: F64.linear(c.x[0], c.w[0]),
     "add": lambda c: c.x[0] + c.x[1],
-    "activation": lambda c: mlp.activation(c.x[0], *c.w, F64),
-    "router_logits": lambda c: moe.router_logits(c.x[0], *c.w, c.config.rms_norm_eps, F64),
-    "combine_weights": lambda c: moe.combine_weights(c.x[0], c.w[0], c.config.top_k_experts, F64),
-    "experts": lambda c: moe.experts(*c.x, *c.w, F64),
-    "per_layer_gate": lambda c: ple.gate(c.x[0], c.x[1][:, :, c.layer], c.w[0], F64),
+    "activation": lambda c: OPS.activation(c.x[0], *c.w),
+    "router_logits": lambda c: OPS.router_logits(c.x[0], *c.w, c.config.rms_norm_eps),
+    "combine_weights": lambda c: OPS.combine_weights(c.x[0], c.w[0], c.config.top_k_experts),
+    "experts": lambda c: OPS.experts(*c.x, *c.w),
+    "per_layer_gate": lambda c: OPS.per_layer_gate(c.x[0], c.x[1][:, :, c.layer], c.w[0]),
     "layer_scalar": lambda c: sum(c.x) * c.w[0],
     "softcap": _softcap,
 }

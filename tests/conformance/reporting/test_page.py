@@ -145,10 +145,10 @@ def test_the_worst_of_all_cases_is_drawn() -> None:
 def test_taps_stand_in_the_order_of_execution_whatever_a_case_asks_for() -> None:
     names = ("self_attn.q_rope", "self_attn.context"), ("self_attn.q_rope", "self_attn.probs", "self_attn.context")
     lines = [
-        CaseLine(
-            case=f"forward/m/x/{number}",
-            outcome="pass",
-            taps=[TapLine(name=f"model.layers.0.{name}", status="pass", ratio=0.1) for name in one],
+        forward_line(
+            str(number),
+            "pass",
+            [TapLine(name=f"model.layers.0.{name}", status="pass", ratio=0.1) for name in one],
         )
         for number, one in enumerate(names)
     ]

@@ -19,6 +19,8 @@ from tests.support.markdown import DOCUMENTS, code
 
 AWAITED = (
     "gemma4-conformance explain self_attn.q_rope",
+    "gemma4-conformance graph --markdown",
+    "gemma4-conformance graph --svg",
     "gemma4-conformance export --mistakes",
     "gemma4-conformance self-test --only prop-rope-denominator --save docs/results/kill_matrix.json",
 )

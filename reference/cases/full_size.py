@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from gemma4_contract import Plan
 from gemma4_contract.tensors import Array
@@ -50,8 +51,7 @@ def kept_taps(config: TextConfig) -> list[Tap]:
     every = {tap.name: tap for tap in model_taps(config)}
     kept, order = wanted(config), list(every)
     return [
-        Tap(name=name, axes=every[name].axes, parents=tuple(sorted(_ancestors(name, every, kept), key=order.index)))
-        for name in kept
+        replace(every[name], parents=tuple(sorted(_ancestors(name, every, kept), key=order.index))) for name in kept
     ]
 
 

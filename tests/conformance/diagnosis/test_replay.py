@@ -14,7 +14,6 @@ from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.judged import judged_digest
-from gemma4_contract.models import Profile
 from tests.support.fakes import Change, Port, Taps, parrot, raiser, skipper
 from tests.support.trees import LAYER, POINTER, ROPE, small_tree
 
@@ -22,7 +21,7 @@ FIXTURES = Fixtures()
 NAMES = [tap.name for tap in FIXTURES.taps(FIXTURES.case(LAYER))]
 
 
-def run_line(fixtures: Fixtures = FIXTURES, profile: Profile = "f32") -> RunLine:
+def run_line(fixtures: Fixtures = FIXTURES, profile: str = "f32") -> RunLine:
     return RunLine(
         impl="fake",
         implementation="fake",
@@ -35,7 +34,7 @@ def run_line(fixtures: Fixtures = FIXTURES, profile: Profile = "f32") -> RunLine
     )
 
 
-def reported(directory: Path, *verdicts: CaseVerdict, profile: Profile = "f32") -> list[CaseVerdict]:
+def reported(directory: Path, *verdicts: CaseVerdict, profile: str = "f32") -> list[CaseVerdict]:
     """The verdicts, written and read again."""
     report.start(directory, run_line(profile=profile))
     for verdict in verdicts:
@@ -45,7 +44,7 @@ def reported(directory: Path, *verdicts: CaseVerdict, profile: Profile = "f32") 
     return again
 
 
-def judged(port: Port, case: str = LAYER, profile: Profile = "f32") -> CaseVerdict:
+def judged(port: Port, case: str = LAYER, profile: str = "f32") -> CaseVerdict:
     return Judge(FIXTURES, port, profile).judge(case)
 
 
@@ -159,7 +158,7 @@ def test_a_missing_answer_is_named(tmp_path: Path) -> None:
 # Dumps
 
 
-def dumped(path: Path, answer: Taps, profile: Profile = "f32") -> CaseVerdict:
+def dumped(path: Path, answer: Taps, profile: str = "f32") -> CaseVerdict:
     tensors.write(path, answer)
     return reading.of_dump(FIXTURES, profile, LAYER, path)
 

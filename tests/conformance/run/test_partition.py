@@ -1,33 +1,32 @@
-"""Every case of the fixtures is put by exactly one module of the suite."""
+"""Every case of the fixtures is put by exactly one module of the suite: the one on its topic."""
 
 from __future__ import annotations
 
 import importlib
-from fnmatch import fnmatchcase
 
 import pytest
 
+from conformance.judging import prompts
 from gemma4_contract import Fixtures
 from tests.support import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "conformance").glob("test_*.py"))
-IDS = Fixtures().case_ids + Fixtures().prompts.ids
+TOPICS = {case.id: case.topic for case in Fixtures().cases()} | dict.fromkeys(Fixtures().prompts.ids, prompts.TOPIC)
 
 
-def globs(module: str) -> tuple[str, ...]:
-    cases: tuple[str, ...] = importlib.import_module(f"conformance.{module}").CASES
-    return cases
+def topic(module: str) -> str:
+    found: str = importlib.import_module(f"conformance.{module}").TOPIC
+    return found
 
 
 def test_every_case_is_put_by_exactly_one_module() -> None:
-    assert IDS
-    takers = {case: [m for m in MODULES if any(fnmatchcase(case, glob) for glob in globs(m))] for case in IDS}
-    assert {case: names for case, names in takers.items() if len(names) != 1} == {}
+    assert len(TOPICS) > 300
+    assert {case: on for case, on in TOPICS.items() if [topic(m) for m in MODULES].count(on) != 1} == {}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_glob_matches_a_case(module: str) -> None:
-    assert [glob for glob in globs(module) if not any(fnmatchcase(case, glob) for case in IDS)] == []
+def test_every_topic_has_a_case(module: str) -> None:
+    assert topic(module) in TOPICS.values()
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -141,7 +141,7 @@ def test_a_port_that_raises_everywhere_fails_in_one_line_a_case() -> None:
     assert done.returncode == 1
     assert "error of products: not measured" in text
     assert " 2 failed in " in text
-    assert text.count("\nthe implementation raised ValueError: nothing works (suite_fakes.py:") == 2
+    assert text.count("\nthe implementation raised ValueError: nothing works (fakes.py:") == 2
 
 
 # Known failures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,9 +32,17 @@ def self_test(
     honest: Annotated[
         bool, typer.Option("--honest", help="Judge every honest implementation instead: none may be accused.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge this known mistake alone, or several; --save then keeps the results of others.", metavar="ID"
+        ),
+    ] = None,
     profile: Annotated[str | None, profile_option("This profile alone, instead of all")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that judge mutants.")] = os.cpu_count() or 1,
-    save: Annotated[Path | None, typer.Option(help="Write a JSON summary to this file too.", metavar="FILE")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write what was judged to this JSON file too.", metavar="FILE")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="Draw the kill matrix on a page.", metavar="FILE.html")] = None,
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
@@ -44,33 +53,47 @@ def self_test(
     """
     if honest and page:
         raise BadOption("self-test: got --page with --honest, expected one of them: the page shows the kill matrix")
+    if honest and only:
+        raise BadOption("self-test: got --only with --honest, expected one of them: known mistakes are not honest")
     fixtures = Fixtures(fixtures_dir)
     profiles = [profile] if profile else fixtures.profiles
     if honest:
         _specificity(fixtures, profiles, save, as_json)
     else:
-        _mutation_score(fixtures, profiles, jobs, save, page, as_json)
+        _mutation_score(fixtures, profiles, only or [], jobs, save, page, as_json)
 
 
 def _mutation_score(
-    fixtures: Fixtures, profiles: list[Any], jobs: int, save: Path | None, page: Path | None, as_json: bool
+    fixtures: Fixtures,
+    profiles: list[Any],
+    only: list[str],
+    jobs: int,
+    save: Path | None,
+    page: Path | None,
+    as_json: bool,
 ) -> None:
-    from conformance.selftest import kill_matrix, kill_page, mutation_score
+    from conformance.adapters.mutant import known_mistake
+    from conformance.selftest import kill_matrix, kill_page, mutation_score, stored_results
     from reference.mutants import MUTANTS
 
+    chosen = [known_mistake("self-test --only", mutant) for mutant in only] or list(MUTANTS.values())
+    stored = stored_results.read(save, fixtures) if only and save else []
     with progress_bar(quiet=as_json) as progress:
-        rows = kill_matrix.kill_matrix(fixtures, profiles, jobs, progress)
-    scores = [
-        mutation_score.score([row for row in rows if row.profile == profile], MUTANTS, asked(fixtures, profile))
-        for profile in profiles
-    ]
-    summary = mutation_score.summary(rows, scores, fixtures)
+        rows = kill_matrix.kill_matrix(fixtures, profiles, chosen, jobs, progress)
+    results = stored_results.merged(stored, [row.result for row in rows], list(MUTANTS), fixtures.profiles)
+    scores = mutation_score.scores_of(results, MUTANTS)
     if save:
-        write_atomic(save, canonical_json(summary))
+        stored_results.write(save, results, fixtures)
     if page:
-        write_atomic(page, kill_page.render(rows, scores, fixtures).encode())
+        write_atomic(page, kill_page.render(rows, fixtures).encode())
     if as_json:
-        typer.echo(json.dumps(summary | {"kills": mutation_score.kills(rows)}, indent=1))
+        summary = mutation_score.summary(results, scores, fixtures)
+        idle = mutation_score.idle_of(rows, MUTANTS, fixtures)
+        matrix = {
+            "kills": mutation_score.kills(rows),
+            "idle": {name: asdict(cases) for name, cases in idle.items()},
+        }
+        typer.echo(json.dumps(summary | matrix, indent=1))
     else:
         for result in scores:
             for mutant in result.survivors:
@@ -80,11 +103,6 @@ def _mutation_score(
                 complain(f"{result.profile}: {mutant} does otherwise than the catalogue says: it is caught")
         out.print(mutation_score.as_table(scores), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if any(result.untrue for result in scores) else CONFORMS)
-
-
-def asked(fixtures: Fixtures, profile: str) -> list[str]:
-    """The cases that are asked in a profile."""
-    return [case.id for case in fixtures.cases() if not case.profiles or profile in case.profiles]
 
 
 def _specificity(fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool) -> None:

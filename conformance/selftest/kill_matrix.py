@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
 
 from conformance.adapters.mutant import MutantAdapter
-from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
+from conformance.selftest.reached import cases_of, reached
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
-from reference.config import TextConfig
-from reference.loading import Loader, config_of
+from reference.loading import config_of
 from reference.mutants import MUTANTS
-from reference.mutants.mutant import STOPS, Mutant, is_function
-from reference.oracle.decoder import Decoder
-from reference.oracle.ops import Ops
-from reference.oracle.oracle import Oracle
+from reference.mutants.mutant import STOPS, Mutant
 
 Progress = Callable[[int, int, str], None]
-_Right = TypeVar("_Right")
 
 ORDER = "split"
 """The order of summation of mutants under judgement: not the one that predictions of a diagnosis are made in."""
@@ -53,6 +46,26 @@ class Row:
     def located(self) -> bool:
         """Whether every case that catches the mutant sees it first where it was expected."""
         return bool(self.kills) and all(kill.expected for kill in self.kills)
+
+    @property
+    def result(self) -> Result:
+        """What is kept of the row; its witness is the first case that sees the mutant where it is expected, if any."""
+        best = next((kill for kill in self.kills if kill.expected), self.kills[0] if self.kills else None)
+        witness = (best.case, best.tap) if best else None
+        return Result(mutant=self.mutant, profile=self.profile, located=self.located, witness=witness)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is kept of one mutant in one profile: whether it is located, and one witness of those that catch it.
+
+    The witness is (case, first tap), None for a mutant that no case catches.
+    """
+
+    mutant: str
+    profile: str
+    located: bool
+    witness: tuple[str, str] | None
 
 
 def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str]) -> Row:
@@ -88,54 +101,14 @@ def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
     return mutant.first_tap
 
 
-def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
-    """Function of the oracle, `Ops.rope` -> the cases whose answer calls it."""
-    calls: dict[str, list[str]] = defaultdict(list)
-    called: set[str] = set()
-    noting = Oracle(
-        ops=_noting(Ops, called),
-        decoder=_noting(Decoder, called),
-        config=_noting(TextConfig, called),
-        loader=_noting(Loader, called),
-    )
-    for case_id in fixtures.case_ids:
-        called.clear()
-        Judge(fixtures, OracleAdapter(oracle=noting), profile).judge(case_id)  # a fresh one: loading counts
-        for name in called:
-            calls[name].append(case_id)
-    return calls
+def kill_matrix(
+    fixtures: Fixtures, profiles: Sequence[str], mutants: Iterable[Mutant], jobs: int, progress: Progress
+) -> list[Row]:
+    """Judge mutants in every profile on all cases that call what they replace, in `jobs` processes.
 
-
-def cases_of(mutant: Mutant, calls: Mapping[str, Collection[str]], case_ids: Sequence[str]) -> list[str]:
-    """Those of `case_ids` whose answer calls what a mutant replaces."""
-    return [case for case in case_ids if any(case in calls.get(name, ()) for name in mutant.replaces)]
-
-
-def _noting(right: type[_Right], called: set[str]) -> type[_Right]:
-    """A class whose functions do what they did, and note their names when they are called."""
-    functions = {
-        name: member
-        for cls in reversed(right.__mro__)
-        for name, member in vars(cls).items()
-        if is_function(member) and (name == "__init__" or not name.startswith("_"))
-    }
-    noted = {name: _noted(member, f"{right.__name__}.{name}", called) for name, member in functions.items()}
-    return type(right.__name__, (right,), noted)
-
-
-def _noted(function: Any, name: str, called: set[str]) -> Any:
-    if isinstance(function, classmethod):
-        return classmethod(_noted(function.__func__, name, called))
-
-    def noted(*args: object, **named: object) -> object:
-        called.add(name)
-        return function(*args, **named)
-
-    return noted
-
-
-def kill_matrix(fixtures: Fixtures, profiles: Sequence[str], jobs: int, progress: Progress) -> list[Row]:
-    """Judge every mutant in every profile on all cases that call what it replaces, in `jobs` processes."""
+    The rows stand in the order of the profiles, then of the mutants.
+    """
+    judged = list(mutants)
     rows: list[Row] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = []
@@ -143,12 +116,12 @@ def kill_matrix(fixtures: Fixtures, profiles: Sequence[str], jobs: int, progress
             calls = reached(fixtures, profile)
             work += [
                 pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, fixtures.case_ids))
-                for mutant in MUTANTS.values()
+                for mutant in judged
             ]
         for done, future in enumerate(as_completed(work)):
             rows.append(future.result())
             progress(done + 1, len(work), f"{rows[-1].profile}, {rows[-1].mutant}")
-    order = {mutant: place for place, mutant in enumerate(MUTANTS)}
+    order = {mutant.id: place for place, mutant in enumerate(judged)}
     return sorted(rows, key=lambda row: (profiles.index(row.profile), order[row.mutant]))
 
 

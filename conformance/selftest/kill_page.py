@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from conformance.reporting.html import render_page
 from conformance.selftest.kill_matrix import Row
-from conformance.selftest.mutation_score import Score
+from conformance.selftest.mutation_score import idle_of, scores_of
 from gemma4_contract import Case, Fixtures
 from reference.mutants import MUTANTS
 
@@ -21,18 +21,20 @@ class Cell:
     title: str
 
 
-def render(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> str:
-    """The page's HTML."""
+def render(rows: Sequence[Row], fixtures: Fixtures) -> str:
+    """The page's HTML, a table for each profile that has rows."""
     groups = {case.id: group(case) for case in fixtures.cases()}
     sizes = Counter(groups.values())
+    idle = idle_of(rows, MUTANTS, fixtures)
     tables = [
         {
             "score": score,
+            "idle": idle[score.profile],
             "rows": [
                 (MUTANTS[row.mutant], row, _cells(row, groups, sizes)) for row in rows if row.profile == score.profile
             ],
         }
-        for score in scores
+        for score in scores_of([row.result for row in rows], MUTANTS)
     ]
     return render_page("kill_matrix.html.j2", groups=list(sizes), tables=tables)
 

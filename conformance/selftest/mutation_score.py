@@ -1,4 +1,4 @@
-"""The kill matrix summed up: score, survivors, equivalents, and the cases that catch nothing alone."""
+"""The kill matrix summed up: score, survivors, equivalents, and the cases that catch nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conformance.selftest.kill_matrix import Row
+from conformance.selftest.kill_matrix import Result, Row
 from gemma4_contract import Fixtures
 from gemma4_contract.judged import judged_digest
 from reference.mutants.mutant import Mutant
@@ -29,8 +29,6 @@ class Score:
     located: tuple[str, ...]
     survivors: tuple[str, ...]
     untrue: tuple[str, ...]
-    catch_nothing: tuple[str, ...]
-    catch_nothing_alone: tuple[str, ...]
 
     @property
     def real(self) -> int:
@@ -43,25 +41,61 @@ class Score:
         return len(self.caught) / self.real
 
 
-def score(rows: Sequence[Row], catalogue: Mapping[str, Mutant], cases: Sequence[str]) -> Score:
-    """The score of the rows of one profile over all cases that it asks."""
-    (profile,) = {row.profile for row in rows}
-    equivalent = {row.mutant for row in rows if profile in catalogue[row.mutant].equivalent_in}
-    explained = {row.mutant for row in rows if profile in catalogue[row.mutant].survives_in}
-    real = [row for row in rows if row.mutant not in equivalent]
-    caught_by = Counter(kill.case for row in real for kill in row.kills)
-    alone = {row.kills[0].case for row in real if len(row.kills) == 1}
+def score(results: Sequence[Result], catalogue: Mapping[str, Mutant]) -> Score:
+    """The score of the results of one profile."""
+    (profile,) = {result.profile for result in results}
+    equivalent = {result.mutant for result in results if profile in catalogue[result.mutant].equivalent_in}
+    explained = {result.mutant for result in results if profile in catalogue[result.mutant].survives_in}
+    real = [result for result in results if result.mutant not in equivalent]
+    hidden = equivalent | explained
     return Score(
         profile=profile,
-        mutants=tuple(row.mutant for row in rows),
-        equivalent=tuple(row.mutant for row in rows if row.mutant in equivalent),
-        caught=tuple(row.mutant for row in real if row.kills),
-        located=tuple(row.mutant for row in real if row.located),
-        survivors=tuple(row.mutant for row in real if not row.kills),
-        untrue=tuple(row.mutant for row in rows if bool(row.kills) == (row.mutant in equivalent | explained)),
+        mutants=tuple(result.mutant for result in results),
+        equivalent=tuple(result.mutant for result in results if result.mutant in equivalent),
+        caught=tuple(result.mutant for result in real if result.witness),
+        located=tuple(result.mutant for result in real if result.located),
+        survivors=tuple(result.mutant for result in real if not result.witness),
+        untrue=tuple(result.mutant for result in results if bool(result.witness) == (result.mutant in hidden)),
+    )
+
+
+def scores_of(results: Sequence[Result], catalogue: Mapping[str, Mutant]) -> list[Score]:
+    """The score of every profile that has results, in their order."""
+    profiles = dict.fromkeys(result.profile for result in results)
+    return [score([result for result in results if result.profile == profile], catalogue) for profile in profiles]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """The cases of one profile that catch no mutant, and those that catch none which no other case catches."""
+
+    catch_nothing: tuple[str, ...]
+    catch_nothing_alone: tuple[str, ...]
+
+
+def idle(rows: Sequence[Row], catalogue: Mapping[str, Mutant], cases: Sequence[str]) -> Idle:
+    """Those of `cases` that the rows of one profile, equivalent mutants left out, do not need."""
+    real = [row for row in rows if row.profile not in catalogue[row.mutant].equivalent_in]
+    caught_by = Counter(kill.case for row in real for kill in row.kills)
+    alone = {row.kills[0].case for row in real if len(row.kills) == 1}
+    return Idle(
         catch_nothing=tuple(case for case in cases if not caught_by[case]),
         catch_nothing_alone=tuple(case for case in cases if case not in alone),
     )
+
+
+def idle_of(rows: Sequence[Row], catalogue: Mapping[str, Mutant], fixtures: Fixtures) -> dict[str, Idle]:
+    """Profile -> the cases that its rows do not need, of those that it asks."""
+    profiles = dict.fromkeys(row.profile for row in rows)
+    return {
+        profile: idle([row for row in rows if row.profile == profile], catalogue, _asked(fixtures, profile))
+        for profile in profiles
+    }
+
+
+def _asked(fixtures: Fixtures, profile: str) -> list[str]:
+    """The cases that are asked in a profile."""
+    return [case.id for case in fixtures.cases() if not case.profiles or profile in case.profiles]
 
 
 def as_table(scores: Sequence[Score]) -> str:
@@ -83,16 +117,15 @@ def as_table(scores: Sequence[Score]) -> str:
     return "\n".join(rows)
 
 
-def summary(rows: Sequence[Row], scores: Sequence[Score], fixtures: Fixtures) -> dict[str, Any]:
-    """The scores for machines, with one witness of every caught mutant: its first kill, [case, tap]."""
-    witnesses: dict[str, dict[str, list[str]]] = {result.profile: {} for result in scores}
-    for row in rows:
-        if row.kills:
-            kill = next((kill for kill in row.kills if kill.expected), row.kills[0])
-            witnesses[row.profile][row.mutant] = [kill.case, kill.tap]
+def summary(results: Sequence[Result], scores: Sequence[Score], fixtures: Fixtures) -> dict[str, Any]:
+    """The scores for machines, with one witness of every caught mutant: [case, tap]."""
+    witnesses: dict[str, dict[str, tuple[str, str]]] = {score.profile: {} for score in scores}
+    for result in results:
+        if result.witness:
+            witnesses[result.profile][result.mutant] = result.witness
     return {
         "fixtures": judged_digest(fixtures),
-        "scores": [asdict(result) for result in scores],
+        "scores": [asdict(score) for score in scores],
         "witnesses": witnesses,
     }
 

@@ -12,20 +12,29 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from conformance.selftest import mutation_score, specificity
+from conformance.selftest import mutation_score, specificity, stored_results
+from conformance.selftest.kill_matrix import Result
 from conformance.selftest.mutation_score import Score
 from conformance.selftest.specificity import Trial
+from gemma4_contract import Fixtures
 from gemma4_contract.files import write_atomic
+from reference.mutants import MUTANTS
 
 README, JUDGING = Path("README.md"), Path("docs/JUDGING.md")
 KILL_MATRIX, TRIALS = Path("docs/results/kill_matrix.json"), Path("docs/results/self_test.json")
 _HEADLINE = re.compile(r"It catches \*\*.*?\(in float32;")
 
 
+def read_results(root: Path, fixtures: Fixtures) -> list[Result]:
+    """The results that `self-test --save docs/results/kill_matrix.json` wrote, in the order of the catalogue."""
+    return stored_results.merged(
+        stored_results.read(root / KILL_MATRIX, fixtures), [], list(MUTANTS), fixtures.profiles
+    )
+
+
 def read_scores(root: Path) -> list[Score]:
-    """The scores that `self-test --save docs/results/kill_matrix.json` wrote, one for each profile."""
-    saved = json.loads((root / KILL_MATRIX).read_text(encoding="utf-8"))["scores"]
-    return TypeAdapter(list[Score]).validate_python(saved)
+    """The scores of these results, one for each profile."""
+    return mutation_score.scores_of(read_results(root, Fixtures()), MUTANTS)
 
 
 def read_trials(root: Path) -> list[Trial]:

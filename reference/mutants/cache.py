@@ -23,6 +23,7 @@ AREA = Area("cache and decoding", place=70)
 _PROBS, _Q_ROPE = "self_attn.probs", "self_attn.q_rope"
 
 Attended = tuple[Array, KeyValues]
+"""What `Decoder.attention` returns."""
 
 
 def last_columns(kv: KeyValues, count: int) -> KeyValues:

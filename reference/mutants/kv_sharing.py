@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reference.mutants.cache import QueriesAhead, last_columns
+from reference.mutants.cache import Attended, QueriesAhead, last_columns
 from reference.mutants.registry import Area
 from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
@@ -21,8 +21,6 @@ AREA = Area("KV sharing", place=50)
 
 _PROBS = "self_attn.probs"
 _SHARED = "KV-shared layers"
-
-Attended = tuple[Array, KeyValues]
 
 
 class _HandedOver(Decoder):

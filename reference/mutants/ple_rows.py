@@ -22,7 +22,6 @@ from reference.taps import Recorder, silent
 AREA = Area("PLE", place=80)
 
 _ROWS = "model.embed_tokens_per_layer"
-_CONTEXT = "model.per_layer_projection_norm"
 
 
 class _OtherRows(Decoder):

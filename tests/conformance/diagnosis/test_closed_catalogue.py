@@ -17,7 +17,8 @@ from conformance.diagnosis import nearest
 from conformance.diagnosis.evidence import NOTHING, Evidence, Prediction
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
-from conformance.selftest.kill_matrix import ORDER, cases_of, reached
+from conformance.selftest.kill_matrix import ORDER
+from conformance.selftest.reached import cases_of, reached
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 

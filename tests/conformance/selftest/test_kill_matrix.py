@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from conformance import cli
-from conformance.selftest import kill_matrix, kill_page, mutation_score
-from conformance.selftest.kill_matrix import Kill, Row, cases_of, expected_tap, reached, row
-from conformance.selftest.mutation_score import Score, score
-from gemma4_contract import Fixtures
+from conformance.selftest import kill_matrix, kill_page, mutation_score, stored_results
+from conformance.selftest.kill_matrix import Kill, Result, Row, expected_tap, row
+from conformance.selftest.mutation_score import Idle, Score, idle, score
+from conformance.selftest.reached import cases_of, reached
+from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract.files import canonical_json
+from gemma4_contract.judged import judged_digest
 from reference import mutants
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
@@ -175,10 +178,11 @@ ROWS = (
     made("not lost", "b"),
     made("equal elsewhere", "a", "b"),
 )
+RESULTS = [row.result for row in ROWS]
 
 
 def test_every_mutant_is_counted_where_it_belongs() -> None:
-    result = score(ROWS, CATALOGUE, ["a", "b", "c", "d"])
+    result = score(RESULTS, CATALOGUE)
     assert result == Score(
         profile="f32",
         mutants=tuple(CATALOGUE),
@@ -187,21 +191,26 @@ def test_every_mutant_is_counted_where_it_belongs() -> None:
         located=("caught", "not lost", "equal elsewhere"),
         survivors=("lost", "explained"),
         untrue=("lost", "not equal", "not lost"),
-        catch_nothing=("c", "d"),  # d catches but what is no mistake
-        catch_nothing_alone=("a", "c", "d"),
     )
     assert result.real == 6
     assert result.share == 4 / 6
 
 
+def test_cases_that_no_mutant_needs_are_idle() -> None:
+    assert idle(ROWS, CATALOGUE, ["a", "b", "c", "d"]) == Idle(
+        catch_nothing=("c", "d"),  # d catches but what is no mistake
+        catch_nothing_alone=("a", "c", "d"),
+    )
+
+
 def test_a_catalogue_that_holds_is_all_true() -> None:
-    rows = [row for row in ROWS if row.mutant in ("caught", "explained", "equal", "equal elsewhere")]
-    assert score(rows, CATALOGUE, ["a"]).untrue == ()
+    results = [one for one in RESULTS if one.mutant in ("caught", "explained", "equal", "equal elsewhere")]
+    assert score(results, CATALOGUE).untrue == ()
 
 
 def test_the_table_has_a_row_for_every_profile() -> None:
-    one = score(ROWS, CATALOGUE, ["a"])
-    two = score([dataclasses.replace(row, profile="f64") for row in ROWS], CATALOGUE, ["a"])
+    one = score(RESULTS, CATALOGUE)
+    two = score([dataclasses.replace(result, profile="f64") for result in RESULTS], CATALOGUE)
     head, line, *rows = mutation_score.as_table([one, two]).splitlines()
     assert head.count("|") == line.count("|") == 7
     assert rows == ["| f32 | 8 | 2 | 4 of 6 | 66.7% | 3 of 4 |", "| f64 | 8 | 1 | 4 of 7 | 57.1% | 3 of 4 |"]
@@ -214,8 +223,8 @@ def test_the_summary_tells_one_witness_of_every_mutant_that_is_caught() -> None:
         profile="f32",
         kills=(Kill(case="a", tap="x", expected=False), Kill(case="b", tap="y", expected=True)),
     )
-    rows = [late, *ROWS[1:3]]
-    told = mutation_score.summary(rows, [score(rows, CATALOGUE, ["a", "b"])], FIXTURES)
+    results = [late.result, *RESULTS[1:3]]
+    told = mutation_score.summary(results, [score(results, CATALOGUE)], FIXTURES)
     told = json.loads(json.dumps(told))
     assert told["witnesses"] == {"f32": {"caught": ["b", "y"], "elsewhere": ["b", "y"]}}
     assert [result["survivors"] for result in told["scores"]] == [["lost"]]
@@ -228,6 +237,67 @@ def test_the_whole_matrix_is_told_by_profile_mutant_and_case() -> None:
         "f32": {"caught": {"a": "y", "b": "y"}, "lost": {}},
         "f64": {"caught": {"c": "y"}},
     }
+
+
+# The stored results
+
+STORED = (
+    Result(mutant=ROPE.id, profile="f32", located=False, witness=(AT_1, "y")),
+    Result(mutant=SCALE.id, profile="f32", located=False, witness=None),
+    Result(mutant=SCALE.id, profile="f64", located=True, witness=(L1, "model.embed_tokens")),
+)
+
+
+def test_results_are_written_by_profile_and_mutant(tmp_path: Path) -> None:
+    stored_results.write(tmp_path / "results.json", STORED, FIXTURES)
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored == {
+        "fixtures": judged_digest(FIXTURES),
+        "results": {
+            "f32": {ROPE.id: {"located": False, "witness": [AT_1, "y"]}, SCALE.id: {"located": False}},
+            "f64": {SCALE.id: {"located": True, "witness": [L1, "model.embed_tokens"]}},
+        },
+    }
+
+
+def test_results_come_back_as_they_were(tmp_path: Path) -> None:
+    stored_results.write(tmp_path / "results.json", STORED, FIXTURES)
+    read = stored_results.read(tmp_path / "results.json", FIXTURES)
+    assert sorted(read, key=str) == sorted(STORED, key=str)
+
+
+def test_judged_results_replace_stored_ones_in_the_order_of_the_catalogue() -> None:
+    again, new = made(ROPE.id, L2).result, made(GELU.id, L1).result
+    results = stored_results.merged(STORED, [new, again], [GELU.id, ROPE.id, SCALE.id], ["f64", "f32"])
+    assert results == [STORED[2], new, again, STORED[1]]
+    assert stored_results.merged(STORED, [], [ROPE.id], ["f64", "f32"]) == [STORED[0]]  # the other is no mutant now
+
+
+def test_results_on_other_fixtures_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    stored_results.write(path, STORED, FIXTURES)
+    path.write_bytes(canonical_json(json.loads(path.read_bytes()) | {"fixtures": "0" * 64}))
+    with pytest.raises(FixtureError) as refused:
+        stored_results.read(path, FIXTURES)
+    assert str(refused.value) == (
+        f"{path}: got results of a self-test on other fixtures (000000000000...), expected on these "
+        f"({judged_digest(FIXTURES)[:12]}...); judge all mutants: gemma4-conformance self-test --save {path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"{}", "Field required at fixtures"),
+        (b'{"fixtures": "", "results": {"f32": {"a": {"located": 2}}}}', "boolean"),
+    ],
+)
+def test_broken_results_are_refused(content: bytes, got: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(FixtureError, match=re.escape(got)) as refused:
+        stored_results.read(tmp_path / "results.json", FIXTURES)
+    assert "expected results of a self-test; judge all mutants" in str(refused.value)
 
 
 # The page
@@ -263,9 +333,7 @@ class Page(HTMLParser):
 
 def page_of(monkeypatch: pytest.MonkeyPatch, catalogue: Mapping[str, Mutant], *rows: Row) -> tuple[str, Page]:
     monkeypatch.setattr(kill_page, "MUTANTS", catalogue)
-    profiles = dict.fromkeys(row.profile for row in rows)
-    scores = [score([row for row in rows if row.profile == name], catalogue, FIXTURES.case_ids) for name in profiles]
-    html = kill_page.render(rows, scores, FIXTURES)
+    html = kill_page.render(rows, FIXTURES)
     return html, Page(html)
 
 
@@ -305,7 +373,7 @@ def test_what_a_mistake_does_is_text_on_the_page(monkeypatch: pytest.MonkeyPatch
 
 def test_the_page_needs_nothing_else() -> None:
     rows = [made(ROPE.id, AT_1)]
-    html = kill_page.render(rows, [score(rows, MUTANTS, FEW)], FIXTURES)
+    html = kill_page.render(rows, FIXTURES)
     assert "http" not in html
     assert "src=" not in html
 
@@ -342,7 +410,7 @@ def test_a_catalogue_that_is_caught_is_green(self_test: Called, tmp_path: Path) 
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "| f32 | 3 | 0 | 3 of 3 | 100.0% | 3 of 3 |"
     saved = json.loads((tmp_path / "score.json").read_text())
-    assert saved["witnesses"]["f32"][ROPE.id] == [AT_1, "y"]
+    assert saved["results"]["f32"][ROPE.id] == {"located": True, "witness": [AT_1, "y"]}
     assert Page((tmp_path / "page.html").read_text()).heads.keys() >= {ROPE.id, SCALE.id, GELU.id}
 
 
@@ -389,6 +457,52 @@ def test_the_matrix_as_json(self_test: Called) -> None:
         L2: "model.layers.4.self_attn.q_rope",
     }
     assert [result["caught"] for result in told["scores"]] == [[ROPE.id, SCALE.id, GELU.id]]
+    assert told["idle"] == {"f32": {"catch_nothing": [], "catch_nothing_alone": list(FEW)}}
+
+
+def test_two_mutants_are_judged_and_their_results_alone_are_written(self_test: Called, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    stored_results.write(path, STORED, FIXTURES)
+    before = json.loads(path.read_text())
+    code, out, err = self_test("--only", GELU.id, "--only", ROPE.id, "--save", str(path))
+    assert code == 1
+    assert err == f"f32: {SCALE.id} is not caught: and the catalogue does not say why\n"  # as the file has it
+    after = json.loads(path.read_text())
+    gelu = {"located": True, "witness": [SLIDING, "model.layers.0.mlp.act"]}
+    assert after["results"]["f32"].pop(GELU.id) == gelu
+    assert after["results"]["f32"].pop(ROPE.id) == {"located": True, "witness": [AT_1, "y"]}
+    del before["results"]["f32"][ROPE.id]
+    assert after == before
+    assert out.splitlines()[-2:] == [
+        "| f64 | 1 | 0 | 1 of 1 | 100.0% | 1 of 1 |",
+        "| f32 | 3 | 0 | 2 of 3 | 66.7% | 2 of 2 |",
+    ]
+
+
+def test_one_mutant_is_judged_without_a_file(self_test: Called) -> None:
+    code, out, err = self_test("--only", SCALE.id)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "| f32 | 1 | 0 | 1 of 1 | 100.0% | 1 of 1 |"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--only", "gelu-erv"),
+            "self-test: got 'gelu-erv', expected the id of a known mistake; did you mean gelu-erf?",
+        ),
+        (("--only", GELU.id, "--honest"), "self-test: got --only with --honest, expected one of them"),
+        (
+            ("--only", GELU.id, "--save", "none.json"),
+            "none.json: got no such file, expected results of a self-test; judge all",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_alone_is_refused(options: tuple[str, ...], message: str, self_test: Called) -> None:
+    code, out, err = self_test(*options)
+    assert (code, out) == (2, "")
+    assert err.startswith(message)
 
 
 def test_the_page_shows_no_honest_implementations(self_test: Called, tmp_path: Path) -> None:

@@ -16,22 +16,22 @@ from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.judge import Judge
 from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue_pages import COMMAND, pages
-from conformance.selftest.mutation_score import Score, as_table
-from conformance.selftest.tables import KILL_MATRIX, read_scores
+from conformance.selftest.mutation_score import Score, as_table, scores_of
+from conformance.selftest.tables import KILL_MATRIX, read_results
 from gemma4_contract import Fixtures
 from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 
 FIXTURES = Fixtures()
-RESULT = json.loads((ROOT / KILL_MATRIX).read_text(encoding="utf-8"))
-SCORES = read_scores(ROOT)
-AGAIN = f"run `gemma4-conformance self-test --save {KILL_MATRIX}` and `python -m conformance.selftest.tables`"
-WITNESSES = [
-    (profile, mutant_id, case, tap)
-    for profile, witnesses in RESULT["witnesses"].items()
-    for mutant_id, (case, tap) in witnesses.items()
-]
+MATRIX = ROOT / KILL_MATRIX
+RESULTS = read_results(ROOT, FIXTURES)
+SCORES = scores_of(RESULTS, MUTANTS)
+AGAIN = (
+    f"run `gemma4-conformance self-test --save {KILL_MATRIX}` (of a new mutant with --only ID), "
+    "and `python -m conformance.selftest.tables`"
+)
+WITNESSES = [(result.profile, result.mutant, *result.witness) for result in RESULTS if result.witness]
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def kill_of(mutant_id: str, profile: str, case: str) -> kill_matrix.Kill | None:
 
 
 def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:
-    assert RESULT["fixtures"] == judged_digest(FIXTURES), AGAIN
+    assert json.loads(MATRIX.read_bytes())["fixtures"] == judged_digest(FIXTURES), AGAIN
     assert [score.profile for score in SCORES] == FIXTURES.profiles
     for score in SCORES:
         assert set(score.mutants) == MUTANTS.keys(), AGAIN

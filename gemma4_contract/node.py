@@ -15,6 +15,11 @@ from gemma4_contract.documents import Strict
 from gemma4_contract.models import Kind, TapClass
 
 
+def below_layer(template: str) -> str:
+    """A name in the layer at hand without its beginning; all others as they are."""
+    return template.partition(".{i}.")[2] or template
+
+
 class Letter(Strict):
     """What a shape letter counts."""
 
@@ -131,7 +136,7 @@ class Node(Strict):
     @property
     def short(self) -> str:
         """The tap's name below its layer: `self_attn.q_rope`."""
-        return self.tap.partition(".{i}.")[2] or self.tap
+        return below_layer(self.tap)
 
     def named(self, layer: int | None) -> str:
         """The tap's full name in a layer; None outside the layers."""

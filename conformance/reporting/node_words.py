@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gemma4_contract.graph import Graph
-from gemma4_contract.node import HuggingFace, Input, Weight
+from gemma4_contract.node import HuggingFace, Input, Weight, below_layer
 
 
 def condition(graph: Graph, word: str) -> str:
@@ -26,11 +26,6 @@ def weight(graph: Graph, one: Weight) -> str:
 
 def _only(graph: Graph, when: str | None) -> str:
     return f" ({condition(graph, when)})" if when else ""
-
-
-def below_layer(name: str) -> str:
-    """A name in the layer at hand without its beginning; the others as they are."""
-    return name.removeprefix("model.layers.{i}.")
 
 
 def judged(cls: str, rows: str, plans: str) -> str:

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import app
 from conformance.diagnosis import explain
-from conformance.reporting.node_words import below_layer
 from gemma4_contract import Fixtures
 from gemma4_contract.graph import text_graph
-from gemma4_contract.node import Node
+from gemma4_contract.node import Node, below_layer
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
 

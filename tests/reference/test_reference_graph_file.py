@@ -166,6 +166,19 @@ def test_every_node_says_what_it_is(node: Node) -> None:
         assert set(letters) <= set(whole) | set("* ")
 
 
+def test_what_is_asked_without_a_cache_alone_is_what_has_keys_for_an_axis() -> None:
+    """S grows with the calls, so that the tensors of several calls are no one tensor."""
+    for node in GRAPH.nodes:
+        assert (node.plans == "no-cache") == ("S" in node.axes.split()), node.tap
+
+
+def test_a_weight_has_one_shape_wherever_it_is_used() -> None:
+    used = [weight for node in GRAPH.nodes for weight in node.weights]
+    shapes = {weight.name: weight.shape for weight in used}
+    assert len(used) > len(shapes)  # the tied table, and the keys' projection where K = V
+    assert [weight.shape for weight in used] == [shapes[weight.name] for weight in used]
+
+
 def texts() -> list[tuple[str, str]]:
     of_functions = [(f"{one.function}()", one.latex) for one in GRAPH.functions]
     return [*((node.short, node.latex) for node in GRAPH.nodes), *of_functions]

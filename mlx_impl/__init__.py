@@ -1,4 +1,4 @@
-"""Gemma 4's text decoder in plain MLX: every file reads as the specification of one part.
+"""Gemma 4's text decoder in plain MLX; every file can be read as the specification of one part.
 
 Shape letters: B batch, L query length, S key length, D hidden, H query heads, K key/value heads, E head dim,
 P per-layer width, N layers, F feed-forward width, V vocabulary, X experts.
@@ -11,7 +11,7 @@ from mlx_impl.model.config_parse import parse_config
 try:
     from mlx_impl.checkpoint.load import load, load_config
     from mlx_impl.model.decoder import Decoder
-except ModuleNotFoundError as error:  # where there is no mlx, prompts and the tokenizer still work
+except ModuleNotFoundError as error:  # without mlx, prompts and the tokenizer still work
     if error.name not in ("mlx", "mlx.core"):
         raise
 

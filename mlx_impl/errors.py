@@ -1,14 +1,14 @@
-"""The one error that mlx_impl raises for anything a user can cause."""
+"""The only error that mlx_impl raises for mistakes that a user can make."""
 
 _LONGEST_VALUE = 120
 
 
 class MlxImplError(Exception):
-    """One line: where, what was got, what was expected, and the cure."""
+    """An error of one line: where it is, what was got, what was expected, and the cure."""
 
 
 def shown(value: object) -> str:
-    """`repr(value)` cut to a length that fits one line; the type where a value cannot be printed."""
+    """`repr(value)`, cut to a length that fits one line; the type of a value that cannot be printed."""
     try:
         text = repr(value)  # repr escapes line breaks, so that a hostile value cannot make a second line
     except Exception:  # an int of thousands of digits, lists without end, somebody's class
@@ -17,5 +17,5 @@ def shown(value: object) -> str:
 
 
 def problem(where: str, *, got: str, expected: str, cure: str) -> MlxImplError:
-    """The error `where: got ...; expected ...; cure`, on one line whatever its parts hold."""
+    """The error `where: got ...; expected ...; cure`, always on one line."""
     return MlxImplError(" ".join(f"{where}: got {got}; expected {expected}; {cure}".split()))

@@ -1,4 +1,4 @@
-"""The module that `model_file` of a config.json names: see `mlx_impl.sidecar`."""
+"""The module that `model_file` in a config.json names; see `mlx_impl.sidecar`."""
 
 from mlx_impl.sidecar import Model, ModelArgs
 

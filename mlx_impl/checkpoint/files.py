@@ -1,6 +1,6 @@
-"""Safetensors on disk: which files, which tensors, and whether each file is whole.
+"""Safetensors on disk: which files there are, which tensors they hold, and whether each file is complete.
 
-Headers are read here and not by `mx.load`, which would name neither the tensor nor the cure.
+Headers are read here and not by `mx.load`, whose errors name neither the tensor nor the cure.
 """
 
 import json
@@ -21,7 +21,7 @@ _HEADER_LIMIT = 100_000_000  # the format's own limit; a random file would ask f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """One tensor as its file's header describes it."""
+    """One tensor as the header of its file describes it."""
 
     file: Path
     dtype: str
@@ -31,11 +31,13 @@ class Stored:
 
 
 def read_json(path: Path) -> object:
-    """A JSON file's content. Raises MlxImplError when it is missing, unreadable or no JSON."""
+    """The content of a JSON file. Raises MlxImplError if the file is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise problem(str(path), got="no such file", expected="it in the model's directory", cure=_DOWNLOAD) from None
+        raise problem(
+            str(path), got="no such file", expected="the file in the model's directory", cure=_DOWNLOAD
+        ) from None
     except OSError as error:
         raise problem(str(path), got=f"{error.strerror}", expected="a readable file", cure="check the path") from None
     except (ValueError, RecursionError) as error:
@@ -43,7 +45,7 @@ def read_json(path: Path) -> object:
 
 
 def inventory(model_dir: Path) -> dict[str, Stored]:
-    """Every tensor of a checkpoint: of `model.safetensors`, else of the shards that the index names."""
+    """Every tensor of a checkpoint: those of `model.safetensors`, or else of the shards that the index names."""
     if (model_dir / SINGLE).is_file():
         return read_header(model_dir / SINGLE)
     index = model_dir / INDEX
@@ -68,15 +70,15 @@ def inventory(model_dir: Path) -> dict[str, Stored]:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of one file. Raises MlxImplError when it is missing, truncated or no safetensors file."""
+    """The tensors of one file. Raises MlxImplError if it is missing, truncated or not a safetensors file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
             if length > min(size - 8, _HEADER_LIMIT):
-                got = f"{size} bytes, the header alone needing {length} more than 8"
-                raise problem(str(path), got=got, expected="a whole safetensors file", cure=_DOWNLOAD)
+                got = f"{size} bytes, although the header needs 8 + {length}"
+                raise problem(str(path), got=got, expected="a complete safetensors file", cure=_DOWNLOAD)
             header = json.loads(file.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         stored = {

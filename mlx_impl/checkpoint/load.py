@@ -1,4 +1,4 @@
-"""From a model's directory to a `Decoder`: strict, so that nothing runs on a weight that was never loaded."""
+"""From a model's directory to a `Decoder`: loading is strict, so that no decoder runs with a weight it did not load."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,14 @@ from mlx_impl.checkpoint import files as checkpoint
 from mlx_impl.checkpoint import names, split_experts
 from mlx_impl.checkpoint.files import Stored
 from mlx_impl.checkpoint.mapped import MappedTable
-from mlx_impl.checkpoint.quantize import PARTS, Format, make_room, packed_shapes, parse_quantization, quantized_modules
+from mlx_impl.checkpoint.quantize import (
+    PARTS,
+    Format,
+    packed_shapes,
+    parse_quantization,
+    quantized_modules,
+    replace_modules,
+)
 from mlx_impl.checkpoint.streamed import StreamedLayer
 from mlx_impl.errors import MlxImplError, problem, shown
 from mlx_impl.model.config import Config
@@ -43,11 +50,11 @@ def load(
 ) -> Decoder:
     """Read an ordinary checkpoint (`config.json`, safetensors), plain or quantised by MLX.
 
-    Floats come in `dtype`: bf16 and f16 widen to float32 exactly. With ple="mapped" the table of per-layer embeddings
-    stays in its file, of which only the rows of the tokens at hand are read; with layers="streamed" every pass reads
-    the layers again, one at a time. Every result is the same. Raises MlxImplError for anything missing, left over, of
-    the wrong shape or broken, naming file and tensor; of streamed layers a file that fails to read is a RuntimeError of
-    the pass.
+    Floats are converted to `dtype`; bf16 and f16 widen to float32 exactly. With ple="mapped" the table of per-layer
+    embeddings stays in its file, and only the rows of the tokens in use are read. With layers="streamed" every pass
+    reads the layers again, one at a time. All results are the same. Raises MlxImplError, naming file and tensor, for a
+    tensor that is missing, unknown, broken or of the wrong shape. A streamed layer whose file cannot be read raises
+    RuntimeError during the pass.
     """
     for name, got, known in (("dtype", dtype, tuple(DTYPES)), ("ple", ple, PLE), ("layers", layers, LAYERS)):
         if got not in known:
@@ -56,14 +63,14 @@ def load(
     path = folder / "config.json"
     raw = checkpoint.read_json(path)
     config = _config_of(path, raw)
-    assert isinstance(raw, dict)  # or it were no configuration
+    assert isinstance(raw, dict)  # `_config_of` has refused anything else
 
     decoder = Decoder(config)
     streamed = [StreamedLayer(config, i) for i in range(config.num_hidden_layers)] if layers == "streamed" else []
     if streamed:
         decoder.model.layers = list(streamed)
-    stored = wanted(checkpoint.inventory(folder), config)
-    formats = fit(decoder, stored, raw, path)
+    stored = text_tensors(checkpoint.inventory(folder), config)
+    formats = prepare_decoder(decoder, stored, raw, path)
     if ple == "mapped" and config.hidden_size_per_layer_input > 0:
         parts = {part: stored.pop(f"{PLE_TABLE}.{part}")[1] for part in PARTS if f"{PLE_TABLE}.{part}" in stored}
         decoder.model.embed_tokens_per_layer = MappedTable(parts, DTYPES[dtype], formats.get(PLE_TABLE))
@@ -72,7 +79,7 @@ def load(
         own = {name: stored.pop(name) for name in list(stored) if name.startswith(prefix)}
         layer.read_by(partial(_read, own, DTYPES[dtype], prefix))
     weights = _read(stored, DTYPES[dtype])
-    decoder.load_weights(list(weights.items()), strict=not streamed)  # strict in any case: `fit` knows all names
+    decoder.load_weights(list(weights.items()), strict=not streamed)  # `prepare_decoder` has checked all names
     try:
         mx.eval(list(weights.values()))  # now, so that a file that fails to read fails here
     except RuntimeError as error:
@@ -81,8 +88,8 @@ def load(
 
 
 def held_bytes(model_dir: str | Path, dtype: str = "float32") -> int:
-    """Bytes of memory that `load` of a whole decoder takes. Raises MlxImplError like it for what cannot be read."""
-    stored = wanted(checkpoint.inventory(Path(model_dir)), load_config(model_dir))
+    """Bytes of memory that a decoder takes after `load`. Raises MlxImplError for a checkpoint that cannot be read."""
+    stored = text_tensors(checkpoint.inventory(Path(model_dir)), load_config(model_dir))
     packed, width = mx.uint32.size, DTYPES[dtype].size
     return sum(
         math.prod(entry.shape) * (packed if entry.dtype in PACKED_DTYPES else width) for _, entry in stored.values()
@@ -90,19 +97,19 @@ def held_bytes(model_dir: str | Path, dtype: str = "float32") -> int:
 
 
 def _read(stored: Mapping[str, tuple[str, Stored]], dtype: mx.Dtype, prefix: str = "") -> dict[str, mx.array]:
-    """Arrays, read when they are evaluated, by the names of a decoder's parameters behind the prefix of them all."""
+    """Arrays that are read when they are evaluated, by the decoder's parameter names without their common prefix."""
     arrays = checkpoint.read_tensors(entry.file for _, entry in stored.values())
-    weights = {ours: _in(arrays[theirs], dtype) for ours, (theirs, _) in stored.items()}
+    weights = {ours: _as_dtype(arrays[theirs], dtype) for ours, (theirs, _) in stored.items()}
     return {name.removeprefix(prefix): value for name, value in split_experts.fused(weights).items()}
 
 
-def _in(tensor: mx.array, dtype: mx.Dtype) -> mx.array:
-    """Floats in another dtype; packed numbers as they are."""
+def _as_dtype(tensor: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The tensor in another float dtype; packed integers are not changed."""
     return tensor if tensor.dtype == mx.uint32 else tensor.astype(dtype)
 
 
-def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str, Stored]]:
-    """Our name -> (the checkpoint's name, its header entry), without what `names` leaves out."""
+def text_tensors(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str, Stored]]:
+    """Our name -> (the checkpoint's name, its header entry), without the tensors that `names` leaves out."""
     stored: dict[str, tuple[str, Stored]] = {}
     for theirs, entry in inventory.items():
         if names.is_left_out(theirs):
@@ -117,26 +124,26 @@ def wanted(inventory: dict[str, Stored], config: Config) -> dict[str, tuple[str,
     return stored
 
 
-def fit(
+def prepare_decoder(
     decoder: Decoder, stored: Mapping[str, tuple[str, Stored]], raw: Mapping[str, Any], path: Path
 ) -> dict[str, Format]:
-    """Refuse tensors that are not the decoder's, and make room in it for those that are quantised; their formats.
+    """Check the tensors against the decoder and replace its modules that are quantised; return the modules' formats.
 
-    `raw` is the config.json at `path`.
+    `raw` is the content of the config.json at `path`. Raises MlxImplError for tensors that are not the decoder's.
     """
     modules = quantized_modules(stored, parse_quantization(raw, str(path)), str(path))
-    check(stored, decoder, modules, path.parent)
+    check_tensors(stored, decoder, modules, path.parent)
     formats = split_experts.fused_formats(modules)
-    make_room(decoder, formats)
+    replace_modules(decoder, formats)
     return formats
 
 
-def check(
+def check_tensors(
     stored: Mapping[str, tuple[str, Stored]], decoder: Decoder, modules: Mapping[str, Format], model_dir: Path
 ) -> None:
-    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, in shape and dtype.
+    """Raise MlxImplError unless `stored` holds exactly the decoder's parameters, with their shapes and dtypes.
 
-    Experts may be fused or split, the same way in all layers; `modules` are those that are quantised.
+    Experts may be fused or split, in the same way in all layers; `modules` are the quantised modules.
     """
     shapes = {name: tuple(value.shape) for name, value in decoder.tensors().items()}
     if split_experts.is_split(stored):
@@ -147,7 +154,9 @@ def check(
         packed = ours.removesuffix(".weight") in modules
         dtypes = PACKED_DTYPES if packed else STORED_DTYPES
         if ours not in shapes:
-            raise problem(where, got="a tensor", expected="none of that name", cure=f"{_FOREIGN}; {hint(ours, shapes)}")
+            raise problem(
+                where, got="a tensor", expected="no tensor of this name", cure=f"{_FOREIGN}; {hint(ours, shapes)}"
+            )
         if entry.shape != shapes[ours]:
             raise problem(where, got=f"shape {entry.shape}", expected=f"{shapes[ours]}", cure=_FOREIGN)
         if entry.dtype not in dtypes:

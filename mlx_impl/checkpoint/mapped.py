@@ -1,6 +1,6 @@
-"""A table that stays in its file: the system maps it, and only the rows that are asked for are read.
+"""A table that stays in its file: the system maps the file, and only the rows that are looked up are read.
 
-Half of E2B's parameters are per-layer embeddings, of which a token needs one row. Several processes share the pages.
+Half of E2B's parameters are per-layer embeddings, and a token needs one row of them. Processes share the pages.
 """
 
 import mmap
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlx_impl.checkpoint.files import Stored
 from mlx_impl.checkpoint.quantize import Format
 
-# BF16 travels as its bits: NumPy has no such number.
+# BF16 is read as its 16 bits, because NumPy has no such dtype.
 _DTYPES = {
     "F32": (np.float32, mx.float32),
     "F16": (np.float16, mx.float16),
@@ -23,13 +23,13 @@ _DTYPES = {
 
 
 class MappedTable:
-    """Rows of a table [V, width] by id, plain or quantised, equal to those of the table in memory.
+    """A table [V, width], plain or quantised, that gives the same rows as the table in memory.
 
-    Reading them needs the ids on the host, so that a token's row is read once the token is known.
+    Reading a row needs the id on the host, so the row of a token is read when the token is known.
     """
 
     def __init__(self, parts: Mapping[str, Stored], dtype: mx.Dtype, form: Format | None) -> None:
-        """`parts` are `weight`, and with a format `scales` and `biases`; rows come in `dtype`."""
+        """`parts` are `weight`, and `scales` and `biases` if there is a format; rows are returned in `dtype`."""
         self._parts = {name: _mapped(stored) for name, stored in parts.items()}
         self._stored = {name: _DTYPES[stored.dtype][1] for name, stored in parts.items()}
         self._dtype = dtype
@@ -53,11 +53,11 @@ class MappedTable:
 
 
 def _mapped(stored: Stored) -> npt.NDArray[np.generic]:
-    """A tensor of a file as an array that reads no page before it is needed, and none around it."""
+    """A tensor of a file as an array that reads each page when it is needed, and no pages next to it."""
     dtype, _ = _DTYPES[stored.dtype]
     with stored.file.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_RANDOM"):  # without it the system reads ahead a hundred kilobytes at every row
+    if hasattr(mmap, "MADV_RANDOM"):  # or else the system reads ahead a hundred kilobytes at every row
         pages.madvise(mmap.MADV_RANDOM)
     rows, width = stored.shape
     return np.frombuffer(pages, dtype, rows * width, stored.offset).reshape(rows, width)

@@ -6,7 +6,7 @@ from mlx_impl.model.config import Config
 
 # The three layouts in circulation: transformers' multimodal, mlx-community's, transformers' text-only.
 PREFIXES = ("model.language_model.", "language_model.model.", "model.")
-# First component of a name (after an optional `model.`) -> the part of the model it belongs to, which is not ours.
+# First component of a name (after an optional `model.`) -> the part of the model that it belongs to, which is left out.
 LEFT_OUT = {
     "vision_tower": "images",
     "embed_vision": "images",
@@ -22,14 +22,14 @@ _LAYER_KV = re.compile(r"^model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_no
 
 
 def is_left_out(name: str) -> bool:
-    """Whether a checkpoint's tensor belongs to another part of the model, or is computed rather than stored."""
+    """Whether a tensor of a checkpoint belongs to another part of the model, or is computed here and not read."""
     if name.startswith(_LM_HEAD) or _ROPE_BUFFER.search(name):
         return True
     return name.removeprefix("model.").split(".", 1)[0] in LEFT_OUT
 
 
 def our_name(name: str) -> str:
-    """`model.` + what follows the longest known prefix; a name with none of them is returned as it is."""
+    """`model.` + what follows the longest known prefix; a name without a known prefix is returned unchanged."""
     for prefix in PREFIXES:
         if name.startswith(prefix):
             return "model." + name.removeprefix(prefix)
@@ -37,7 +37,7 @@ def our_name(name: str) -> str:
 
 
 def is_redundant(name: str, config: Config) -> bool:
-    """Whether our tensor `name` is a key or value weight of a KV-shared layer: Google's files carry them, unused."""
+    """Whether our tensor `name` is a key or value weight of a KV-shared layer, which Google's files hold unused."""
     found = _LAYER_KV.match(name)
     if found is None:
         return False

@@ -1,7 +1,7 @@
-"""Quantised weights as MLX stores them: whole numbers of a few bits, with a scale and a bias for every group.
+"""Quantised weights as MLX stores them: integers of a few bits, with a scale and a bias for every group.
 
-w = scale * number + bias. A matrix [out, in] lies in the file as `weight` [out, in * bits/32] of 32-bit words, and
-`scales`, `biases` [out, in/group_size]. Which modules are quantised is seen by their scales; how, says config.json.
+w = scale * integer + bias. A matrix [out, in] is stored as `weight` [out, in * bits/32] of 32-bit words, and `scales`
+and `biases` [out, in/group_size]. A module is quantised if it has scales; config.json says how.
 """
 
 import functools
@@ -36,7 +36,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """The block of a config.json: a format for all modules, and others for some, by our names of the modules."""
+    """What a config.json declares: a default format, and the formats of modules that differ, by our module names."""
 
     default: Format
     overrides: Mapping[str, Format]
@@ -47,9 +47,9 @@ class Quantization:
 
 
 def parse_quantization(raw: Mapping[str, Any], where: str) -> Quantization | None:
-    """The quantisation that a config.json declares, None where it declares none.
+    """The quantisation that a config.json declares; None if it declares none.
 
-    Raises MlxImplError for another method than MLX's affine one, and for sizes that MLX has no kernels for.
+    Raises MlxImplError for a method other than MLX's affine one, and for sizes that MLX has no kernels for.
     """
     block = next((raw[key] for key in _KEYS if raw.get(key)), None)
     if block is None:
@@ -59,7 +59,7 @@ def parse_quantization(raw: Mapping[str, Any], where: str) -> Quantization | Non
         raise problem(
             f"{where}: quantization", got=got, expected="MLX's own, with bits and group_size", cure="convert it to MLX"
         )
-    # False says of a module that it is not quantised: the scales it lacks say so too.
+    # The value False means that a module is not quantised: such a module has no scales either.
     inner = {names.our_name(key): value for key, value in block.items() if isinstance(value, dict)}
     return Quantization(
         default=_format(block, f"{where}: quantization"),
@@ -81,9 +81,9 @@ def _format(block: Mapping[str, Any], where: str) -> Format:
 
 
 def quantized_modules(stored: Iterable[str], quantization: Quantization | None, where: str) -> dict[str, Format]:
-    """The modules among tensors of these names that have scales, with their formats.
+    """Module -> format of every module that has scales among tensors of these names.
 
-    Raises MlxImplError where config.json declares no quantisation.
+    Raises MlxImplError if there are scales and config.json declares no quantisation.
     """
     modules = [name.removesuffix(".scales") for name in stored if name.endswith(".scales")]
     if not modules:
@@ -91,7 +91,7 @@ def quantized_modules(stored: Iterable[str], quantization: Quantization | None, 
     if quantization is None:
         raise problem(
             f"{where}: quantization",
-            got=f"none, and scales of {modules[0]}",
+            got=f"none, although there are scales of {modules[0]}",
             expected="bits and group_size",
             cure="take the config.json that belongs to these weights",
         )
@@ -99,9 +99,9 @@ def quantized_modules(stored: Iterable[str], quantization: Quantization | None, 
 
 
 def packed_shapes(shapes: Mapping[str, tuple[int, ...]], modules: Mapping[str, Format]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors of a checkpoint, whose plain shapes are given, with these modules quantised.
+    """The shapes of all tensors of a checkpoint with these modules quantised, from their plain shapes.
 
-    Raises MlxImplError where a matrix is no whole number of groups wide.
+    Raises MlxImplError if the width of a matrix is not a multiple of the group size.
     """
     packed: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
@@ -116,8 +116,8 @@ def packed_shapes(shapes: Mapping[str, tuple[int, ...]], modules: Mapping[str, F
     return packed
 
 
-def make_room(model: Block, modules: Mapping[str, Format]) -> None:
-    """Put quantised modules into the place of plain ones, for weights to be loaded into."""
+def replace_modules(model: Block, modules: Mapping[str, Format]) -> None:
+    """Replace plain modules by quantised ones, into which weights can then be loaded."""
     for path, form in modules.items():
         *outer, name = path.split(".")
         owner = functools.reduce(_member, outer, model)
@@ -133,7 +133,7 @@ def _member(owner: Any, name: str) -> Any:
 
 
 class QuantizedStack(Block):
-    """Matrices [X, out, in] of one shape, one for each expert, quantised."""
+    """Quantised matrices [X, out, in], one for each expert."""
 
     def __init__(self, shape: tuple[int, ...], form: Format) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class QuantizedStack(Block):
         self.biases = mx.zeros(shapes["biases"])
 
     def __call__(self, index: int) -> Callable[[mx.array], mx.array]:
-        """The matrix of one expert, as what multiplies by its transpose: x [..., in] -> [..., out]."""
+        """A function that multiplies by the transposed matrix of one expert: x [..., in] -> [..., out]."""
 
         def multiply(x: mx.array) -> mx.array:
             return mx.quantized_matmul(
@@ -160,7 +160,7 @@ class QuantizedStack(Block):
         return multiply
 
     def gathered(self, x: mx.array, indices: mx.array) -> mx.array:
-        """The products with the matrices of several experts: `params.gathered`."""
+        """`params.gathered` with these matrices."""
         return mx.gather_qmm(
             x,
             self.weight,

@@ -1,4 +1,4 @@
-"""Experts as mlx-community stores them: gate, up and down apart, under `experts.switch_glu`, plain or quantised.
+"""Experts as mlx-community stores them: gate, up and down separately, under `experts.switch_glu`, plain or quantised.
 
 D hidden, F feed-forward width of an expert, X experts.
 """
@@ -16,12 +16,12 @@ _DOWN = ".experts.down_proj"  # [X, D, F]
 
 
 def is_split(names: Iterable[str]) -> bool:
-    """Whether a checkpoint with tensors of these names stores its experts so."""
+    """Whether a checkpoint with tensors of these names stores its experts in this layout."""
     return any(_INNER in name for name in names)
 
 
 def split_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a decoder's parameters as such a checkpoint has them."""
+    """The names and shapes of a decoder's parameters in this layout."""
     split: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         if name.endswith(_FUSED):
@@ -36,25 +36,25 @@ def split_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, 
 
 
 def fused(arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """The tensors of such a checkpoint, all of them there, by the names of the decoder's parameters.
+    """The tensors of a complete checkpoint in this layout, by the names of the decoder's parameters.
 
-    A plain stack is `experts.down_proj`; of a quantised one `experts.down_proj.weight` and its scales and biases.
+    A plain stack becomes `experts.down_proj`; a quantised one becomes `experts.down_proj.weight`, `.scales`, `.biases`.
     """
     whole = {name: value for name, value in arrays.items() if _INNER not in name}
     for name in arrays.keys() - whole.keys():
         layer, _, inner = name.partition(_INNER)
         part, _, what = inner.partition(".")
-        behind = "" if f"{_module(layer, part)}.scales" not in arrays else f".{what}"
+        suffix = "" if f"{_module(layer, part)}.scales" not in arrays else f".{what}"
         if part == "down_proj":
-            whole[layer + _DOWN + behind] = arrays[name]
+            whole[layer + _DOWN + suffix] = arrays[name]
         elif part == "gate_proj":
             halves = [arrays[name], arrays[f"{_module(layer, 'up_proj')}.{what}"]]  # two of [X, F, D]
-            whole[layer + _FUSED + behind] = mx.concatenate(halves, axis=1)  # rows are whole, packed or not
+            whole[layer + _FUSED + suffix] = mx.concatenate(halves, axis=1)  # a row is complete, packed or not
     return whole
 
 
 def fused_formats(modules: Mapping[str, Format]) -> dict[str, Format]:
-    """The formats of quantised modules by the names of the decoder's; MlxImplError where gate and up have two."""
+    """The formats of quantised modules by the decoder's names; MlxImplError if gate and up have different formats."""
     whole = {name: form for name, form in modules.items() if _INNER not in name}
     for name in modules.keys() - whole.keys():
         layer, _, part = name.partition(_INNER)

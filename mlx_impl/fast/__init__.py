@@ -1,1 +1,1 @@
-"""The fast path: the same forward pass in fewer and larger operations."""
+"""The fast path, which computes the same forward pass in fewer and larger operations."""

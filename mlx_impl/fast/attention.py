@@ -1,35 +1,38 @@
-"""RoPE and the attention's core in few operations. L tokens of a pass, S columns, H, K heads, E head dim."""
+"""RoPE and the core of attention in few operations.
+
+L tokens of a pass, S columns, H query heads, K key/value heads, n heads of any kind, E head dim.
+"""
 
 import mlx.core as mx
 
-Turn = tuple[mx.array, mx.array]
-"""Of the angles of L positions: cos [L, 1, 1, E/2], and sin [L, 1, 2, E/2] with the sign that each half takes."""
+Rotation = tuple[mx.array, mx.array]
+"""cos [L, 1, 1, E/2] of the angles of L positions, and sin [L, 1, 2, E/2] with the sign that each half takes."""
 
 
-def turn(position: mx.array, length: int, inv_freq: mx.array) -> Turn:
-    """The `Turn` of position, position + 1, ..., float32."""
+def rotation(position: mx.array, length: int, inv_freq: mx.array) -> Rotation:
+    """cos and sin of (position + l) * inv_freq for l < L, in float32."""
     angles = (position + mx.arange(length))[:, None, None, None].astype(mx.float32) * inv_freq
     sin = mx.sin(angles)
     return mx.cos(angles), mx.concatenate([-sin, sin], axis=-2)
 
 
 @mx.compile
-def turned(
+def rotate(
     x: mx.array, weight: mx.array, partner_weight: mx.array, is_value: mx.array, cos: mx.array, sin: mx.array
 ) -> mx.array:
-    """`rope.apply_rope` of x * weight, all of it in float32, in one operation without a copy; values as they are.
+    """`rope.apply_rope` of x * weight in float32, in one operation without a copy; values are not changed.
 
-    x [L, n, E], weight [n, 2, E/2] and the same with its halves exchanged, is_value [n, 1, 1], a `Turn`
-    -> [L, n, 2, E/2] in x's dtype.
+    x [L, n, E], weight [n, 2, E/2], partner_weight the same with its halves exchanged, is_value [n, 1, 1], and a
+    `Rotation` -> [L, n, 2, E/2] in x's dtype.
     """
     halves = x.reshape(*x.shape[:-1], 2, -1)
     partner = halves[..., ::-1, :].astype(mx.float32) * partner_weight
-    halves = halves.astype(mx.float32)  # not before: views alone, and the chain stays one operation
+    halves = halves.astype(mx.float32)  # not earlier: on views of x the whole chain stays one operation
     return mx.where(is_value, halves, halves * weight * cos + partner * sin).astype(x.dtype)
 
 
 def heads_first(x: mx.array, width: int) -> mx.array:
-    """[L, n, ...] of `width` elements a head -> [1, n, L, width]."""
+    """[L, n, ...] with `width` elements in each head -> [1, n, L, width]."""
     length, heads = x.shape[:2]
     if length == 1:
         return x.reshape(1, heads, 1, width)
@@ -37,25 +40,25 @@ def heads_first(x: mx.array, width: int) -> mx.array:
 
 
 class Attended:
-    """Keys and values of one pass, for its layer and for those that share them."""
+    """Keys and values of one pass, for their layer and for the layers that share them."""
 
     def __init__(self, kv: mx.array, bias: mx.array | None) -> None:
-        """kv [1, 2K, S, E]; bias, 0 where a column is seen and else -inf: [L, S], [1, K, H/K, S] or none."""
+        """kv [1, 2K, S, E]; bias [L, S], [1, K, H/K, S] or None: 0 where a column is seen, -inf elsewhere."""
         self._keys, self._values = mx.split(kv, 2, axis=1)
         self._columns = self._keys.swapaxes(-1, -2)
         self._bias = bias
 
     def __call__(self, q: mx.array) -> mx.array:
-        """q [1, H, L, E], or of the last token alone -> [L, H*E]."""
+        """softmax(q k^T + bias) v: q [1, H, L, E] of all tokens, or of the last one only -> [L, H*E]."""
         length = q.shape[2]
         bias = self._bias if self._bias is None else self._bias[-length:]
         if length == 1:
-            return self._of_one(q, bias)
+            return self._of_one_token(q, bias)
         context = mx.fast.scaled_dot_product_attention(q, self._keys, self._values, scale=1.0, mask=bias)
         return context.swapaxes(1, 2).reshape(length, -1)
 
-    def _of_one(self, q: mx.array, bias: mx.array | None) -> mx.array:
-        """L = 1 in the fewest products: the queries of a key head are the rows of one matrix."""
+    def _of_one_token(self, q: mx.array, bias: mx.array | None) -> mx.array:
+        """The same for L = 1 in the fewest products: the queries of a key head are the rows of one matrix."""
         heads, width = self._keys.shape[1], q.shape[-1]
         rows = q.reshape(1, heads, -1, width)  # [1, K, H/K, E]
         scores = rows @ self._columns if bias is None else mx.addmm(bias, rows, self._columns)  # [1, K, H/K, S]
@@ -64,7 +67,7 @@ class Attended:
 
 
 def prefill_bias(length: int, columns: int, window: int | None, dtype: mx.Dtype) -> mx.array | None:
-    """The bias [L, S] of S columns, the last L of them new, for each of L queries; None where one query sees all."""
+    """The bias [L, S] for L queries, where the last L of S columns are new; None if one query sees all columns."""
     if length == 1 and (window is None or columns <= window):
         return None
     query = mx.arange(columns - length, columns)[:, None]  # [L, 1]

@@ -1,4 +1,4 @@
-"""Several matrices of one input as one: a single product in the place of two or three."""
+"""Several matrices that multiply the same input, joined: one product instead of two or three."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ Product = Callable[[mx.array], mx.array]
 
 
 def joined(modules: Sequence[Any]) -> Product:
-    """What gives the outputs [..., sum of outs] of all modules [outs, in], one behind the other.
+    """A product that gives the outputs of all modules, each [out, in], one after the other: [..., sum of outs].
 
-    The modules keep their weights, as parts of the whole: nothing is held twice. Modules that are quantised in
-    different ways stay apart.
+    The weights of the modules become views of the joined matrix, so that nothing is held twice. Modules that are
+    quantised in different ways are not joined.
     """
     if all(type(module) is Linear for module in modules):
         columns = _rows(modules, "weight").T
-        mx.eval(columns)  # now, and not anew at every product
+        mx.eval(columns)  # now, and not again at every product
         return lambda x: x @ columns
     if all(isinstance(module, QuantizedLinear) for module in modules) and len({_format(m) for m in modules}) == 1:
         first = modules[0]
@@ -31,7 +31,7 @@ def joined(modules: Sequence[Any]) -> Product:
 
 
 def _rows(modules: Sequence[Any], part: str) -> mx.array:
-    """The modules' arrays of this name, one below the other."""
+    """The modules' arrays of this name, concatenated along the rows."""
     arrays: list[mx.array] = [getattr(module, part) for module in modules]
     if len(arrays) == 1:
         return arrays[0]

@@ -1,17 +1,17 @@
-"""One layer of the fast path: matrices joined, one sequence, so that hidden states are matrices [L, D]."""
+"""One layer of the fast path: its matrices are joined, and the hidden states of one sequence are a matrix [L, D]."""
 
 import functools
 
 import mlx.core as mx
 
-from mlx_impl.fast.attention import Turn, heads_first, turned
+from mlx_impl.fast.attention import Rotation, heads_first, rotate
 from mlx_impl.fast.joined import joined
 from mlx_impl.model import mlp, moe
 from mlx_impl.model.layer import DecoderLayer
 
 
 class FusedLayer:
-    """The steps around the attention's core, with the weights of a `DecoderLayer`."""
+    """The steps before and after the core of attention, with the weights of a `DecoderLayer`."""
 
     def __init__(self, layer: DecoderLayer) -> None:
         self.plain = layer
@@ -39,26 +39,26 @@ class FusedLayer:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """What was derived from the weights."""
+        """The arrays that were derived from the weights."""
         return [self._norms, self._partner_norms, self._is_value]
 
-    def project(self, h: mx.array, turn: Turn) -> tuple[mx.array, mx.array | None]:
-        """h [L, D] -> q [1, H, L, E], and of layers that have some the new keys and values [1, 2K, L, E].
+    def project(self, h: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array | None]:
+        """h [L, D] -> q [1, H, L, E], and the new keys and values [1, 2K, L, E] of a layer that has some.
 
-        All heads are normed at once; the norms' weights, which values have none of, come with the turn.
+        All heads are normed at once. The weights of the norms are applied with the rotation; values have no weight.
         """
         rows = self._qkv(self._norm(h, self.plain.input_layernorm.weight))
         normed = self._norm(rows.reshape(rows.shape[0], -1, self._head_dim), None)
         if self.has_keys and self._k_eq_v:
             normed = mx.concatenate([normed, normed[:, self._heads :]], axis=1)
-        heads = turned(normed, self._norms, self._partner_norms, self._is_value, *turn)  # [L, H + 2K, 2, E/2]
+        heads = rotate(normed, self._norms, self._partner_norms, self._is_value, *rotation)  # [L, H + 2K, 2, E/2]
         if not self.has_keys:
             return heads_first(heads, self._head_dim), None
         q, kv = mx.split(heads, [self._heads], axis=1)
         return heads_first(q, self._head_dim), heads_first(kv, self._head_dim)
 
     def finish(self, h: mx.array, context: mx.array, ple_slice: mx.array | None) -> mx.array:
-        """What follows the attention's core: h [L, D], context [L, H*E], ple_slice [L, P] -> [L, D]."""
+        """The rest of the layer after the core of attention: h [L, D], context [L, H*E], ple_slice [L, P] -> [L, D]."""
         plain, norm = self.plain, self._norm
         h = h + norm(self._o(context), plain.post_attention_layernorm.weight)
         h = h + norm(self._feed_forward(h), plain.post_feedforward_layernorm.weight)

@@ -1,7 +1,7 @@
 """Key/value caches of fixed shape, so that a compiled step meets the same shapes at every token.
 
-K key/value heads, S columns of the buffer, E head dim, L tokens of a pass. Both lie in one array, keys first, so that a
-step writes them at once. One sequence, and no pads.
+K key/value heads, S columns of the buffer, E head dim, L tokens of a pass. Keys and values are in one array, the keys
+first, so that a step writes both at once. A cache holds one sequence without pads.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import mlx.core as mx
 from mlx_impl.model.kv_cache import KV
 
 BLOCK = 256
-"""Buffers of full layers grow by whole blocks: for a new shape the step is compiled anew."""
+"""Buffers of full layers grow by whole blocks, because the step is compiled again for every new shape."""
 
 
 class StaticCache:
-    """The keys and values of one layer, [1, 2K, S, E]: a ring of `window` columns, or all that came."""
+    """The keys and values of one layer, [1, 2K, S, E]: a ring of `window` columns, or every column so far."""
 
     def __init__(self, window: int | None) -> None:
         self.window = window
@@ -23,17 +23,17 @@ class StaticCache:
         self.buffer: mx.array | None = None
 
     def fresh(self) -> StaticCache:
-        """An empty one for the same layer."""
+        """An empty cache for the same layer."""
         return StaticCache(self.window)
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Everything retained, for `mx.eval` after a prefill."""
+        """All arrays that are kept, for `mx.eval` after a prefill."""
         return [] if self.buffer is None else [self.buffer]
 
     @property
     def kept(self) -> KV | None:
-        """What the next token sees of it: the last window - 1 columns, or all; None before the first pass."""
+        """The columns that the next token sees: the last window - 1, or all; None before the first pass."""
         found = self._newest(self._seen_before)
         if found is None:
             return None
@@ -42,22 +42,22 @@ class StaticCache:
         return KV(keys=found[:, :heads], values=found[:, heads:], positions=positions, valid=None)
 
     def restore(self, kept: KV, offset: int) -> None:
-        """Hold these columns, the newest of `offset` that were seen: of a cache that was saved, or is gone back in."""
+        """Hold these columns, the newest of `offset` that were seen: to load a saved cache, or to go back in one."""
         columns = kept.keys.shape[2]
         self.buffer, self.offset = None, offset - columns
         self._write(mx.concatenate([kept.keys, kept.values], axis=1))
 
     def extend(self, kv: mx.array) -> mx.array:
-        """Add keys and values [1, 2K, L, E] of a pass; what it attends to, [1, 2K, S, E], S >= L, in order of arrival.
+        """Add the keys and values [1, 2K, L, E] of a pass; return what it attends to, [1, 2K, S, E], oldest first.
 
-        A window keeps its newest columns, and its pass still sees the window - 1 before its first token.
+        A ring keeps its newest columns, but the pass still sees the window - 1 columns before its first token.
         """
         old = self._newest(self._seen_before)
         self._write(kv)
         return kv if old is None else mx.concatenate([old, kv], axis=2)
 
     def with_room(self, length: int, like: mx.array | None = None) -> mx.array:
-        """The buffer, with a place for `length` columns more; `like` [1, 2K, L, E] gives shape and dtype at first."""
+        """The buffer with room for `length` more columns; `like` [1, 2K, L, E] gives a new one its shape and dtype."""
         wanted = self.window or -(-(self.offset + length) // BLOCK) * BLOCK
         if self.buffer is None:
             assert like is not None
@@ -85,7 +85,7 @@ class StaticCache:
         return self.buffer[:, :, self._columns(self.offset - count, count)]
 
     def _columns(self, first: int, count: int) -> slice | mx.array:
-        """Where tokens first .. first + count - 1 lie in the buffer."""
+        """The columns of the buffer that belong to the tokens first .. first + count - 1."""
         if self.window is None:
             return slice(first, first + count)
         return mx.arange(first, first + count) % self.window

@@ -1,1 +1,1 @@
-"""From logits to text: sampling, the loop of tokens, prompt caches."""
+"""From logits to tokens: sampling, the loop of generation, prompt caches."""

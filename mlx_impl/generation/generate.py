@@ -1,4 +1,4 @@
-"""Text generation: a prompt is fed in chunks, then one token follows another.
+"""Text generation: the prompt is fed in chunks, then one token after the other is generated.
 
 B batch (here 1), L tokens of a pass, V vocabulary.
 """
@@ -19,31 +19,31 @@ from mlx_impl.model.config import Config
 
 Finish = Literal["stop", "length", "cancelled"]
 Progress = Callable[[int, int], None]
-"""Called with the tokens of the prompt that have been fed, and all of them."""
+"""Called with the number of prompt tokens that were fed, and the number of all prompt tokens."""
 
 
 class Cache(Protocol):
-    """What generation asks of a cache."""
+    """What generation needs of a cache."""
 
     @property
     def offset(self) -> int:
-        """Tokens fed so far."""
+        """How many tokens were fed so far."""
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Everything retained."""
+        """All arrays that are kept."""
 
 
 C = TypeVar("C", bound=Cache)
 
 
 class Model(Protocol[C]):
-    """What generation asks of a decoder: `Decoder` is one, and whatever is called as it is."""
+    """What generation needs of a decoder: `Decoder`, or anything that is called in the same way."""
 
     config: Config
 
     def make_caches(self) -> list[C]:
-        """Fresh caches."""
+        """Empty caches."""
 
     def __call__(self, ids: mx.array, *, caches: Sequence[C], last_only: bool) -> mx.array:
         """ids [1, L] -> logits [1, 1, V] of the last token when last_only; the caches are updated in place."""
@@ -51,17 +51,17 @@ class Model(Protocol[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """One token. `finish` says of the last one why it is the last; it is None of all others."""
+    """One token. `finish` says why the last token is the last; it is None for all others."""
 
     id: int
     logprob: float
-    """The log of the probability that the model itself gives to the token: before penalty, temperature and filters."""
+    """Log probability of the token by the model, before penalty, temperature and filters."""
     finish: Finish | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """One token that is being computed: id [1] and logprob [1], not read yet."""
+    """One token that is being computed: id [1] and logprob [1], which are not read yet."""
 
     id: mx.array
     logprob: mx.array
@@ -80,22 +80,22 @@ def stream(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Generated]:
-    """The tokens that follow `ids`, each as soon as it is known, up to one of `stop_ids` (given too) or `max_tokens`.
+    """The tokens that follow `ids`, each as soon as it is known, up to one of `stop_ids` (included) or `max_tokens`.
 
-    `caches` (of `make_caches`) go on where they are and are updated in place; `fed` are the ids that they hold, which
-    the repetition penalty counts. When the iterator is exhausted or closed they hold exactly the first
-    `caches[0].offset` of fed + ids + the tokens given: all, or all but the last.
+    `caches` (of `make_caches`) are continued and updated in place; `fed` are the ids that they hold, which count for
+    the repetition penalty. When the iterator is exhausted or closed, the caches hold exactly the first
+    `caches[0].offset` of fed + ids + generated tokens: all of them, or all but the last.
 
-    The prompt is fed `prefill_step` tokens at a time; `cancelled` is asked after each chunk and each token. An iterator
-    that gives nothing was cancelled before the first token.
+    The prompt is fed `prefill_step` tokens at a time; `cancelled` is called after each chunk and each token. An
+    iterator without any token was cancelled before the first one.
 
-    Raises MlxImplError, at the call, for a prompt that is empty or holds ids that the model does not have, and for
-    counts below 1; while iterating, where logits are not finite.
+    The call raises MlxImplError for a prompt that is empty or holds ids that the model does not have, and for counts
+    below 1; the iterator raises it if logits are not finite.
     """
     known = decoder.config.vocab_size
     prompt = _ids("ids", ids, known)
     if not prompt:
-        raise problem("ids", got="an empty prompt", expected="at least one id", cure="begin with <bos>")
+        raise problem("ids", got="an empty prompt", expected="at least one id", cure="start with <bos>")
     stops = frozenset(_ids("stop_ids", stop_ids, None))
     before = _ids("fed", fed, known)
     for name, count in (("max_tokens", max_tokens), ("prefill_step", prefill_step)):
@@ -104,15 +104,15 @@ def stream(
     held = decoder.make_caches() if caches is None else caches
     if before and len(before) != held[0].offset:
         got = f"{len(before)} ids, and caches that hold {held[0].offset}"
-        raise problem("fed", got=got, expected="just what the caches hold", cure="cut it to caches[0].offset")
+        raise problem("fed", got=got, expected="exactly what the caches hold", cure="cut it to caches[0].offset")
 
-    def given() -> Iterator[Generated]:
+    def tokens() -> Iterator[Generated]:
         logits = prefill(decoder, prompt, held, prefill_step, progress, cancelled)
         if logits is not None:
             recent = mx.array([*before, *prompt], dtype=mx.int32)
-            yield from _decoded(decoder, logits, recent, sampling, max_tokens, stops, held, cancelled)
+            yield from _tokens_after_prompt(decoder, logits, recent, sampling, max_tokens, stops, held, cancelled)
 
-    return given()
+    return tokens()
 
 
 def prefill(
@@ -123,9 +123,9 @@ def prefill(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> mx.array | None:
-    """Feed ids, at least one, in chunks of `step`: the logits [1, V] behind the last; None when cancelled before it.
+    """Feed one or more ids in chunks of `step`; the logits [1, V] after the last id, or None if cancelled before it.
 
-    Every chunk is computed before the next begins, so that memory for activations is that of one chunk.
+    Every chunk is computed before the next begins, so that activations need the memory of one chunk.
     """
     logits = None
     for start in range(0, len(ids), step):
@@ -135,7 +135,7 @@ def prefill(
             return None
         chunk = mx.array([ids[start : start + step]], dtype=mx.int32)  # [1, L]
         logits = decoder(chunk, caches=caches, last_only=True)[:, 0]  # [1, V]
-        if start + step < len(ids):  # these logits are never computed: nothing asks for them
+        if start + step < len(ids):  # these logits are never computed, because nothing reads them
             mx.eval([cache.arrays for cache in caches])
     mx.eval(logits, [cache.arrays for cache in caches])
     if progress is not None:
@@ -143,7 +143,7 @@ def prefill(
     return logits
 
 
-def _decoded(
+def _tokens_after_prompt(
     decoder: Model[C],
     logits: mx.array,
     recent: mx.array,
@@ -153,16 +153,16 @@ def _decoded(
     caches: Sequence[C],
     cancelled: Callable[[], bool] | None,
 ) -> Iterator[Generated]:
-    """The tokens behind a prompt. The next is under way before the last is read, so that the device never waits."""
+    """The tokens after a prompt; the next token is started before the last is read, so that the device never waits."""
     key = mx.random.key(secrets.randbits(64) if sampling.seed is None else sampling.seed)
-    key, step, recent = _begun(logits, recent, sampling, key)
+    key, step, recent = _start_token(logits, recent, sampling, key)
     for count in range(1, max_tokens + 1):
         upcoming = None
         if count < max_tokens:
             row = decoder(step.id[None].astype(mx.int32), caches=caches, last_only=True)[:, 0]  # [1, V]
-            key, upcoming, recent = _begun(row, recent, sampling, key)
+            key, upcoming, recent = _start_token(row, recent, sampling, key)
         token, logprob = int(_read(step.id)), _read(step.logprob)
-        if logprob != logprob:  # which NaN alone is not
+        if logprob != logprob:  # only NaN differs from itself
             cure = "load the weights in bfloat16 or float32"
             raise problem("logits", got="NaN", expected="finite numbers", cure=cure)
         finish: Finish | None = None
@@ -178,8 +178,10 @@ def _decoded(
         step = upcoming
 
 
-def _begun(logits: mx.array, recent: mx.array, sampling: Sampling, key: mx.array) -> tuple[mx.array, _Step, mx.array]:
-    """Begin to choose a token: logits [1, V], recent [n] -> the next key, the token, recent [n + 1]."""
+def _start_token(
+    logits: mx.array, recent: mx.array, sampling: Sampling, key: mx.array
+) -> tuple[mx.array, _Step, mx.array]:
+    """Start to compute a token: logits [1, V], recent [n] -> the next key, the token, recent [n + 1]."""
     logits = logits.astype(mx.float32)
     key, this = mx.random.split(key)
     chosen = sample(logits, recent, sampling, this)  # [1]
@@ -191,12 +193,12 @@ def _begun(logits: mx.array, recent: mx.array, sampling: Sampling, key: mx.array
 
 
 def _read(number: mx.array) -> float:
-    """The number of an array [1], once it is computed."""
-    return number.item()  # type: ignore[return-value]  # complex for MLX, which ours never is
+    """The number in an array [1]; waits until it is computed."""
+    return number.item()  # type: ignore[return-value]  # MLX allows complex numbers here, we never have one
 
 
 def _ids(name: str, ids: Sequence[int], vocab_size: int | None) -> list[int]:
-    """Plain ints, below `vocab_size` where it is given."""
+    """The ids as plain ints; MlxImplError for one that is negative, or not below `vocab_size` if that is given."""
     checked = []
     for index, value in enumerate(ids):
         try:

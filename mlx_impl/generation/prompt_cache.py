@@ -1,7 +1,7 @@
-"""What a model remembers of a prompt, kept in a file and used again for another prompt that begins alike.
+"""The caches of a prompt: saved in a file, and used again for another prompt with the same beginning.
 
-A sliding layer remembers its window alone. Such a cache cannot go back to an earlier token once it has dropped what
-that token sees: then it goes back to a `Mark` that was made in time, or begins anew. It never goes on with less.
+A sliding layer keeps its window only. Its cache cannot go back to a token when it has dropped columns that this token
+sees. Then it goes back to an earlier `Mark`, or starts empty. It never continues with missing columns.
 
 K key/value heads, S columns, E head dim, n tokens fed.
 """
@@ -29,31 +29,31 @@ from mlx_impl.model.kv_cache import KV
 
 FORMAT = "mlx_impl prompt cache"
 VERSION = "1"
-_PLE_TABLE = "model.embed_tokens_per_layer."  # no parameter where it stays in its file
-_CURE = "delete it, and the prompt is computed anew"
+_PLE_TABLE = "model.embed_tokens_per_layer."  # a mapped table is no parameter
+_CURE = "delete it, and the prompt is computed again"
 
 
 class KeptCache(Cache, Protocol):
-    """A cache that can be looked into and filled: `kv_cache`'s, and `StaticCache`."""
+    """A cache that can be read and filled: those of `kv_cache`, and `StaticCache`."""
 
     window: int | None
 
     @property
     def kept(self) -> KV | None:
-        """The columns that are retained."""
+        """The columns that are kept."""
 
     def restore(self, kept: KV, offset: int) -> None:
         """Hold these columns, the newest of `offset`."""
 
     def fresh(self) -> Self:
-        """An empty one for the same layer."""
+        """An empty cache for the same layer."""
 
 
 C = TypeVar("C", bound=KeptCache)
 
 
 class StoredModel(Model[C], Protocol[C]):
-    """What a file of caches belongs to: `Decoder` and `FusedDecoder` are such, and read each other's files."""
+    """A model that a file of caches belongs to: `Decoder` and `FusedDecoder`, which read each other's files."""
 
     def tensors(self) -> dict[str, mx.array]:
         """Every parameter by its name."""
@@ -61,9 +61,9 @@ class StoredModel(Model[C], Protocol[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mark:
-    """A place to go back to: the windows of all sliding layers as they were behind the tokens `fed`.
+    """A state to go back to: the windows of all sliding layers after the tokens `fed`.
 
-    One entry for each cache; None for full layers, which drop nothing and can be cut.
+    There is one entry for each cache; it is None for full layers, which drop nothing and can be cut.
     """
 
     fed: tuple[int, ...]
@@ -71,9 +71,9 @@ class Mark:
 
 
 def mark(caches: Sequence[KeptCache], fed: Sequence[int]) -> Mark:
-    """A mark of where these caches are. It holds window - 1 columns of each sliding layer, however many follow.
+    """A mark of the present state of these caches; it keeps window - 1 columns of each sliding layer.
 
-    Raises MlxImplError when `fed` is not as long as what the caches hold.
+    Raises MlxImplError if the caches do not hold as many tokens as `fed`.
     """
     _check_fed(caches, fed)
     windows = tuple(None if cache.window is None else _kept(cache) for cache in caches)
@@ -83,18 +83,18 @@ def mark(caches: Sequence[KeptCache], fed: Sequence[int]) -> Mark:
 def reuse(
     caches: Sequence[C], fed: Sequence[int], ids: Sequence[int], marks: Sequence[Mark] = ()
 ) -> tuple[list[C], int]:
-    """(caches that hold the first n of `ids`, n), n as large as the given caches allow and below len(ids).
+    """(caches that hold the first n of `ids`, n), with n as large as the given caches allow, and below len(ids).
 
-    The given caches hold `fed` and stay as they are. n is the length of the common prefix where they can go back to it,
-    else that of the longest mark within it, else 0: whatever it is, what follows equals what follows without reuse.
-    Raises MlxImplError when `fed` is not as long as what the caches hold.
+    The given caches hold `fed` and are not changed. n is the length of the common prefix if they can go back to it, or
+    else the length of the longest mark within it, or else 0. For every n the tokens that follow are the same.
+    Raises MlxImplError if the caches do not hold as many tokens as `fed`.
     """
     _check_fed(caches, fed)
-    common = 0  # at least one id is left to be fed: caches remember no logits
+    common = 0  # at least one id must be fed, because caches keep no logits
     while common < min(len(fed), len(ids) - 1) and fed[common] == ids[common]:
         common += 1
     if common and all(_can_go_back(cache, common) for cache in caches):
-        return [_filled(cache, _kept(cache), cache.offset - common, common) for cache in caches], common
+        return [_cut_copy(cache, _kept(cache), cache.offset - common, common) for cache in caches], common
     usable = [m for m in marks if len(m.fed) <= common and m.fed == tuple(fed[: len(m.fed)])]
     best = max(usable, key=lambda m: len(m.fed), default=None)
     if best is None or not best.fed:
@@ -103,17 +103,17 @@ def reuse(
     back = []
     for cache, window in zip(caches, best.windows, strict=True):
         if window is None:
-            back.append(_filled(cache, _kept(cache), cache.offset - count, count))
+            back.append(_cut_copy(cache, _kept(cache), cache.offset - count, count))
         else:
-            back.append(_filled(cache, window, 0, count))
+            back.append(_cut_copy(cache, window, 0, count))
     return back, count
 
 
 def save(path: str | Path, decoder: StoredModel[C], caches: Sequence[C], fed: Sequence[int]) -> None:
-    """Write caches that hold `fed`, at least one token, as safetensors: the whole file or, whatever happens, none.
+    """Write caches that hold `fed`, at least one token, as safetensors; the file is written completely or not at all.
 
-    Tensors: `ids` [n] int32; `{i}.keys`, `{i}.values` [1, K, S, E] of the i-th cache, its last S positions.
-    Raises MlxImplError where the caches hold something else, a batch or padding, and where the file cannot be written.
+    Tensors: `ids` [n] int32; `{i}.keys`, `{i}.values` [1, K, S, E] of the i-th cache, for its last S positions.
+    Raises MlxImplError if the caches hold other tokens, a batch or pads, and if the file cannot be written.
     """
     _check_fed(caches, fed)
     arrays = {"ids": mx.array(list(fed), dtype=mx.int32)}
@@ -122,13 +122,13 @@ def save(path: str | Path, decoder: StoredModel[C], caches: Sequence[C], fed: Se
         columns = kv.positions.shape[-1]
         last = mx.arange(len(fed) - columns, len(fed))[None]  # [1, S]
         if kv.valid is not None or kv.positions.shape[0] != 1 or not mx.array_equal(kv.positions, last):
-            got = "caches of a batch, padded or with positions of its own"
-            raise problem("caches", got=got, expected="those of one plain sequence", cure="feed it alone")
+            got = "caches of a batch, with pads or with other positions"
+            raise problem("caches", got=got, expected="caches of one plain sequence", cure="feed the sequence alone")
         arrays |= {f"{i}.keys": kv.keys, f"{i}.values": kv.values}
     metadata = {"format": FORMAT, "version": VERSION, "model": fingerprint(decoder)}
     target = Path(path)
     try:
-        # In the same folder, so that taking the place of the old file is one step. MLX insists on the ending.
+        # It is in the same folder, so that replacing the old file is one step. MLX requires the suffix.
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-", suffix=".safetensors")
         os.close(handle)
         try:
@@ -146,44 +146,46 @@ def save(path: str | Path, decoder: StoredModel[C], caches: Sequence[C], fed: Se
 def load(path: str | Path, decoder: StoredModel[C]) -> tuple[list[C], list[int]]:
     """The caches of a file, and the ids that they hold.
 
-    Raises MlxImplError for a file that is missing, truncated, of another version, of another model (the same
-    architecture with other weights or in another dtype is another), or with other tensors than this model's.
+    Raises MlxImplError for a file that is missing or truncated, that belongs to another version or another model (other
+    weights or another dtype make another model), or whose tensors do not fit this model.
     """
     target = Path(path)
     if not target.is_file():
         raise problem(str(path), got="no such file", expected="a prompt cache", cure="correct the path")
     try:
-        read_header(target)  # MLX lets bytes that no tensor has pass
+        read_header(target)  # MLX accepts bytes that belong to no tensor
         loaded = mx.load(str(target), format="safetensors", return_metadata=True)
     except (MlxImplError, RuntimeError, ValueError):
-        raise _bad(target, "a file that is broken or cut off", "a whole safetensors file") from None
+        raise _unusable_file(target, "a file that is broken or cut off", "a complete safetensors file") from None
     assert isinstance(loaded, tuple)  # by return_metadata
     arrays, metadata = loaded
     assert isinstance(arrays, dict)
     said = (metadata.get("format"), metadata.get("version"))
     if said != (FORMAT, VERSION):
-        raise _bad(target, f"format {shown(said[0])}, version {shown(said[1])}", f"{FORMAT!r}, version {VERSION!r}")
+        raise _unusable_file(
+            target, f"format {shown(said[0])}, version {shown(said[1])}", f"{FORMAT!r}, version {VERSION!r}"
+        )
     if metadata.get("model") != fingerprint(decoder):
-        raise _bad(target, "the cache of another model", "one of these weights in this dtype")
+        raise _unusable_file(target, "the cache of another model", "a cache of these weights in this dtype")
     ids = arrays.pop("ids", mx.zeros((0,)))
     if ids.dtype != mx.int32 or ids.ndim != 1 or not ids.size:
-        raise _bad(target, f"ids of shape {tuple(ids.shape)}", "[n] int32")
+        raise _unusable_file(target, f"ids of shape {tuple(ids.shape)}", "[n] int32")
     fresh = decoder.make_caches()
     _check_tensors(target, decoder.config, arrays, ids.size)
     at = mx.arange(ids.size)[None]  # [1, n]
     for i, cache in enumerate(fresh):
         keys, values = arrays[f"{i}.keys"], arrays[f"{i}.values"]
         kv = KV(keys=keys, values=values, positions=at[:, ids.size - keys.shape[2] :], valid=None)
-        fresh[i] = _filled(cache, kv, 0, ids.size)
+        fresh[i] = _cut_copy(cache, kv, 0, ids.size)
     mx.eval([cache.arrays for cache in fresh])
     return fresh, ids.tolist()  # type: ignore[return-value]  # one axis makes a flat list
 
 
 def fingerprint(decoder: StoredModel[C]) -> str:
-    """SHA-256 of the configuration and of every parameter's name, shape, dtype and first row, in hexadecimal.
+    """SHA-256, in hexadecimal, of the configuration and of every parameter's name, shape, dtype and first row.
 
-    Checkpoints of one architecture, fine-tuned or quantised in different ways, differ in some row; to read all of them
-    would take as long as to load the model.
+    Checkpoints of one architecture that were fine-tuned or quantised differently differ in the first row of some
+    parameter. Reading all rows would take as long as loading the model.
     """
     digest = hashlib.sha256(repr(dataclasses.astuple(decoder.config)).encode())
     for name, value in sorted(decoder.tensors().items()):
@@ -199,11 +201,11 @@ def _check_fed(caches: Sequence[KeptCache], fed: Sequence[int]) -> None:
     offsets = {cache.offset for cache in caches}
     if offsets != {len(fed)}:
         got = f"{len(fed)} ids, and caches that hold {sorted(offsets)}"
-        raise problem("fed", got=got, expected="just what the caches hold", cure="cut it to caches[0].offset")
+        raise problem("fed", got=got, expected="exactly what the caches hold", cure="cut it to caches[0].offset")
 
 
 def _check_tensors(path: Path, config: Config, arrays: dict[str, mx.array], count: int) -> None:
-    """Raise MlxImplError unless a file holds this model's keys and values of `count` tokens and nothing else."""
+    """Raise MlxImplError unless a file holds exactly this model's keys and values of `count` tokens."""
     expected: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(config.own_kv_layers):
         window = config.window_of(layer)
@@ -213,28 +215,28 @@ def _check_tensors(path: Path, config: Config, arrays: dict[str, mx.array], coun
     found = {name: tuple(value.shape) for name, value in arrays.items()}
     if found != expected:
         name = min(name for name in found | expected if found.get(name) != expected.get(name))
-        raise _bad(path, f"{name} {found.get(name, 'missing')}", f"{expected.get(name, 'no such tensor')}")
+        raise _unusable_file(path, f"{name} {found.get(name, 'missing')}", f"{expected.get(name, 'no such tensor')}")
 
 
-def _bad(path: Path, got: str, expected: str) -> MlxImplError:
+def _unusable_file(path: Path, got: str, expected: str) -> MlxImplError:
     return problem(str(path), got=got, expected=expected, cure=_CURE)
 
 
 def _kept(cache: KeptCache) -> KV:
     kept = cache.kept
     if kept is None:
-        raise problem("caches", got="empty ones", expected="at least one token in them", cure="feed a prompt first")
+        raise problem("caches", got="empty caches", expected="at least one token in them", cure="feed a prompt first")
     return kept
 
 
 def _can_go_back(cache: KeptCache, count: int) -> bool:
-    """Whether a cache still holds all that the token behind the first `count`, 1 or more, sees."""
+    """Whether a cache still holds all columns that the token after the first `count` >= 1 tokens sees."""
     nothing_dropped = _kept(cache).positions.shape[-1] == cache.offset
     return count == cache.offset or nothing_dropped
 
 
-def _filled(like: C, kv: KV, surplus: int, count: int) -> C:
-    """A cache of the kind of `like` that has seen `count` tokens and holds kv without its last `surplus` columns."""
+def _cut_copy(like: C, kv: KV, surplus: int, count: int) -> C:
+    """A cache like `like` that has seen `count` tokens and holds kv without its last `surplus` columns."""
     columns = kv.positions.shape[-1] - surplus
     cache = like.fresh()
     kept = KV(

@@ -1,7 +1,7 @@
 """From logits to the next token.
 
-The order is transformers': repetition penalty, temperature, top-k, top-p, min-p; each filter sees what the one before
-it has left. B batch (here 1), V vocabulary.
+The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p. Each filter sees what the
+filter before it has left. B batch (here 1), V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PUBLISHED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def _number(of: object, name: str, expected: str, fits: Callable[[float], bool]) -> None:
     value = getattr(of, name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not fits(value):  # which NaN never does
+    if not is_number or not fits(value):  # NaN never fits
         raise problem(name, got=shown(value), expected=f"a number, {expected}", cure="correct it")
 
 
@@ -36,28 +36,28 @@ def _integer(of: object, name: str, least: int, expected: str, most: int | None 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How a token is chosen. By default the most probable one; filters matter where temperature is above 0.
+    """How a token is chosen: the most probable one by default. Filters have an effect if temperature is above 0.
 
     Raises MlxImplError, naming the field, for a value out of its range.
     """
 
     temperature: float = 0.0
-    """Logits are divided by it; 0 takes the largest, and of equal ones the first."""
+    """Logits are divided by it; 0 takes the largest logit, and the first of several largest ones."""
     top_k: int = 0
-    """Only the k most probable tokens, with those that tie with the last of them; 0 = all."""
+    """Keep the k most probable tokens, and those as probable as the last of them; 0 keeps all."""
     top_p: float = 1.0
-    """Only the fewest most probable tokens whose probabilities sum to at least p."""
+    """Keep the most probable tokens, as few as have probabilities that sum to at least p."""
     min_p: float = 0.0
-    """Only tokens at least p times as probable as the most probable one."""
+    """Keep the tokens that are at least p times as probable as the most probable one."""
     repetition_penalty: float = 1.0
-    """Logits of recent tokens are divided by it where positive, multiplied where negative; greedy ones too."""
+    """Positive logits of recent tokens are divided by it, negative ones multiplied; at temperature 0 too."""
     repetition_context: int | None = None
-    """How many of the latest ids are recent, the prompt's included; None = all."""
+    """How many of the latest ids are recent, including those of the prompt; None for all."""
     seed: int | None = None
-    """The same seed gives the same tokens; None takes one from the system."""
+    """The same seed gives the same tokens; None takes a random one from the system."""
 
     def __post_init__(self) -> None:
-        # The bounds of the first and the last are far from what anyone wants, and keep quotients from overflowing.
+        # The bounds of temperature and penalty are far from useful values; they keep quotients from overflowing.
         _number(self, "temperature", "0 (greedy) or 0.0001 to 10000", lambda x: x == 0 or 1e-4 <= x <= 1e4)
         _integer(self, "top_k", 0, "0 (all) or more")
         _number(self, "top_p", "above 0, at most 1", lambda x: 0 < x <= 1)
@@ -73,9 +73,9 @@ GREEDY = Sampling()
 
 
 def published_sampling(checkpoint_dir: str | Path) -> Sampling:
-    """What a checkpoint's `generation_config.json` asks for; greedy where there is no such file, or no `do_sample`.
+    """The sampling of a checkpoint's `generation_config.json`; greedy without this file, or without `do_sample`.
 
-    Raises MlxImplError that names the file.
+    Raises MlxImplError, naming the file, for a value that is not allowed.
     """
     path = Path(checkpoint_dir) / GENERATION_CONFIG
     if not path.is_file():
@@ -85,18 +85,18 @@ def published_sampling(checkpoint_dir: str | Path) -> Sampling:
         raise problem(str(path), got=shown(content), expected="a JSON object", cure="download it again")
     given = {key: content[key] for key in _PUBLISHED if content.get(key) is not None}
     try:
-        # Temperature 1 is what transformers takes where a file that samples names none.
-        asked = Sampling(**({"temperature": 1.0} | given))
+        # transformers uses temperature 1 if a file that samples names none.
+        published = Sampling(**({"temperature": 1.0} | given))
     except MlxImplError as error:
         raise MlxImplError(f"{path}: {error}") from None
-    return asked if content.get("do_sample") is True else replace(asked, temperature=0.0)
+    return published if content.get("do_sample") is True else replace(published, temperature=0.0)
 
 
 def sample(logits: mx.array, recent: mx.array, sampling: Sampling, key: mx.array) -> mx.array:
-    """A token drawn by `key` (`mx.random.key`) from softmax(adjusted(logits)); the largest at temperature 0.
+    """A token drawn with `key` (`mx.random.key`) from softmax(adjusted(logits)); the largest at temperature 0.
 
-    logits [1, V] float32, recent [n] int32 (n may be 0), oldest first -> [1] uint32. Nothing is read back, and MLX's
-    own random state stays as it is.
+    logits [1, V] float32, recent [n] int32 (n may be 0), oldest first -> [1] uint32. Nothing is read back to Python,
+    and MLX's own random state does not change.
     """
     scores = adjusted(logits, recent, sampling)
     if sampling.temperature == 0:
@@ -105,7 +105,7 @@ def sample(logits: mx.array, recent: mx.array, sampling: Sampling, key: mx.array
 
 
 def adjusted(logits: mx.array, recent: mx.array, sampling: Sampling) -> mx.array:
-    """logits after penalty, temperature and filters: [1, V], recent [n] -> [1, V] float32, -inf for what is left out.
+    """logits after penalty, temperature and filters: [1, V], recent [n] -> [1, V] float32, -inf if filtered out.
 
     Source: `repetition_penalty`, `temperature`, `top_k`, `top_p`, `min_p` of generation_config.json.
     """
@@ -126,7 +126,7 @@ def adjusted(logits: mx.array, recent: mx.array, sampling: Sampling) -> mx.array
 
 
 def penalised(scores: mx.array, recent: mx.array, penalty: float) -> mx.array:
-    """s / penalty where s > 0, s * penalty elsewhere, once for each id in `recent` however often it stands there.
+    """s / penalty if s > 0, or else s * penalty, once for each id in `recent`, however often it occurs there.
 
     scores [1, V], recent [n] -> [1, V].
     """
@@ -138,7 +138,7 @@ def penalised(scores: mx.array, recent: mx.array, penalty: float) -> mx.array:
 
 
 def keep_top_k(scores: mx.array, k: int) -> mx.array:
-    """-inf below the k-th largest: [1, V] -> [1, V]."""
+    """-inf for scores below the k-th largest: [1, V] -> [1, V]."""
     kth = mx.min(mx.topk(scores, k, axis=-1), axis=-1, keepdims=True)  # [1, 1]
     return mx.where(scores < kth, -mx.inf, scores)
 
@@ -146,13 +146,13 @@ def keep_top_k(scores: mx.array, k: int) -> mx.array:
 def keep_top_p(scores: mx.array, p: float) -> mx.array:
     """-inf for the least probable tokens whose probabilities sum to at most 1 - p: [1, V] -> [1, V].
 
-    The most probable token stays whatever p is.
+    The most probable token is kept for every p.
     """
-    order = mx.argsort(scores, axis=-1)  # rising
-    rising = mx.take_along_axis(scores, order, axis=-1)
-    total = mx.cumsum(mx.softmax(rising, axis=-1), axis=-1)
+    order = mx.argsort(scores, axis=-1)  # ascending
+    ascending = mx.take_along_axis(scores, order, axis=-1)
+    total = mx.cumsum(mx.softmax(ascending, axis=-1), axis=-1)
     left_out = (total <= 1 - p) & (mx.arange(scores.shape[-1]) < scores.shape[-1] - 1)
-    return mx.put_along_axis(scores, order, mx.where(left_out, -mx.inf, rising), axis=-1)
+    return mx.put_along_axis(scores, order, mx.where(left_out, -mx.inf, ascending), axis=-1)
 
 
 def keep_min_p(scores: mx.array, p: float) -> mx.array:

@@ -1,4 +1,4 @@
-"""After which tokens a model's answer is over."""
+"""The tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _KEY = "eos_token_id"
 
 
 def stop_ids(checkpoint_dir: str | Path) -> tuple[int, ...]:
-    """The `eos_token_id` that governs: of `generation_config.json`, else of `config.json`, else of its `text_config`.
+    """`eos_token_id` of `generation_config.json`, or else of `config.json`, or else of its `text_config`.
 
-    Published checkpoints declare three of them, and the first found here holds the others: `[1, 106, 50]` where
-    text_config has 1 alone, whose user would write on behind the end of the turn and behind a tool call.
-    Raises MlxImplError when none is declared, or the first is no id or list of ids.
+    Published checkpoints declare all three, and the first contains the others: it is `[1, 106, 50]`, while text_config
+    has only 1, with which generation would continue after the end of a turn and after a tool call.
+    Raises MlxImplError if none is declared, or if the first is neither an id nor a list of ids.
     """
     folder = Path(checkpoint_dir)
     generation, config = _object(folder / "generation_config.json"), _object(folder / "config.json")
@@ -28,7 +28,7 @@ def stop_ids(checkpoint_dir: str | Path) -> tuple[int, ...]:
         if declared is not None:
             return _ids(declared, f"{where}: {_KEY}")
     cure = "download generation_config.json with the checkpoint"
-    raise problem(str(folder), got=f"no {_KEY}", expected="it in generation_config.json or config.json", cure=cure)
+    raise problem(str(folder), got=f"no {_KEY}", expected="one in generation_config.json or config.json", cure=cure)
 
 
 def _ids(declared: object, where: str) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ def _ids(declared: object, where: str) -> tuple[int, ...]:
 
 
 def _object(file: Path) -> dict[str, object]:
-    """A JSON object, empty where there is no such file."""
+    """The JSON object in a file; empty if there is no such file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The decoder: one file for each part of the forward pass, and its configuration."""
+"""The decoder, one file for each part of the forward pass, and its configuration."""

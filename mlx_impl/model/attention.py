@@ -8,16 +8,16 @@ from mlx_impl.model import norms, params, rope
 from mlx_impl.model.config import Config
 from mlx_impl.model.kv_cache import KV, FullKVCache
 from mlx_impl.model.params import Block
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 
 def attention_mask(
     q_positions: mx.array, k_positions: mx.array, k_valid: mx.array | None, window: int | None
 ) -> mx.array:
-    """Which key each query may see: k <= q, k > q - window, and the key is no padding.
+    """Which key each query may see: k <= q, k > q - window, and the key is not padding.
 
-    The window counts the current token: keys q-window+1 .. q. By position and not by column, so the order of the
-    columns in a cache does not matter.
+    The window counts the current token: a query at position q sees the keys q - window + 1 to q. Positions are
+    compared and not columns, so the order of the columns in a cache does not matter.
 
     q_positions [B, L], k_positions [B, S] integers, k_valid [B, S] bool or None -> [B, 1, L, S] bool.
     Source: `sliding_window`; `use_bidirectional_attention` "vision" changes nothing for text.
@@ -33,7 +33,7 @@ def attention_mask(
 
 
 def masked_softmax(scores: mx.array, mask: mx.array) -> mx.array:
-    """exp(s) / sum exp(s) over the keys that `mask` allows; a row that allows none is all zeros, never NaN.
+    """exp(s) / sum exp(s) over the keys that `mask` allows; a row that allows no key is all zeros, never NaN.
 
     scores [..., S] float32, mask [..., S] bool -> [..., S] float32.
     """
@@ -46,8 +46,8 @@ def masked_softmax(scores: mx.array, mask: mx.array) -> mx.array:
 def attention_core(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> tuple[mx.array, mx.array]:
     """softmax(q k^T) v with scale 1.0 (q and k are normed) and no softcap.
 
-    Grouped queries: query head h reads key head h // (H/K). Scores, softmax and the weighted sum are float32: with
-    scale 1 scores reach 30, where bf16 has steps of 0.125.
+    Queries are grouped: query head h reads key head h // (H/K). Scores, softmax and the weighted sum are computed in
+    float32, because scores reach 30 with scale 1, where bf16 has steps of 0.125.
 
     q [B, H, L, E], k and v [B, K, S, E], mask [B, 1, L, S] -> context [B, L, H*E] in q's dtype, probs [B, H, L, S]
     float32.
@@ -85,35 +85,29 @@ class Attention(Block):
                 self.v_proj = Linear(width, kv_heads * head_dim, bias=False)
         self.o_proj = Linear(heads * head_dim, width, bias=False)
 
-    def queries(self, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap | None) -> mx.array:
+    def queries(self, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap) -> mx.array:
         """rope(rms_norm(q_proj x)): x [B, L, D] -> [B, H, L, E]."""
         q = self._heads(params.project(x, self.q_proj))  # [B, H, L, E]
         q = norms.rms_norm(q, self.q_norm.weight, self.config.rms_norm_eps)
-        if tap is not None:
-            tap("self_attn.q_norm", q)
+        tap("self_attn.q_norm", q)
         q = rope.apply_rope(q, positions, inv_freq)
-        if tap is not None:
-            tap("self_attn.q_rope", q)
+        tap("self_attn.q_rope", q)
         return q
 
-    def keys_values(
-        self, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap | None
-    ) -> tuple[mx.array, mx.array]:
+    def keys_values(self, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
         """k = rope(rms_norm(k_proj x)), v = rms_norm(v_proj x) without weight: x [B, L, D] -> two [B, K, L, E].
 
-        With K = V the value is made from the *raw* key projection: never k_normed, never rotated.
+        With K = V the values are made from the *raw* key projection, before k_norm and before RoPE.
         """
         eps = self.config.rms_norm_eps
         k_raw = self._heads(params.project(x, self.k_proj))  # [B, K, L, E]
         v_raw = k_raw if self.config.k_eq_v(self.layer) else self._heads(params.project(x, self.v_proj))  # [B, K, L, E]
         k = norms.rms_norm(k_raw, self.k_norm.weight, eps)
-        if tap is not None:
-            tap("self_attn.k_norm", k)
+        tap("self_attn.k_norm", k)
         k = rope.apply_rope(k, positions, inv_freq)
         v = norms.rms_norm(v_raw, None, eps)
-        if tap is not None:
-            tap("self_attn.k_rope", k)
-            tap("self_attn.v_norm", v)
+        tap("self_attn.k_rope", k)
+        tap("self_attn.v_norm", v)
         return k, v
 
     def __call__(
@@ -125,11 +119,11 @@ class Attention(Block):
         valid: mx.array | None = None,
         shared: KV | None = None,
         cache: FullKVCache | None = None,
-        tap: Tap | None = None,
+        tap: Tap = unwatched,
     ) -> tuple[mx.array, KV]:
-        """o_proj(attention): x [B, L, D], positions [B, L] -> [B, L, D] in x's dtype, and the KV attended to.
+        """o_proj(attention): x [B, L, D], positions [B, L] -> [B, L, D] in x's dtype, and the KV that was attended to.
 
-        `shared` is the donor's KV as the donor attended to it; a KV-shared layer needs it, cache or no cache.
+        `shared` is the donor's KV as the donor attended to it; a KV-shared layer needs it with and without a cache.
         """
         q = self.queries(x, positions, inv_freq, tap)
         if self.config.is_kv_shared(self.layer):
@@ -149,12 +143,10 @@ class Attention(Block):
                 kv = cache.update(k, v, positions, valid)
         mask = attention_mask(positions, kv.positions, kv.valid, self.config.window_of(self.layer))  # [B, 1, L, S]
         context, probs = attention_core(q, kv.keys, kv.values, mask)
-        if tap is not None:
-            tap("self_attn.probs", probs)
-            tap("self_attn.context", context)
+        tap("self_attn.probs", probs)
+        tap("self_attn.context", context)
         out = params.project(context, self.o_proj)  # [B, L, D]
-        if tap is not None:
-            tap("self_attn.o_proj", out)
+        tap("self_attn.o_proj", out)
         return out, kv
 
     def _heads(self, x: mx.array) -> mx.array:

@@ -1,4 +1,4 @@
-"""The configuration: the fields of `text_config` that matter, what they have to satisfy, every per-layer fact."""
+"""The configuration: the fields of `text_config` that matter, the conditions they satisfy, every per-layer fact."""
 
 from dataclasses import dataclass
 
@@ -69,11 +69,11 @@ class Config:
         _check_moe(self)
 
     def is_sliding(self, layer: int) -> bool:
-        """Whether the layer sees just its window. Source: `layer_types`."""
+        """Whether the layer sees its window only. Source: `layer_types`."""
         return self.layer_types[layer] == SLIDING
 
     def window_of(self, layer: int) -> int | None:
-        """How many tokens the layer sees, the current one included; None = all. Source: `sliding_window`."""
+        """How many tokens the layer sees, including the current one; None for all. Source: `sliding_window`."""
         return self.sliding_window if self.is_sliding(layer) else None
 
     def head_dim_of(self, layer: int) -> int:
@@ -81,7 +81,7 @@ class Config:
         return self.head_dim if self.is_sliding(layer) else self.global_head_dim
 
     def k_eq_v(self, layer: int) -> bool:
-        """Whether values come from the key projection. Source: `attention_k_eq_v`, on full layers alone."""
+        """Whether values come from the key projection. Source: `attention_k_eq_v`, on full layers only."""
         return self.attention_k_eq_v and not self.is_sliding(layer)
 
     def kv_heads_of(self, layer: int) -> int:
@@ -110,7 +110,7 @@ class Config:
         return tuple(self.kv_donor(i) for i in range(self.num_hidden_layers))
 
     def mlp_width(self, layer: int) -> int:
-        """F of the dense MLP. Source: `intermediate_size`, twice on KV-shared layers by `use_double_wide_mlp`."""
+        """F of the dense MLP. Source: `intermediate_size`, doubled on KV-shared layers by `use_double_wide_mlp`."""
         is_double = self.use_double_wide_mlp and self.is_kv_shared(layer)
         return self.intermediate_size * (2 if is_double else 1)
 
@@ -121,7 +121,7 @@ class Config:
 
     @property
     def moe(self) -> Moe | None:
-        """The expert sizes, or None in a dense model. Source: `enable_moe_block`; sizes alone make no MoE."""
+        """The expert sizes, or None in a dense model. Source: `enable_moe_block`, whatever the sizes say."""
         sizes = (self.num_experts, self.top_k_experts, self.moe_intermediate_size)
         if not self.enable_moe_block or sizes[0] is None or sizes[1] is None or sizes[2] is None:
             return None
@@ -138,10 +138,12 @@ def _check_layers(c: Config) -> None:
                 f"layer_types[{i}]", got=shown(kind), expected=f"{FULL!r} or {SLIDING!r}", cure="correct the spelling"
             )
     if kinds[-1] != FULL:
-        raise problem("layer_types[-1]", got=shown(kinds[-1]), expected=f"{FULL!r}", cure="every member ends in one")
+        raise problem(
+            "layer_types[-1]", got=shown(kinds[-1]), expected=f"{FULL!r}", cure="every Gemma 4 decoder ends in one"
+        )
     if not 0 <= c.num_kv_shared_layers < n:
         got = str(c.num_kv_shared_layers)
-        raise problem("num_kv_shared_layers", got=got, expected=f"0 to {n - 1}", cure="a layer must own its KV")
+        raise problem("num_kv_shared_layers", got=got, expected=f"0 to {n - 1}", cure="leave a layer with its own KV")
     own = n - c.num_kv_shared_layers
     for i in range(own, n):
         if kinds[i] not in kinds[:own]:
@@ -164,7 +166,7 @@ def _check_heads(c: Config) -> None:
             raise problem(name, got=str(kv_heads), expected=expected, cure="every key head serves as many query heads")
     for name, head_dim in (("head_dim", c.head_dim), ("global_head_dim", c.global_head_dim)):
         if head_dim % 2 != 0:
-            raise problem(name, got=str(head_dim), expected="an even number", cure="RoPE turns pairs")
+            raise problem(name, got=str(head_dim), expected="an even number", cure="RoPE rotates pairs")
     if c.hidden_size_per_layer_input > 0 and c.vocab_size_per_layer_input == 0:
         raise problem("vocab_size_per_layer_input", got="0", expected="rows for the per-layer table", cure=_NEEDED)
 
@@ -190,7 +192,7 @@ def _check_rope(c: Config) -> None:
         factor = rope.partial_rotary_factor
         if not 0.0 <= factor <= 1.0:
             got = shown(factor)
-            raise problem(f"{where}.partial_rotary_factor", got=got, expected="0 to 1", cure="it is a share of E")
+            raise problem(f"{where}.partial_rotary_factor", got=got, expected="0 to 1", cure="it is a part of head_dim")
         if rope.rope_type == "default" and factor != 1.0:
             got = f"{factor} with rope_type 'default'"
             cure = "use 'proportional' to rotate a part"

@@ -18,9 +18,9 @@ def refuse_unknown(d: Mapping[str, object], known: Collection[str], where: str) 
 
 
 def hint(got: object, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or what to do when nothing is near."""
+    """`did you mean 'x'?`, or what to do when no known key is similar."""
     near = difflib.get_close_matches(str(got), sorted(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else "remove it, or teach mlx_impl what it means"
+    return f"did you mean {near[0]!r}?" if near else "remove it, or add support for it to mlx_impl"
 
 
 def mapping(d: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -32,7 +32,7 @@ def mapping(d: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 
 def integer(d: Mapping[str, object], key: str, *, least: int = 1, default: object = _REQUIRED) -> int:
-    """An integer from `least` to 2^31 - 1; a bool is none."""
+    """An integer from `least` to 2^31 - 1; a bool is not accepted."""
     value = _present(d, key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
         raise _wrong(key, value, f"an integer from {least} to {_LARGEST}")
@@ -40,7 +40,7 @@ def integer(d: Mapping[str, object], key: str, *, least: int = 1, default: objec
 
 
 def optional_integer(d: Mapping[str, object], key: str) -> int | None:
-    """A positive integer; null and absent are None."""
+    """A positive integer; None if the key is null or absent."""
     return None if d.get(key) is None else integer(d, key)
 
 
@@ -48,7 +48,7 @@ def number(d: Mapping[str, object], key: str, *, default: object = _REQUIRED, le
     """A finite number: positive, or at least `least` where that is given."""
     value = _present(d, key, default)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(value, int | float) and is_number and abs(value) < _HUGE:  # NaN is not below, either
+    if isinstance(value, int | float) and is_number and abs(value) < _HUGE:  # false for NaN too
         large_enough = value > 0 if least is None else value >= least
         if large_enough:
             return float(value)
@@ -83,7 +83,7 @@ def texts(d: Mapping[str, object], key: str) -> tuple[str, ...]:
 
 
 def one_of(d: Mapping[str, object], key: str, supported: tuple[object, ...]) -> None:
-    """Refuse a value outside `supported`; an absent key is fine, its default being supported[0]."""
+    """Refuse a value outside `supported`; an absent key is fine, because its default is supported[0]."""
     value = d.get(key, supported[0])
     # The type counts as well: in Python 0 == False, in a configuration it is not.
     if not any(type(value) is type(item) and value == item for item in supported):
@@ -95,7 +95,7 @@ def _present(d: Mapping[str, object], key: str, default: object) -> object:
         return d[key]
     if default is _REQUIRED:
         cure = "it cannot be guessed: copy it from the published config.json"
-        raise problem(key, got="no such key", expected="it to be there", cure=cure)
+        raise problem(key, got="no such key", expected="the key", cure=cure)
     return default
 
 

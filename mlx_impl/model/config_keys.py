@@ -1,6 +1,6 @@
 """Every key that a Gemma 4 config.json may hold; any other is refused by name."""
 
-# Of a text config: read and checked.
+# Keys of a text config that are read and checked.
 TEXT_KEYS = frozenset(
     {
         "attention_bias",
@@ -35,12 +35,12 @@ TEXT_KEYS = frozenset(
         "vocab_size_per_layer_input",
     }
 )
-# Of a nested config's top level: read and checked.
+# Keys at the top level of a nested config that are read and checked.
 TOP_KEYS = frozenset({"model_type", "text_config", "tie_word_embeddings"})
-# Of either: known to change no number of the text decoder.
+# Keys of either that are known to change no number of the text decoder.
 IRRELEVANT = frozenset(
     {
-        # training, and a switch of callers
+        # training, and a switch for callers
         "attention_dropout",
         "chunk_size_feed_forward",
         "initializer_range",
@@ -49,7 +49,7 @@ IRRELEVANT = frozenset(
         "dtype",
         "torch_dtype",
         "max_position_embeddings",
-        # the tokenizer's and the prompt's business
+        # for the tokenizer and the prompt
         "bos_token_id",
         "eos_token_id",
         "pad_token_id",
@@ -82,11 +82,11 @@ IRRELEVANT = frozenset(
         "temperature",
         "top_k",
         "top_p",
-        # the loader's business, and mlx-lm's
+        # for the loader, and for mlx-lm
         "model_file",
         "quantization",
         "quantization_config",
     }
 )
-# Of one entry of `rope_parameters`.
+# Keys of one entry of `rope_parameters`.
 ROPE_KEYS = frozenset({"rope_type", "rope_theta", "partial_rotary_factor"})

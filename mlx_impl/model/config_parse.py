@@ -84,7 +84,7 @@ def _parse_text(d: Mapping[str, object]) -> Config:
 
 
 def _rope(rope: Mapping[str, object], name: str) -> Rope:
-    """One entry of `rope_parameters`; a proportional one must say its factor."""
+    """One entry of `rope_parameters`; an entry of type "proportional" must state its factor."""
     entry = fields.mapping(rope, name)
     fields.refuse_unknown(entry, ROPE_KEYS, f"rope_parameters.{name}")
     rope_type = fields.text(entry, "rope_type")
@@ -97,25 +97,29 @@ def _rope(rope: Mapping[str, object], name: str) -> Rope:
 
 
 def _expert_width(d: Mapping[str, object]) -> int | None:
-    """The experts' F under either of its names; under both only when they agree."""
+    """F of the experts under either of its names, or under both if they agree."""
     names = ("moe_intermediate_size", "expert_intermediate_size")
     first, second = (fields.optional_integer(d, name) for name in names)
     if first is not None and second is not None and first != second:
-        raise problem(" and ".join(names), got=f"{first} and {second}", expected="one value", cure="drop one key")
+        raise problem(
+            " and ".join(names), got=f"{first} and {second}", expected="one value", cure="remove one of the keys"
+        )
     return first if first is not None else second
 
 
 def _globals_per_layer(
     d: Mapping[str, object], kinds: tuple[str, ...], head_dim: int, kv_heads: int
 ) -> tuple[int, int | None]:
-    """`global_head_dim` and `num_global_key_value_heads` as transformers 5.15 and later write them.
+    """`global_head_dim` and `num_global_key_value_heads`, read as transformers 5.15 and later write them.
 
     `per_layer_config` maps a layer's number to what it has instead of `head_dim` and `num_key_value_heads`. The
-    family differs by layer type only, so all full layers must agree and no sliding layer may appear.
+    shape depends on the layer type only, so all full layers must agree and no sliding layer may appear.
     """
     for old in ("global_head_dim", "num_global_key_value_heads"):
         if d.get(old) is not None:
-            raise problem(old, got="it beside per_layer_config", expected="one of the two", cure="drop one key")
+            raise problem(
+                old, got="this key and per_layer_config", expected="one of the two", cure="remove one of them"
+            )
     table = fields.mapping(d, "per_layer_config")
     # transformers pads the numbers with zeros ("05"), so they are compared as numbers.
     numbers = {int(key): key for key in map(str, table) if key.isascii() and key.isdigit()}
@@ -135,11 +139,13 @@ def _globals_per_layer(
             )
         )
     if len(seen) != 1:
-        raise problem("per_layer_config", got=shown(sorted(seen)), expected="one shape of full layer", cure="no member")
+        raise problem(
+            "per_layer_config", got=shown(sorted(seen)), expected="one shape of full layers", cure="not supported"
+        )
     ((global_head_dim, global_kv_heads),) = seen
     if global_kv_heads == kv_heads:
         return global_head_dim, None
     if d.get("attention_k_eq_v") is not True:
         expected = f"{kv_heads} on full layers unless attention_k_eq_v"
-        raise problem("per_layer_config", got=f"{global_kv_heads} KV heads", expected=expected, cure="no member")
+        raise problem("per_layer_config", got=f"{global_kv_heads} KV heads", expected=expected, cure="not supported")
     return global_head_dim, global_kv_heads

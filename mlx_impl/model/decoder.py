@@ -13,7 +13,7 @@ from mlx_impl.model.kv_cache import KV, FullKVCache
 from mlx_impl.model.layer import DecoderLayer
 from mlx_impl.model.norms import Norm
 from mlx_impl.model.params import Block, Weight
-from mlx_impl.model.taps import Tap, scope
+from mlx_impl.model.taps import Tap, scope, unwatched
 
 __all__ = ["Decoder", "DecoderLayer", "TextModel", "pass_positions", "softcap"]
 
@@ -31,16 +31,21 @@ def softcap(x: mx.array, cap: float | None) -> mx.array:
 def pass_positions(
     ids: mx.array, positions: mx.array | None, valid: mx.array | None, caches: Sequence[FullKVCache] | None
 ) -> mx.array:
-    """The positions [B, L] int32 of one pass: as given, else offset + 0..L-1 in every row.
+    """The positions [B, L] int32 of one pass: those given, or else offset + 0..L-1 in every row.
 
-    Raises MlxImplError where that default would count pads, and where shapes disagree.
+    Raises MlxImplError if that default would count pads, and if shapes disagree.
     """
     shape = tuple(ids.shape)
     if ids.ndim != 2:
         raise problem("ids", got=f"shape {shape}", expected="[B, L]", cure="add a batch axis: ids[None]")
     for name, given in (("positions", positions), ("valid", valid)):
         if given is not None and tuple(given.shape) != shape:
-            raise problem(name, got=f"shape {tuple(given.shape)}", expected=f"that of ids, {shape}", cure="one per id")
+            raise problem(
+                name,
+                got=f"shape {tuple(given.shape)}",
+                expected=f"the shape of ids, {shape}",
+                cure="give one for each id",
+            )
     if positions is not None:
         return positions.astype(mx.int32)
     if valid is not None or (caches and caches[0].padded):
@@ -77,21 +82,20 @@ class TextModel(Block):
         *,
         valid: mx.array | None = None,
         caches: Sequence[FullKVCache] | None = None,
-        tap: Tap | None = None,
+        tap: Tap = unwatched,
         last_only: bool = False,
     ) -> mx.array:
-        """ids, positions [B, L] -> the normed hidden state [B, L, D] in the weights' dtype; last_only: [B, 1, D]."""
+        """norm(layers(embedding)): ids, positions [B, L] -> [B, L, D] in the weights' dtype; last_only: [B, 1, D]."""
         config = self.config
         h = embedding.scaled_embedding(ids, self.embed_tokens)  # [B, L, D]
-        if tap is not None:
-            tap("model.embed_tokens", h)
+        tap("model.embed_tokens", h)
         per_layer = self.per_layer_inputs(ids, h, tap) if config.hidden_size_per_layer_input > 0 else None
         frequencies = {config.layer_types[i]: rope.layer_frequencies(config, i) for i in self.first_of_each_type()}
 
-        donors: dict[int, KV] = {}  # own-KV layer -> the KV it attended to in this very pass, cache or no cache
+        donors: dict[int, KV] = {}  # own-KV layer -> the KV that it attended to in this pass, with or without a cache
         for i, layer in enumerate(self.layers):
             if last_only and i == len(config.own_kv_layers):
-                # From here on no layer writes keys, so nobody reads what the earlier positions become.
+                # From here on no layer writes keys, so nothing reads the hidden states of earlier positions.
                 h, positions = h[:, -1:], positions[:, -1:]  # [B, 1, D], [B, 1]
                 per_layer = None if per_layer is None else per_layer[:, -1:]  # [B, 1, N, P]
             donor = config.kv_donor(i)
@@ -109,11 +113,10 @@ class TextModel(Block):
             if own:
                 donors[i] = kv
         h = self.norm(h[:, -1:] if last_only else h)
-        if tap is not None:
-            tap("model.norm", h)
+        tap("model.norm", h)
         return h
 
-    def per_layer_inputs(self, ids: mx.array, h: mx.array, tap: Tap | None = None) -> mx.array:
+    def per_layer_inputs(self, ids: mx.array, h: mx.array, tap: Tap = unwatched) -> mx.array:
         """`ple.per_layer_inputs` with this model's weights: ids [B, L], h [B, L, D] -> [B, L, N, P]."""
         norm = self.per_layer_projection_norm
         return ple.per_layer_inputs(
@@ -128,7 +131,7 @@ class TextModel(Block):
         )
 
     def first_of_each_type(self) -> list[int]:
-        """The first layer of each layer type: RoPE's frequencies depend on the type alone."""
+        """The first layer of each layer type: RoPE's frequencies depend on the type only."""
         kinds = self.config.layer_types
         return [i for i, kind in enumerate(kinds) if kinds.index(kind) == i]
 
@@ -147,27 +150,24 @@ class Decoder(Block):
         positions: mx.array | None = None,
         valid: mx.array | None = None,
         caches: Sequence[FullKVCache] | None = None,
-        tap: Tap | None = None,
+        tap: Tap = unwatched,
         last_only: bool = False,
     ) -> mx.array:
         """softcap(norm(h) embed^T): ids [B, L] integers -> logits [B, L, V] in the weights' dtype.
 
-        positions [B, L] default to the caches' offset + 0..L-1, taken once, before any cache is updated; a padded
-        batch must bring its own. valid [B, L] bool marks real tokens (False: left padding). caches come from
-        `make_caches` and are updated in place. With last_only the logits are those of the last position, [B, 1, V],
-        and so are the taps of KV-shared layers, which compute no other. Raises MlxImplError for shapes and caches that
-        do not fit.
+        positions [B, L] default to the caches' offset + 0..L-1, taken before any cache is updated; a padded batch must
+        bring its own. valid [B, L] bool marks real tokens (False: left padding). caches come from `make_caches` and are
+        updated in place. With last_only the logits are those of the last position, [B, 1, V], and so are the taps of
+        KV-shared layers, which compute no other position. Raises MlxImplError for shapes and caches that do not fit.
         """
         if caches is not None:
             self.check_caches(caches)
         at = pass_positions(ids, positions, valid, caches)  # [B, L]
         h = self.model(ids, at, valid=valid, caches=caches, tap=tap, last_only=last_only)  # [B, L, D]
         raw = params.unembed(h, self.model.embed_tokens)  # the tied embedding, unscaled: [B, L, V]
-        if tap is not None:
-            tap("logits.raw", raw)
+        tap("logits.raw", raw)
         logits = softcap(raw, self.config.final_logit_softcapping)
-        if tap is not None:
-            tap("logits", logits)
+        tap("logits", logits)
         return logits
 
     def make_caches(self) -> list[FullKVCache]:
@@ -175,7 +175,7 @@ class Decoder(Block):
         return kv_cache.make_caches(self.config)
 
     def check_caches(self, caches: Sequence[FullKVCache]) -> None:
-        """Refuse a list of caches that was not made for this model, or that a broken pass left out of step."""
+        """Raise MlxImplError for caches of another model, and for caches that a broken pass left with other offsets."""
         count = len(self.config.own_kv_layers)
         if len(caches) != count:
             raise problem(

@@ -1,7 +1,7 @@
 """Key/value caches: what one layer remembers of earlier passes.
 
-Keys and values travel with their positions and validity, so a mask never has to guess what a column holds.
-Columns stay in order of arrival, and only left padding is supported: the newest token is always the last column.
+Keys and values are kept with their positions and validity, so a mask never has to guess what a column holds.
+Columns stay in order of arrival, and only left padding is supported, so the newest token is always the last column.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class KV:
 
 
 def join(old: KV, new: KV) -> KV:
-    """`old` followed by `new` along S; validity stays None while nobody has ever padded."""
+    """`old` followed by `new` along S; validity stays None as long as no pass had pads."""
     valid = None
     if old.valid is not None or new.valid is not None:
         valid = mx.concatenate([_mask(old), _mask(new)], axis=-1)
@@ -62,12 +62,12 @@ class FullKVCache:
         self._offset = 0
 
     def fresh(self) -> FullKVCache:
-        """An empty one for the same layer."""
+        """An empty cache for the same layer."""
         return make_cache(self.window)
 
     @property
     def offset(self) -> int:
-        """Columns seen so far, pads included: a plain int, so nobody can alias it and see it change."""
+        """How many columns were seen so far, including pads: a plain int, which no later pass can change."""
         return self._offset
 
     @property
@@ -77,16 +77,16 @@ class FullKVCache:
 
     @property
     def kept(self) -> KV | None:
-        """The columns that are retained; None before the first pass."""
+        """The columns that are kept; None before the first pass."""
         return self._kept
 
     def restore(self, kept: KV, offset: int) -> None:
-        """Hold these columns, the newest of `offset` that were seen: of a cache that was saved, or is gone back in."""
+        """Hold these columns, the newest of `offset` that were seen: to load a saved cache, or to go back in one."""
         self._kept, self._offset = kept, offset
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Everything retained, for `mx.eval` after a prefill."""
+        """All arrays that are kept, for `mx.eval` after a prefill."""
         kept = self._kept
         if kept is None:
             return []
@@ -94,7 +94,7 @@ class FullKVCache:
         return [kept.keys, kept.values, kept.positions, *padding]
 
     def update(self, k: mx.array, v: mx.array, positions: mx.array, valid: mx.array | None) -> KV:
-        """Add this pass's keys and values and return all that it attends to: the retained ones, then the new ones.
+        """Add the keys and values of this pass and return all that it attends to: the kept ones, then the new ones.
 
         k, v [B, K, L, E] any float dtype, positions [B, L] int32, valid [B, L] bool or None -> KV over S >= L columns.
         """
@@ -105,15 +105,15 @@ class FullKVCache:
         return attended
 
     def retain(self, attended: KV) -> KV:
-        """What to remember of the columns a pass attended to."""
+        """What to keep of the columns that a pass attended to."""
         return attended
 
 
 class RotatingKVCache(FullKVCache):
-    """Remembers the last window - 1 columns: with itself, all that the next query of a sliding layer may see.
+    """Remembers the last window - 1 columns: with its own column, all that the next query of a sliding layer may see.
 
-    A pass of many tokens still gets retained + new: its early queries need the old columns, and a KV-shared layer
-    must see exactly what its donor saw. Source: `sliding_window`.
+    A pass of many tokens still attends to kept and new columns: its early queries need the old columns, and a
+    KV-shared layer must see exactly what its donor saw. Source: `sliding_window`.
     """
 
     def __init__(self, window: int) -> None:
@@ -127,12 +127,12 @@ class RotatingKVCache(FullKVCache):
 
 
 def make_cache(window: int | None) -> FullKVCache:
-    """A fresh cache for a layer with this window, None for a full one."""
+    """An empty cache for a layer with this window; the window of a full layer is None."""
     return FullKVCache() if window is None else RotatingKVCache(window)
 
 
 def make_caches(config: Config) -> list[FullKVCache]:
-    """One cache for each own-KV layer, in order; KV-shared layers have none (they read their donor's KV)."""
+    """One cache for each own-KV layer, in order; KV-shared layers read their donor's KV and have none."""
     return [make_cache(config.window_of(i)) for i in config.own_kv_layers]
 
 

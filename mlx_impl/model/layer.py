@@ -10,7 +10,7 @@ from mlx_impl.model.config import Config
 from mlx_impl.model.kv_cache import KV, FullKVCache
 from mlx_impl.model.norms import Norm
 from mlx_impl.model.params import Block
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 
 class MLP(Block):
@@ -79,7 +79,7 @@ class DecoderLayer(Block):
         ple_slice: mx.array | None = None,
         shared: KV | None = None,
         cache: FullKVCache | None = None,
-        tap: Tap | None = None,
+        tap: Tap = unwatched,
     ) -> tuple[mx.array, KV]:
         """The whole layer: h [B, L, D] -> [B, L, D] in h's dtype, and the KV it attended to.
 
@@ -88,40 +88,50 @@ class DecoderLayer(Block):
         Tap names are relative to `model.layers.{i}.`. Raises MlxImplError when an input that the layer needs is
         missing.
         """
-        x = _seen(tap, "input_layernorm", self.input_layernorm(h))
+        x = self.input_layernorm(h)
+        tap("input_layernorm", x)
         attended, kv = self.self_attn(x, positions, inv_freq, valid=valid, shared=shared, cache=cache, tap=tap)
-        branch = _seen(tap, "post_attention_layernorm", self.post_attention_layernorm(attended))
-        h = _seen(tap, "residual_1", h + branch)
+        branch = self.post_attention_layernorm(attended)
+        tap("post_attention_layernorm", branch)
+        h = h + branch
+        tap("residual_1", h)
 
         branch = self.feed_forward(h, tap)
-        branch = _seen(tap, "post_feedforward_layernorm", self.post_feedforward_layernorm(branch))
-        h = _seen(tap, "residual_2", h + branch)
+        branch = self.post_feedforward_layernorm(branch)
+        tap("post_feedforward_layernorm", branch)
+        h = h + branch
+        tap("residual_2", h)
 
         if self.config.hidden_size_per_layer_input > 0:
             h = h + self.per_layer_input(h, ple_slice, tap)
         # The scalar multiplies the whole residual stream, last, on every layer.
-        h = _seen(tap, "output", h * self.layer_scalar)
+        h = h * self.layer_scalar
+        tap("output", h)
         return h, kv
 
-    def feed_forward(self, h: mx.array, tap: Tap | None) -> mx.array:
+    def feed_forward(self, h: mx.array, tap: Tap) -> mx.array:
         """mlp(norm(h)), or norm_1(mlp(norm(h))) + norm_2(experts(norm_2'(h))): h [B, L, D] -> [B, L, D]."""
-        x = _seen(tap, "pre_feedforward_layernorm", self.pre_feedforward_layernorm(h))
+        x = self.pre_feedforward_layernorm(h)
+        tap("pre_feedforward_layernorm", x)
         dense = mlp.gated_mlp(x, self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj, tap)
         facts = self.config.moe
         if facts is None:
             return dense
-        dense = _seen(tap, "post_feedforward_layernorm_1", self.post_feedforward_layernorm_1(dense))
+        dense = self.post_feedforward_layernorm_1(dense)
+        tap("post_feedforward_layernorm_1", dense)
         # The router reads the residual itself; only the experts read the second norm of it.
         router, experts = self.router, self.experts
         indices, weights = moe.route(
             h, router.scale, router.proj, router.per_expert_scale, facts.top_k, self.config.rms_norm_eps, tap
         )
-        x = _seen(tap, "pre_feedforward_layernorm_2", self.pre_feedforward_layernorm_2(h))
+        x = self.pre_feedforward_layernorm_2(h)
+        tap("pre_feedforward_layernorm_2", x)
         sparse = moe.apply_experts(x, indices, weights, experts.gate_up_proj, experts.down_proj, tap)
-        sparse = _seen(tap, "post_feedforward_layernorm_2", self.post_feedforward_layernorm_2(sparse))
+        sparse = self.post_feedforward_layernorm_2(sparse)
+        tap("post_feedforward_layernorm_2", sparse)
         return dense + sparse
 
-    def per_layer_input(self, h: mx.array, ple_slice: mx.array | None, tap: Tap | None) -> mx.array:
+    def per_layer_input(self, h: mx.array, ple_slice: mx.array | None, tap: Tap) -> mx.array:
         """`ple.gated` with this layer's weights: h [B, L, D], ple_slice [B, L, P] -> [B, L, D]."""
         if ple_slice is None:
             raise problem(
@@ -132,10 +142,3 @@ class DecoderLayer(Block):
             )
         norm = self.post_per_layer_input_norm
         return ple.gated(h, ple_slice, self.per_layer_input_gate, self.per_layer_projection, norm.weight, norm.eps, tap)
-
-
-def _seen(tap: Tap | None, name: str, value: mx.array) -> mx.array:
-    """Show `value` to the tap, if there is one, and hand it on."""
-    if tap is not None:
-        tap(name, value)
-    return value

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_impl.model import params
 from mlx_impl.model.params import Weight
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
@@ -19,15 +19,13 @@ def gelu_tanh(x: mx.array) -> mx.array:
     return (0.5 * x32 * (1.0 + mx.tanh(inner))).astype(x.dtype)
 
 
-def gated_mlp(x: mx.array, gate: Weight, up: Weight, down: Weight, tap: Tap | None = None) -> mx.array:
+def gated_mlp(x: mx.array, gate: Weight, up: Weight, down: Weight, tap: Tap = unwatched) -> mx.array:
     """down(gelu_tanh(gate x) * (up x)): x [B, L, D], gate and up [F, D], down [D, F] -> [B, L, D] in x's dtype.
 
     Source: `intermediate_size`, doubled on KV-shared layers by `use_double_wide_mlp`.
     """
     act = gelu_tanh(params.project(x, gate)) * params.project(x, up)  # [B, L, F]
-    if tap is not None:
-        tap("mlp.act", act)
+    tap("mlp.act", act)
     out = params.project(act, down)  # [B, L, D]
-    if tap is not None:
-        tap("mlp.down_proj", out)
+    tap("mlp.down_proj", out)
     return out

@@ -1,4 +1,4 @@
-"""The mixture of experts of the 26B-A4B: a router, and experts that each are a small gated MLP."""
+"""The mixture of experts of 26B-A4B: a router, and experts, each of which is a small gated MLP."""
 
 import math
 
@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_impl.model import mlp, norms, params
 from mlx_impl.model.params import Stack, Weight
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 
 def route(
@@ -16,12 +16,12 @@ def route(
     per_expert_scale: mx.array,
     top_k: int,
     eps: float,
-    tap: Tap | None = None,
+    tap: Tap = unwatched,
 ) -> tuple[mx.array, mx.array]:
     """Choose `top_k` experts for every token.
 
     logits = proj(rms_norm(h) * scale * D^-0.5); p = softmax(logits) over all experts; the top_k largest p are
-    divided by their sum, then multiplied by per_expert_scale. Of equal p the lower index wins.
+    divided by their sum, then multiplied by per_expert_scale. Among equal p the lower index wins.
 
     h [B, L, D] is the raw residual after attention, *not* a pre-feed-forward norm of it (the router norms it
     itself); scale [D], proj [X, D], per_expert_scale [X] -> indices [B, L, top_k] int32 by falling weight, and
@@ -31,26 +31,28 @@ def route(
     width = h.shape[-1]
     scaled = (normed.astype(mx.float32) * scale.astype(mx.float32) / math.sqrt(width)).astype(h.dtype)
     logits = params.project(scaled, proj)  # [B, L, X]
-    if tap is not None:
-        tap("router.proj", logits)
+    tap("router.proj", logits)
     probs = mx.softmax(logits.astype(mx.float32), axis=-1)  # [B, L, X]
     indices = mx.argsort(-probs, axis=-1)[..., :top_k].astype(mx.int32)  # [B, L, top_k]; the sort is stable
     chosen = mx.take_along_axis(probs, indices, axis=-1)  # [B, L, top_k]
     weights = chosen / mx.sum(chosen, axis=-1, keepdims=True)
     weights = weights * per_expert_scale.astype(mx.float32)[indices]
-    if tap is not None:
+    if tap is not unwatched:  # the pass itself needs no matrix
         tap("router.combine", combine_matrix(indices, weights, logits.shape[-1]))
     return indices, weights
 
 
 def combine_matrix(indices: mx.array, weights: mx.array, num_experts: int) -> mx.array:
-    """The same choice free of order: indices, weights [B, L, top_k] -> [B, L, X] in weights' dtype, 0 if not chosen."""
+    """The choice without its order: indices, weights [B, L, top_k] -> [B, L, X] in weights' dtype, 0 if not chosen."""
     is_chosen = indices[..., None] == mx.arange(num_experts)  # [B, L, top_k, X]
     return mx.sum(mx.where(is_chosen, weights[..., None], 0.0), axis=-2).astype(weights.dtype)  # [B, L, X]
 
 
 def expert_mlp(x: mx.array, gate_up: Weight, down: Weight) -> mx.array:
-    """One expert: x [T, D], gate_up [2F, D] with the gate in its first half, down [D, F] -> [T, D] in x's dtype."""
+    """down(gelu_tanh(gate x) * (up x)) of one expert: x [T, D], gate_up [2F, D], down [D, F] -> [T, D] in x's dtype.
+
+    The first half of gate_up is the gate, the second half is the up projection.
+    """
     gate, up = mx.split(params.project(x, gate_up), 2, axis=-1)  # contiguous halves, each [T, F]
     return params.project(mlp.gelu_tanh(gate) * up, down)
 
@@ -61,12 +63,12 @@ def apply_experts(
     weights: mx.array,
     gate_up: Stack,
     down: Stack,
-    tap: Tap | None = None,
+    tap: Tap = unwatched,
 ) -> mx.array:
     """The weighted sum of the chosen experts' outputs, summed in float32.
 
-    One expert at a time, each on just the tokens that chose it. That reads the choice back to Python once a
-    layer, and works in every dtype on every device (`mx.gather_mm` is float32 only on the CPU).
+    The experts run one after the other, each on the tokens that chose it. That reads the choice back to Python once
+    in every layer, and works in every dtype on every device (on the CPU `mx.gather_mm` has float32 only).
 
     x [B, L, D], indices and weights [B, L, top_k], gate_up [X, 2F, D], down [X, D, F] -> [B, L, D] in x's dtype.
     Source: `num_experts`, `moe_intermediate_size`.
@@ -88,15 +90,14 @@ def apply_experts(
         y32 = y.astype(mx.float32) * slot_weights[mx.array(slots)][:, None]
         total = total.at[rows].add(y32)
     out = total.astype(x.dtype).reshape(x.shape)  # [B, L, D]
-    if tap is not None:
-        tap("experts", out)
+    tap("experts", out)
     return out
 
 
 def gathered_experts(x: mx.array, indices: mx.array, weights: mx.array, gate_up: Stack, down: Stack) -> mx.array:
-    """`apply_experts` in two products over gathered matrices, without reading the choice: for compiled steps.
+    """`apply_experts` in two products over gathered matrices; it does not read the choice, so a step can be compiled.
 
-    The same shapes. In bf16 and f16 MLX has these products on GPUs alone.
+    The shapes are those of `apply_experts`. In bf16 and f16 MLX has these products on GPUs only.
     """
     rows = mx.expand_dims(x, (-2, -3))  # [B, L, 1, 1, D]
     gate, up = mx.split(params.gathered(rows, gate_up, indices), 2, axis=-1)  # each [B, L, top_k, 1, F]

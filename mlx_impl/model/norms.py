@@ -8,7 +8,7 @@ from mlx_impl.model.params import Block
 def rms_norm(x: mx.array, weight: mx.array | None, eps: float) -> mx.array:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis.
 
-    The weight multiplies as it is: not 1 + weight, which is what Gemma 1 to 3 did.
+    The weight itself multiplies, and not 1 + weight, as in Gemma 1 to 3.
 
     x [..., E] any float dtype, weight [E] or None -> [..., E] in x's dtype, computed in float32.
     Source: `rms_norm_eps`.

@@ -1,7 +1,7 @@
-"""What holds parameters, and the two ways of applying them.
+"""Modules that hold parameters, and functions that apply a parameter.
 
-Functions of this package take a weight either as a plain array or as a module that holds one. Arrays make the
-functions easy to call alone; modules are what a quantised model has in their place.
+Functions of this package take a weight either as a plain array or as a module that holds one. With arrays the functions
+are easy to call alone; a quantised model has modules instead.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class ExpertStack(Protocol):
         ...
 
     def gathered(self, x: mx.array, indices: mx.array) -> mx.array:
-        """`gathered` with these matrices."""
+        """`params.gathered` with these matrices."""
         ...
 
 
@@ -31,13 +31,13 @@ Stack = mx.array | ExpertStack
 
 
 class Block(Module):
-    """A typed base for modules: attribute names equal the checkpoint's tensor names."""
+    """A typed base class of modules, whose attribute names equal the tensor names of a checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # mlx leaves this one signature bare
 
     def tensors(self) -> dict[str, mx.array]:
-        """Every parameter under its full name, e.g. `model.layers.0.self_attn.q_proj.weight` of a `Decoder`."""
+        """Every parameter by its full name, e.g. `model.layers.0.self_attn.q_proj.weight` of a `Decoder`."""
         return dict(tree_flatten(self.parameters()))  # type: ignore[no-untyped-call]  # bare in mlx
 
 
@@ -49,7 +49,7 @@ def project(x: mx.array, weight: Weight) -> mx.array:
 
 
 def expert(stack: Stack, index: int) -> Weight:
-    """One expert's matrix of a stack [X, out, in], or of a module that holds one."""
+    """The matrix of one expert in a stack [X, out, in], or in a module that holds such a stack."""
     return stack[index] if isinstance(stack, mx.array) else stack(index)
 
 

@@ -1,4 +1,4 @@
-"""Per-layer embeddings (PLE): a small second embedding that every layer of E2B and E4B mixes in."""
+"""Per-layer embeddings (PLE): a small second embedding that every layer of E2B and E4B adds."""
 
 import math
 
@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_impl.model import embedding, mlp, norms, params
 from mlx_impl.model.params import Weight
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 
 def per_layer_inputs(
@@ -17,7 +17,7 @@ def per_layer_inputs(
     norm_weight: mx.array,
     eps: float,
     num_layers: int,
-    tap: Tap | None = None,
+    tap: Tap = unwatched,
 ) -> mx.array:
     """(table[ids] * sqrt(P) + rms_norm(projection h * D^-0.5)) * 2^-0.5.
 
@@ -26,23 +26,20 @@ def per_layer_inputs(
     """
     batch, length, width = h.shape
     shape = (batch, length, num_layers, norm_weight.shape[-1])
-    # The scale belongs to one layer's slice: sqrt(P), not sqrt(N*P), so the rows are cut before they are scaled.
+    # The scale is that of one layer's slice, sqrt(P) and not sqrt(N*P), so the rows are cut before they are scaled.
     rows = params.lookup(ids, table).reshape(shape)  # [B, L, N*P] -> [B, L, N, P]
     tokens = rows * embedding.embedding_scale(shape[-1], rows.dtype)
-    if tap is not None:
-        tap("model.embed_tokens_per_layer", tokens)
+    tap("model.embed_tokens_per_layer", tokens)
 
     projected = params.project(h, projection).reshape(shape)  # [B, L, N*P] -> [B, L, N, P]
     # Both constants multiply in float32: neither is a power of two, and no checkpoint rounds them.
     scaled = (projected.astype(mx.float32) / math.sqrt(width)).astype(h.dtype)
     context = norms.rms_norm(scaled, norm_weight, eps)
-    if tap is not None:
-        tap("model.per_layer_projection_norm", context)
+    tap("model.per_layer_projection_norm", context)
 
     total = context + tokens
     result = (total.astype(mx.float32) * math.sqrt(0.5)).astype(h.dtype)
-    if tap is not None:
-        tap("model.ple", result)
+    tap("model.ple", result)
     return result
 
 
@@ -53,19 +50,16 @@ def gated(
     projection: Weight,
     norm_weight: mx.array,
     eps: float,
-    tap: Tap | None = None,
+    tap: Tap = unwatched,
 ) -> mx.array:
-    """rms_norm(projection(gelu_tanh(gate h) * ple_slice)): what one layer adds to its residual.
+    """rms_norm(projection(gelu_tanh(gate h) * ple_slice)), which one layer adds to its residual.
 
     h [B, L, D], ple_slice [B, L, P], gate [P, D], projection [D, P], norm_weight [D] -> [B, L, D] in h's dtype.
     """
     product = mlp.gelu_tanh(params.project(h, gate)) * ple_slice  # [B, L, P]
-    if tap is not None:
-        tap("ple_gated", product)
+    tap("ple_gated", product)
     projected = params.project(product, projection)  # [B, L, D]
-    if tap is not None:
-        tap("per_layer_projection", projected)
+    tap("per_layer_projection", projected)
     normed = norms.rms_norm(projected, norm_weight, eps)
-    if tap is not None:
-        tap("post_per_layer_input_norm", normed)
+    tap("post_per_layer_input_norm", normed)
     return normed

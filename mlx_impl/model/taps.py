@@ -1,6 +1,7 @@
 """Taps: named tensors shown to an observer on their way through the forward pass.
 
-A call site reads `if tap is not None: tap("self_attn.q_norm", q)`, so that nothing is computed when nobody looks.
+A call site reads `tap("self_attn.q_norm", q)`, on a line of its own. A pass that nobody observes has the tap
+`unwatched`, which does nothing.
 """
 
 from collections.abc import Callable
@@ -8,11 +9,15 @@ from collections.abc import Callable
 import mlx.core as mx
 
 Tap = Callable[[str, mx.array], None]
+"""Called with the name of a tensor and the tensor."""
 
 
-def scope(tap: Tap | None, prefix: str) -> Tap | None:
-    """A tap that puts `prefix` before every name; None stays None."""
-    if tap is None:
-        return None
-    outer = tap
-    return lambda name, value: outer(prefix + name, value)
+def unwatched(name: str, value: mx.array) -> None:
+    """The tap of a pass that nobody observes: it does nothing."""
+
+
+def scope(tap: Tap, prefix: str) -> Tap:
+    """A tap that puts `prefix` before every name; `unwatched` stays `unwatched`."""
+    if tap is unwatched:
+        return unwatched
+    return lambda name, value: tap(prefix + name, value)

@@ -74,8 +74,7 @@ def value_from_normed_key(right: Callable[..., Any]) -> Callable[..., Any]:
         if self.config.k_eq_v(self.layer):
             values = seen["self_attn.v_norm"] = norms.rms_norm(seen["self_attn.k_norm"], None, self.config.rms_norm_eps)
         for name, value in seen.items():
-            if tap is not None:
-                tap(name, value)
+            tap(name, value)
         return keys, values
 
     return wrong

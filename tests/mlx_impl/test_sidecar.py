@@ -199,13 +199,13 @@ def test_what_it_refuses(folder: Path, ours: Any, tmp_path: Path) -> None:
         ours[0](mx.array([[2, 3, 4], [5, 6, 7]]), cache=ours[0].make_cache())
     with pytest.raises(MlxImplError, match=r"no such file"):
         sidecar.load(tmp_path)
-    with pytest.raises(MlxImplError, match=r"got a path that is there; expected a new one"):
+    with pytest.raises(MlxImplError, match=r"got a path that exists; expected a new one"):
         sidecar.link(folder, tmp_path)
     with pytest.raises(MlxImplError, match=r"a place to write to"):
         sidecar.link(folder, tmp_path / "nowhere" / "linked")
     code, out, err = run("sidecar", str(folder), str(tmp_path))
     assert (code, out) == (2, "")
-    assert err == f"{tmp_path}: got a path that is there; expected a new one; choose another\n"
+    assert err == f"{tmp_path}: got a path that exists; expected a new one; choose another\n"
     assert os.listdir(tmp_path) == []
     broken = tmp_path / "broken"
     sidecar.link(folder, broken)

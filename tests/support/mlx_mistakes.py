@@ -17,7 +17,7 @@ from mlx_impl.model import attention, config_parse, decoder, embedding, kv_cache
 from mlx_impl.model.attention import Attention
 from mlx_impl.model.kv_cache import KV, FullKVCache
 from mlx_impl.model.layer import DecoderLayer
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 
 Patch = pytest.MonkeyPatch
 
@@ -144,14 +144,13 @@ def scores_capped(patch: Patch) -> None:
 def value_from_finished_key(patch: Patch) -> None:
     def wrong(right: Callable[..., tuple[mx.array, mx.array]]) -> Callable[..., tuple[mx.array, mx.array]]:
         def keys_values(
-            self: Attention, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap | None
+            self: Attention, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap
         ) -> tuple[mx.array, mx.array]:
             if not self.config.k_eq_v(self.layer):
                 return right(self, x, positions, inv_freq, tap)
-            k, _ = right(self, x, positions, inv_freq, None)
+            k, _ = right(self, x, positions, inv_freq, unwatched)
             v = norms.rms_norm(k, None, self.config.rms_norm_eps)
-            if tap is not None:
-                right(self, x, positions, inv_freq, lambda name, value: tap(name, v if "v_norm" in name else value))
+            right(self, x, positions, inv_freq, lambda name, value: tap(name, v if "v_norm" in name else value))
             return k, v
 
         return keys_values
@@ -261,7 +260,7 @@ def offset_read_after_the_update(patch: Patch) -> None:
 
 def router_fed_with_a_norm(patch: Patch) -> None:
     def wrong(right: Callable[..., mx.array]) -> Callable[..., mx.array]:
-        def feed_forward(self: DecoderLayer, h: mx.array, tap: Tap | None) -> mx.array:
+        def feed_forward(self: DecoderLayer, h: mx.array, tap: Tap) -> mx.array:
             if self.config.moe is None:
                 return right(self, h, tap)
             with Patch.context() as inner:

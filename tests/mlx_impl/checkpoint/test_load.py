@@ -126,11 +126,11 @@ SPOILED_EXPERTS: dict[str, tuple[Callable[[dict[str, mx.array]], object], tuple[
     ),
     "fused beside split": (
         lambda a: a.update({f"{EXPERTS}gate_up_proj": mx.zeros((7, 20, 24))}),
-        ("experts.gate_up_proj", "none of that name"),
+        ("experts.gate_up_proj", "no tensor of this name"),
     ),
     "quantised": (
         lambda a: a.update({f"{EXPERTS}switch_glu.up_proj.scales": mx.zeros((1,))}),
-        ("quantization: got none, and scales of", "up_proj"),
+        ("quantization: got none, although there are scales of", "up_proj"),
     ),
 }
 
@@ -145,7 +145,7 @@ def test_split_experts_that_do_not_fit_are_refused(what: str, tmp_path: Path) ->
 
 def test_split_experts_of_a_dense_model_are_refused(tmp_path: Path) -> None:
     extra = {"model.layers.0.experts.switch_glu.up_proj.weight": mx.zeros((7, 10, 24))}
-    refused(write(tmp_path, tensors("31b") | extra, g.SMALL["31b"]), "switch_glu.up_proj", "none of that name")
+    refused(write(tmp_path, tensors("31b") | extra, g.SMALL["31b"]), "switch_glu.up_proj", "no tensor of this name")
 
 
 def test_names_are_those_of_transformers() -> None:
@@ -186,11 +186,11 @@ SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "no prefix": (lambda a: a.update({"layers.0.mlp.up_proj.weight": mx.zeros((1,))}), ("layers.0.mlp.up_proj",)),
     "own-KV layer too many": (
         lambda a: a.update({"model.layers.8.self_attn.k_proj.weight": mx.zeros((1,))}),
-        ("model.layers.8.self_attn.k_proj.weight", "none of that name"),
+        ("model.layers.8.self_attn.k_proj.weight", "no tensor of this name"),
     ),
     "quantised": (
         lambda a: a.update({"model.layers.1.mlp.up_proj.scales": mx.zeros((1,))}),
-        ("quantization: got none, and scales of model.layers.1.mlp.up_proj",),
+        ("quantization: got none, although there are scales of model.layers.1.mlp.up_proj",),
     ),
     "twice": (lambda a: a.update({NAME.replace("model.", "language_model.model."): a[NAME]}), ("got both", NAME)),
     "a prefix twice": (lambda a: a.update({"model." + NAME: a.pop(NAME)}), ("model.model.layers.1",)),

@@ -88,7 +88,10 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "no object": ({"quantization": 4}, "quantization: got 4; expected MLX's own"),
     "other bits": ({"quantization": {"bits": 8, "group_size": 64}}, "expected (96, 32)"),
     "other groups": ({"quantization": {"bits": 4, "group_size": 32}}, "expected (96, 4)"),
-    "none": ({"quantization": None, "quantization_config": None}, "quantization: got none, and scales of"),
+    "none": (
+        {"quantization": None, "quantization_config": None},
+        "quantization: got none, although there are scales of",
+    ),
     "override": (
         {"quantization": {"bits": 4, "group_size": 64, "language_model.model.norm": {"bits": 1}}},
         "quantization of model.norm: bits: got 1",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_impl.model import moe
-from mlx_impl.model.taps import Tap
+from mlx_impl.model.taps import Tap, unwatched
 from tests.support import gemma4_small as g
 
 X, TOP_K, D, F = 7, 3, 12, 5
@@ -19,7 +19,7 @@ def mlx(value: np.ndarray) -> mx.array:
     return mx.array(value.astype(np.float32))
 
 
-def route(tap: Tap | None = None) -> tuple[mx.array, mx.array]:
+def route(tap: Tap = unwatched) -> tuple[mx.array, mx.array]:
     return moe.route(mlx(H), mlx(SCALE), mlx(PROJ), mlx(PER_EXPERT), TOP_K, 1e-6, tap)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_impl import Config
-from mlx_impl.model import taps
+from mlx_impl.model import moe, taps
 from tests.support import gemma4_small as g
 
 B, L = 2, 10
@@ -106,7 +106,17 @@ def test_v_norm_of_a_k_eq_v_layer_comes_from_the_raw_key() -> None:
 def test_scope() -> None:
     seen: list[str] = []
     inner = taps.scope(taps.scope(lambda name, _value: seen.append(name), "a."), "b.")
-    assert inner is not None
     inner("c", mx.zeros(()))
     assert seen == ["a.b.c"]
-    assert taps.scope(None, "a.") is None
+    assert taps.scope(taps.unwatched, "a.") is taps.unwatched
+
+
+@pytest.mark.parametrize("kind", ["26b-a4b"])
+def test_nothing_is_computed_for_nobody(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids, made = g.small(kind), mx.array(g.ids(B, L)), []
+    right = moe.combine_matrix
+    monkeypatch.setattr(moe, "combine_matrix", lambda *args: made.append(args) or right(*args))
+    model(ids)
+    assert made == []
+    model(ids, tap=lambda _name, _value: None)
+    assert len(made) == model.config.num_hidden_layers

@@ -490,7 +490,7 @@ def test_one_mutant_is_judged_without_a_file(self_test: Called) -> None:
     [
         (
             ("--only", "gelu-erv"),
-            "self-test: got 'gelu-erv', expected the id of a known mistake; did you mean gelu-erf?",
+            "self-test --only: got 'gelu-erv', expected the id of a known mistake; did you mean gelu-erf?",
         ),
         (("--only", GELU.id, "--honest"), "self-test: got --only with --honest, expected one of them"),
         (

@@ -210,7 +210,9 @@ def test_what_is_no_stop_id_is_refused(tmp_path: Path, declared: object) -> None
 @pytest.mark.parametrize("config", [None, {}, {"text_config": None}, {"text_config": [1]}, {"text_config": {}}])
 def test_no_declaration_is_an_error(tmp_path: Path, config: object) -> None:
     write_configs(tmp_path, None, config)
-    assert error_of(stop_ids, tmp_path).startswith(f"{tmp_path}: got no eos_token_id; expected one in generation_config")
+    assert error_of(stop_ids, tmp_path).startswith(
+        f"{tmp_path}: got no eos_token_id; expected one in generation_config"
+    )
 
 
 @pytest.mark.parametrize(("content", "got"), [("{", "no JSON ("), ("[1]", "[1]"), ("[" * 10**5, "no JSON (")])

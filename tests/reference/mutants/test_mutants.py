@@ -52,7 +52,7 @@ EVERY = pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 
 
 def test_the_catalogue_covers_every_area() -> None:
-    assert {mutant.area for mutant in MUTANTS.values()} == NAMES
+    assert {mutant.area for mutant in MUTANTS.values()} >= NAMES
     assert len(MUTANTS) >= 80
 
 

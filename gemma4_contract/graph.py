@@ -67,11 +67,19 @@ class Graph(Document):
 
     def place_of(self, tap: str) -> Place | None:
         """The node and layer of a tap's full name; None for a name that is no tap of this graph."""
-        number = _LAYER_NUMBER.search(tap)
-        node = self.by_template.get(_LAYER_NUMBER.sub("{i}", tap, count=1))
-        if node is None or node.in_layers != (number is not None):
-            return None
-        return Place(node=node, layer=None if number is None else int(number[0]))
+        if tap not in self.places:
+            number = _LAYER_NUMBER.search(tap)
+            node = self.by_template.get(_LAYER_NUMBER.sub("{i}", tap, count=1))
+            if node is None or node.in_layers != (number is not None):
+                self.places[tap] = None
+            else:
+                self.places[tap] = Place(node=node, layer=None if number is None else int(number[0]))
+        return self.places[tap]
+
+    @functools.cached_property
+    def places(self) -> dict[str, Place | None]:
+        """The names that were asked for so far: a run asks for the same ones over and over."""
+        return {}
 
     def node_of(self, tap: str) -> Node | None:
         """The node of a tap's full name; None for a name that is no tap, such as those of module cases."""

@@ -30,14 +30,14 @@ class Read:
 def reads_of(graph: Graph, layer: int | None) -> Iterator[Read]:
     """The taps of a layer, or of what lies outside the layers, that a module shows, if the tree has that module."""
     for node in graph.nodes:
-        shown = node.huggingface
-        if shown.at != "call" and node.in_layers == (layer is not None):
+        seen = node.huggingface
+        if seen.at != "call" and node.in_layers == (layer is not None):
             yield Read(
                 tap=node.named(layer),
-                module=shown.module.replace("{i}", str(layer)),
-                at=shown.at,
-                item=shown.item,
-                layout=tuple((shown.axes or node.axes).split()),
+                module=seen.module.replace("{i}", str(layer)),
+                at=seen.at,
+                item=seen.item,
+                layout=tuple((seen.axes or node.axes).split()),
                 axes=tuple(node.axes.split()),
                 needs_eager=node.plans == "no-cache",
             )

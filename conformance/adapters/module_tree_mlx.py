@@ -146,6 +146,6 @@ def _noting(found: list[Read], tapes: Tapes, sizes: Mapping[str, int]) -> Notes:
     def notes(args: tuple[Any, ...], result: Any) -> None:
         for read in found:
             value = shown(read, args[0] if read.at == "input" else result)
-            tapes.add(read.tap, laid_out(value, read, sizes))
+            tapes.add(read.tap, mx.array(laid_out(value, read, sizes)))  # `h *= s` would change the array that was read
 
     return notes

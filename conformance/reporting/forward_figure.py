@@ -151,7 +151,7 @@ def _node(node: Node, box: _Box) -> Iterator[str]:
 
 
 def _broken(name: str) -> list[str]:
-    """A name in one line or two, cut behind an underscore."""
+    """A name in one line or two, cut after an underscore."""
     if len(name) <= 16:
         return [name]
     cuts = [place + 1 for place, letter in enumerate(name) if letter == "_"]

@@ -43,4 +43,7 @@ def run(
     # S grows with the calls, so the probabilities of several calls are no one tensor.
     graph = text_graph()
     whole = {name: values for name, values in parts.items() if graph.is_asked(name, plain=len(values) == 1)}
-    return {name: np.concatenate(values, graph.length_axis(name)) for name, values in whole.items()}
+    return {
+        name: values[0] if len(values) == 1 else np.concatenate(values, graph.length_axis(name))
+        for name, values in whole.items()
+    }

@@ -156,8 +156,9 @@ def toy(frame: Framework, *, flat: bool) -> tuple[Any, dict[str, list[Any]]]:
             branch = note(prefix + "post_feedforward_layernorm", self.post_feedforward_layernorm(dense + sparse))
             h = note(prefix + "residual_2", h + branch)
             gated = note(prefix + "ple_gated", self.per_layer_input_gate(h))
+            h *= 0.5  # in PyTorch in place, as transformers multiplies by layer_scalar
             h = h + note(prefix + "per_layer_projection", self.per_layer_projection(gated))
-            return note(prefix + "output", h * 0.5), "what else a layer returns"
+            return note(prefix + "output", h), "what else a layer returns"
 
         __call__ = forward if frame.gives_probs is False else frame.module.__call__
 

@@ -197,7 +197,7 @@ def moved(a: Array, b: Array) -> bool:
 
 
 def shaken(name: str, value: Array, config: TextConfig, row: int | None = None) -> Array:
-    """Other values in the place of these, all of them or those of one row of L."""
+    """Other values instead of these, all of them or those of one row of L."""
     rng = np.random.default_rng(len(name))
     if name == "ids":
         other = (value + 1) % config.vocab_size

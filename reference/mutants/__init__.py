@@ -3,7 +3,7 @@
 A mutant is one entry in the file of its area: a subclass of `Ops`, `Decoder`, `TextConfig` or `Loader` with a function
 wrong, under a decorator that says what it does, how it shows, how it is cured, where it is first seen, and which cases
 catch it. After that, three commands write what is made from it: `gemma4-conformance export --mistakes` its document in
-`fixtures/mistakes`, `gemma4-conformance bugs --markdown` the page docs/KNOWN_BUGS.md, and
+`fixtures/mistakes`, `gemma4-conformance bugs --markdown docs/mistakes` its page, and
 `gemma4-conformance self-test --only <id> --save docs/results/kill_matrix.json` judges it and adds its results.
 
 A new area is a new file here with an `AREA`; its `place` decides where the tables list it.

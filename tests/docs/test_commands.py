@@ -17,15 +17,6 @@ from mlx_impl.cli.app import app as mlx_impl_app
 from tests.support import ROOT
 from tests.support.markdown import DOCUMENTS, code
 
-AWAITED = (
-    "gemma4-conformance explain self_attn.q_rope",
-    "gemma4-conformance graph --markdown",
-    "gemma4-conformance graph --svg",
-    "gemma4-conformance export --mistakes",
-    "gemma4-conformance self-test --only prop-rope-denominator --save docs/results/kill_matrix.json",
-)
-"""Commands that CONTRIBUTING.md shows and that do not exist yet; one that does must leave this list."""
-
 
 def shown() -> Iterator[tuple[str, str]]:
     """Document and command, for each line of a code block that begins with a program of ours, and each such `code`."""
@@ -116,14 +107,10 @@ def is_taken(command: str) -> bool:
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(command, id=f"{document}: {command}") for document, command in SHOWN if command not in AWAITED],
+    [pytest.param(command, id=f"{document}: {command}") for document, command in SHOWN],
 )
 def test_a_command_is_taken_by_its_program(command: str) -> None:
     take(command)
-
-
-def test_a_command_that_exists_is_awaited_no_more() -> None:
-    assert [command for command in AWAITED if is_taken(command)] == []
 
 
 @pytest.mark.parametrize(

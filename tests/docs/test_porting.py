@@ -78,5 +78,5 @@ def test_the_taps_of_a_module_tree_are_read_as_it_is_shown() -> None:
     model.config = SimpleNamespace(num_hidden_layers=1, hidden_size_per_layer_input=0)
     ids = torch.arange(6.0).reshape(1, 3, 2)
     names: dict[str, Any] = {"model": model, "want": ["model.norm"], "calls": [ids[:, :2], ids[:, 2:]]}
-    exec(block("module_tree.py"), names)
+    exec(block(TEXT, "module_tree.py"), names)
     assert torch.equal(names["answer"]["model.norm"], 2 * ids)

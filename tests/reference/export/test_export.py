@@ -56,7 +56,13 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(exporter, "LAYOUTS", {LAYOUT: LAYOUTS[LAYOUT]})
     monkeypatch.setattr(exporter, "all_drafts", few)
     stored, root = Fixtures().root, tmp_path / "fixtures"
-    for name in (*BY_HAND, f"models/{MODEL}", f"models/{LAYOUT}", *(f"cases/{draft.id}" for draft in few())):
+    for name in (
+        *BY_HAND,
+        "mistakes",
+        f"models/{MODEL}",
+        f"models/{LAYOUT}",
+        *(f"cases/{draft.id}" for draft in few()),
+    ):
         shutil.copytree(stored / name, root / name)
     write_schemas(root)
     Fixtures(root).write_sums()
@@ -233,6 +239,7 @@ def test_torch_runs_on_one_thread_for_a_while_only() -> None:
 
 def test_goldens_are_stored_in_the_dtypes_of_their_kinds(tmp_path: Path) -> None:
     write(tmp_path, NORM, ROUNDED, "module/ple-index/first", "layer/31b-mini/sliding-own", GOLDEN)
+    shutil.copytree(Fixtures().root / "profiles", tmp_path / "profiles")  # which a case names
     fixtures = Fixtures(tmp_path)
     stored = {}
     for case_id in fixtures.case_ids:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from gemma4_contract.graph import text_graph
+from tests.support import ROOT
 
 GRAPH = text_graph()
-ROOT = Path(__file__).parents[2]
 TAPS = {node.short for node in GRAPH.nodes if "." in node.short} | {
     *("q_norm", "q_rope", "k_norm", "k_rope", "v_norm", "probs", "context", "o_proj"),
     *("residual_1", "residual_2", "ple_gated", "input_layernorm"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from gemma4_contract.graph import text_graph
 from gemma4_contract.node import Node, below_layer
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 GRAPH, FIXTURES = text_graph(), Fixtures()
 each_node = pytest.mark.parametrize("node", GRAPH.nodes, ids=lambda node: node.short)
 

@@ -3,7 +3,12 @@
 `pytest tests/laws --hypothesis-profile night` draws up to 1000 examples a test.
 """
 
+import os
 from pathlib import Path
+
+# Before torch is imported, here and in the processes of tests: on products this small its threads wait for each other,
+# and a test takes ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings

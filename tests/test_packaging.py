@@ -13,6 +13,8 @@ import pytest
 from tests.support import ROOT
 from tests.support.runs import environment
 
+pytestmark = pytest.mark.slow  # a wheel is built and installed
+
 PACKAGES = {"conformance", "gemma4_contract", "mlx_impl", "reference"}
 WHERE = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {sorted(PACKAGES)!r}))"
 

@@ -4,19 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from conformance.adapters.base import Array
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
+from conformance.judging.tolerance import Tolerance
 
 NOTHING = 0.9
 """Misfit from which a prediction explains nothing: that of the golden itself, for an error ten times the tolerance."""
 
 Prediction = Mapping[str, Array] | None
 """What an implementation with a known mistake answers; None when it raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What an answer shows at one tap, measured once for all predictions.
+
+    `answer` holds the entries that count, float64 [n]; `finite` are those that are numbers, None for all. Errors are
+    root mean square and maximum, over these.
+    """
+
+    dtype: np.dtype[Any]
+    wrong_in_value: bool
+    """Whether anything but its dtype is wrong with it, or was compared at all."""
+    answer: Array
+    finite: Array | None
+    error: tuple[float, float]
+    allowed: tuple[float, float]
+
+    @classmethod
+    def of(cls, tap: TapVerdict, allowed: Tolerance, answer: Array, golden: Array) -> _Seen:
+        a, g = _entries(answer, tap.valid), _entries(golden, tap.valid)
+        finite = np.isfinite(a)
+        every = bool(finite.all())
+        if not every:
+            a, g = a[finite], g[finite]
+        return cls(
+            dtype=answer.dtype,
+            wrong_in_value=tap.error is not None or not every,
+            answer=a,
+            finite=None if every else finite,
+            error=_size(a - g),
+            allowed=(allowed.rms * rms(g), allowed.max * _peak(g)),
+        )
+
+    def misfit(self, prediction: Array, valid: Array | None) -> float:
+        """The part of the error that a prediction of the same shape leaves."""
+        p = _entries(prediction, valid)
+        if self.finite is not None:
+            if not np.array_equal(self.finite, np.isfinite(p)):
+                return math.inf
+            p = p[self.finite]
+        left = _size(self.answer - p)
+        if not math.isfinite(left[0]) and not np.isfinite(p).all():
+            return math.inf
+        if not self.wrong_in_value:
+            return 0.0 if self.dtype == prediction.dtype else math.inf
+        return max(map(_part, left, self.error, self.allowed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +77,7 @@ class Evidence:
 
     verdict: CaseVerdict
     golden: Mapping[str, Array]
+    _seen: dict[str, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def misfit(self, prediction: Prediction) -> float:
         """How much of the port's error a prediction leaves unexplained, at the tap where that is most.
@@ -44,10 +94,11 @@ class Evidence:
         worst = math.nan
         for tap in self.verdict.taps:
             if tap.name in prediction:
-                worst = np.fmax(worst, self._misfit(tap, prediction[tap.name]))
+                misfit = self._misfit(tap, prediction[tap.name])
+                worst = misfit if math.isnan(worst) else max(worst, misfit)
             if worst >= NOTHING:  # whatever the others say
                 break
-        return math.inf if math.isnan(worst) else float(worst)
+        return math.inf if math.isnan(worst) else worst
 
     def _misfit(self, tap: TapVerdict, prediction: Array) -> float:
         answer, golden, allowed = (self.verdict.answer or {}).get(tap.name), self.golden[tap.name], tap.tolerance
@@ -55,18 +106,15 @@ class Evidence:
             return 0.0  # nothing was compared
         if answer.shape != golden.shape or prediction.shape != golden.shape:
             return 0.0 if answer.shape == prediction.shape else math.inf
-        seen = np.ones(golden.shape, bool) if tap.valid is None else tap.valid
-        a, g, p = (x[seen].astype(np.float64) for x in (answer, golden, prediction))
-        strange = ~np.isfinite(a)
-        if not np.array_equal(strange, ~np.isfinite(p)):
-            return math.inf
-        if tap.error is None and not strange.any():  # nothing is wrong with it but its dtype
-            return 0.0 if answer.dtype == prediction.dtype else math.inf
-        a, g, p = a[~strange], g[~strange], p[~strange]
-        return max(
-            _part(rms(a - p), rms(a - g), allowed.rms * rms(g)),
-            _part(_peak(a - p), _peak(a - g), allowed.max * _peak(g)),
-        )
+        if tap.name not in self._seen:
+            self._seen[tap.name] = _Seen.of(tap, allowed, answer, golden)
+        return self._seen[tap.name].misfit(prediction, tap.valid)
+
+
+def _entries(x: Array, valid: Array | None) -> Array:
+    """The entries that count, float64 [n]."""
+    counted: Array = (x.reshape(-1) if valid is None else x[valid]).astype(np.float64, copy=False)
+    return counted
 
 
 def _part(unexplained: float, error: float, allowed: float) -> float:
@@ -75,9 +123,14 @@ def _part(unexplained: float, error: float, allowed: float) -> float:
     return left / max(error, allowed) if left and max(error, allowed) else (math.inf if left else 0.0)
 
 
+def _size(x: Array) -> tuple[float, float]:
+    """Root mean square and maximum."""
+    return rms(x), _peak(x)
+
+
 def rms(x: Array) -> float:
-    return math.sqrt(float(np.mean(x**2))) if x.size else 0.0
+    return math.sqrt(float(np.vdot(x, x)) / x.size) if x.size else 0.0
 
 
 def _peak(x: Array) -> float:
-    return float(np.abs(x).max(initial=0.0))
+    return float(np.abs(x).max()) if x.size else 0.0

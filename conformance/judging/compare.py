@@ -116,33 +116,13 @@ def compare(
         return verdict("pass")
     error = measure(answer, golden, valid)
     if not (error.rms <= allowed.rms and error.max <= allowed.max):
-        got, wanted = answer[error.worst], golden[error.worst]
+        got, wanted = float(answer[error.worst]), float(golden[error.worst])  # not every ml_dtypes formats its numbers
         return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {spec.place(error.worst)}", error)
     if rms is None or not rms[1] or abs(rms[0] - rms[1]) / rms[1] <= allowed.rms:
         return verdict("pass", error=error)
-    got, wanted = float(answer[error.worst]), float(golden[error.worst])  # not every ml_dtypes formats its numbers
-    return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {_place(spec, error.worst)}", error)
-
-
-def compare_whole(verdict: TapVerdict, spec: TapSpec, got: float) -> TapVerdict:
-    """The verdict on a tap of which a part is stored, in the light of its root mean square as a whole.
-
-    |rms(answer) - rms(golden)| <= rms(answer - golden): no answer within the tolerance differs by more.
-    """
-    expected = spec.picks.rms if spec.picks else None
-    if verdict.status != "pass" or verdict.tolerance is None or not expected:
-        return verdict
-    apart = abs(got - expected) / expected
-    if apart <= verdict.tolerance.rms:
-        return verdict
-    fault = f"what is stored is right, but the root mean square of all rows is {got:.9g}, expected {expected:.9g}"
-    return replace(verdict, status="fail", fault=fault, error=Error(rms=apart, max=0.0, worst=()))
-
-
-def _place(spec: TapSpec, index: Sequence[int]) -> list[int]:
-    """Where an entry of what is stored stands in the port's tensor."""
-    numbers = spec.picks.indices(spec.axes) if spec.picks else None
-    return [int(i) if numbers is None else numbers[axis][i] for axis, i in enumerate(index)]
+    apart = abs(rms[0] - rms[1]) / rms[1]
+    fault = f"what is stored is right, but the root mean square of all rows is {rms[0]:.9g}, expected {rms[1]:.9g}"
+    return verdict("fail", fault, Error(rms=apart, max=0.0, worst=()))
 
 
 def _widened(answer: Array) -> Array:

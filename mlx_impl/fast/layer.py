@@ -30,6 +30,8 @@ class FusedLayer:
         self._norms = mx.stack(norms).astype(mx.float32).reshape(len(norms), 2, -1)  # [H + 2K, 2, E/2]
         self._partner_norms = self._norms[:, ::-1]
         self._is_value = (mx.arange(len(norms)) >= self._heads + kv_heads)[:, None, None]
+        # A single number would be written into the compiled step, and every layer compiled on its own.
+        self._scalar = mx.broadcast_to(layer.layer_scalar, (config.hidden_size,))  # [D]
         self._o = joined([attention.o_proj])
         self._gate_up = joined([layer.mlp.gate_proj, layer.mlp.up_proj])
         self._down = joined([layer.mlp.down_proj])
@@ -40,7 +42,7 @@ class FusedLayer:
     @property
     def arrays(self) -> list[mx.array]:
         """The arrays that were derived from the weights."""
-        return [self._norms, self._partner_norms, self._is_value]
+        return [self._norms, self._partner_norms, self._is_value, self._scalar]
 
     def project(self, h: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array | None]:
         """h [L, D] -> q [1, H, L, E], and the new keys and values [1, 2K, L, E] of a layer that has some.
@@ -65,7 +67,7 @@ class FusedLayer:
         if ple_slice is not None:
             gated = mlp.gelu_tanh(self._ple_gate(h)) * ple_slice
             h = h + norm(self._ple_projection(gated), plain.post_per_layer_input_norm.weight)
-        return h * plain.layer_scalar
+        return h * self._scalar
 
     def _feed_forward(self, h: mx.array) -> mx.array:
         plain, norm = self.plain, self._norm

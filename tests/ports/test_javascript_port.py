@@ -95,6 +95,7 @@ def reported(directory: Path, adapter: Adapter) -> Path:
     return directory
 
 
+@pytest.mark.slow  # ten reports, each compared with the whole catalogue
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_caught_located_and_named(mistake: str, tmp_path: Path) -> None:
     adapter = started("--mistake", mistake)

@@ -7,6 +7,7 @@ out; and with the mutant itself taken out of the catalogue, nobody else's.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import pytest
@@ -39,6 +40,8 @@ CASES = (
 )
 """The quickest first: they rule out most mistakes, and a case is put to a port as long as any other is left."""
 
+pytestmark = pytest.mark.slow  # every mutant as a port, beside the predictions of all
+
 REAL = {mutant.id: mutant for mutant in MUTANTS.values() if PROFILE not in mutant.equivalent_in}
 
 
@@ -61,24 +64,32 @@ class Catalogue:
             # A mutant that the case does not call answers as the oracle does, and predicts the golden.
             right = Evidence(verdict=self.honest.judge(case_id), golden=question.golden)
             predict = functools.cache(functools.partial(self.prediction, case_id))
+            same = self.predict_the_same(case_id)
+            left_of_right = _left(right, predict)
             for port, misfits in worst.items():
                 alive = [known for known in REAL if misfits[known] < NOTHING]
                 if alive == [port] and misfits[nearest.NO_MISTAKE]:  # it failed before, and nothing else explains it
                     continue
                 calls = self.calls(port, case_id)
-                evidence = right
+                left = left_of_right
                 if calls:
                     evidence = Evidence(verdict=self.ports[port].judge(case_id), golden=question.golden)
                     if evidence.verdict.outcome == "fail":
                         self.answered.add(port)
                     misfits[nearest.NO_MISTAKE] = max(misfits[nearest.NO_MISTAKE], evidence.misfit(question.golden))
+                    left = _left(evidence, predict)
                 for known in alive:
                     if calls or self.calls(known, case_id):
-                        misfits[known] = max(misfits[known], evidence.misfit(predict(known)))
+                        misfits[known] = max(misfits[known], left(same[known]))
         return worst
 
     def prediction(self, case_id: str, known: str) -> Prediction:
         return self.predictor.predict(REAL[known], case_id)
+
+    def predict_the_same(self, case_id: str) -> dict[str, str]:
+        """Known mistake -> itself, or one for all that the case does not call: they predict what the oracle answers."""
+        uncalled = {in_f64(known): known for known in REAL if not self.calls(known, case_id)}
+        return {known: known if self.calls(known, case_id) else uncalled[in_f64(known)] for known in REAL}
 
     def calls(self, mutant_id: str, case_id: str) -> bool:
         """Whether the case calls what the mutant replaces."""
@@ -89,6 +100,16 @@ class Catalogue:
         asked = [case_id for case_id in FIXTURES.case_ids if self.honest.asks(case_id)]
         ordered = (case_id for pattern in CASES for case_id in asked if fnmatchcase(case_id, pattern))
         return list(dict.fromkeys(ordered))
+
+
+def in_f64(known: str) -> bool:
+    """Whether a mistake is predicted in float64, as all are that can be seen in it."""
+    return "f64" not in REAL[known].equivalent_in
+
+
+def _left(evidence: Evidence, predict: Callable[[str], Prediction]) -> Callable[[str], float]:
+    """Known mistake -> how much of the evidence it leaves unexplained, computed once."""
+    return functools.cache(lambda known: evidence.misfit(predict(known)))
 
 
 Misfits = dict[str, dict[str, float]]

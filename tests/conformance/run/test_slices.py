@@ -20,6 +20,7 @@ def quiet(*_: object) -> None:
     pass
 
 
+@pytest.mark.slow  # real widths: reference BLAS, which MLX brings on Linux, makes 1.3 GFLOP/s
 @pytest.mark.parametrize("name", SLICES)
 def test_mlx_impl_meets_the_goldens_of_a_slice(name: str, tmp_path: Path) -> None:
     full = at_full_size(Fixtures(), tmp_path)

@@ -12,8 +12,6 @@ from tests.support.markdown import DOCUMENTS, anchors, links, target_of
 
 PATH = re.compile(r"`((?:fixtures|gemma4_contract|reference|mlx_impl|conformance|ports|tests|docs|\.ci)/[\w./-]*)`")
 """A file or folder of the project that a text names."""
-AWAITED = (".ci/nightly",)
-"""Paths that CONTRIBUTING.md names and that are not there yet; one that is must leave this list."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -28,12 +26,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_paths_are_there(document: Path) -> None:
-    named = set(PATH.findall(document.read_text(encoding="utf-8"))) - set(AWAITED)
+    named = set(PATH.findall(document.read_text(encoding="utf-8")))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
-
-
-def test_a_path_that_is_there_is_awaited_no_more() -> None:
-    assert [path for path in AWAITED if (ROOT / path).exists()] == []
 
 
 def test_a_lost_link_would_be_seen() -> None:

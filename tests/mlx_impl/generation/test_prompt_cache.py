@@ -93,7 +93,7 @@ def test_a_cut_that_ignores_the_window_would_be_seen() -> None:
     """Or the test above could not see it: what is left of a window, one token back, lacks a column."""
     decoder, old = mini("31b-mini"), generated.prompt("31b-mini", 20, seed=1)
     caches = fed(decoder, old)
-    short = [prompt_cache._filled(cache, prompt_cache._kept(cache), cache.offset - 18, 18) for cache in caches]
+    short = [prompt_cache._cut_copy(cache, prompt_cache._kept(cache), cache.offset - 18, 18) for cache in caches]
     assert columns(short)[0] == list(range(13, 18))  # of 11 to 17
     new = [*old[:18], *generated.prompt("31b-mini", 5, seed=2)]
     assert greedy(decoder, new[18:], short) != greedy(decoder, new)
@@ -149,9 +149,9 @@ def test_ids_that_caches_do_not_hold_are_refused() -> None:
     decoder = mini("trap-gqa")
     caches = fed(decoder, [3, 4, 5])
     for call in (lambda: reuse(caches, [3, 4], [3, 4, 5, 6]), lambda: mark(caches, [3]), lambda: mark([], [])):
-        with pytest.raises(MlxImplError, match=r"fed: got \d ids, and caches that hold .*; expected just what"):
+        with pytest.raises(MlxImplError, match=r"fed: got \d ids, and caches that hold .*; expected exactly what"):
             call()
-    with pytest.raises(MlxImplError, match="caches: got empty ones"):
+    with pytest.raises(MlxImplError, match="caches: got empty caches"):
         mark(decoder.make_caches(), [])
 
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert said(caches, [5, 6]).startswith("fed: got 2 ids, and caches that hold [3]")
-    assert said(decoder.make_caches(), []).startswith("caches: got empty ones")
+    assert said(decoder.make_caches(), []).startswith("caches: got empty caches")
     assert "got No such file or directory; expected a place to write to" in said(
         caches, [5, 6, 7], tmp_path / "no" / "c"
     )

@@ -49,7 +49,7 @@ class Judge:
 
 
 def checked_answer(answer: object) -> dict[str, Array]:
-    """The answer, if it is a dict of NumPy arrays; TypeError saying what came in the place of one."""
+    """The answer, if it is a dict of NumPy arrays; TypeError saying what came instead."""
     if not isinstance(answer, dict):
         raise TypeError(f"got {type(answer).__name__} as answer, expected a dict of tap name to numpy.ndarray")
     for name, value in answer.items():

@@ -30,7 +30,7 @@ class CaseFloors:
     owner: str
     """The case that stores the golden."""
     may_lack: bool
-    """Whether a tap may lack a floor: behind experts that no honest pass chose, of what is stored in part."""
+    """Whether a tap may lack a floor: after experts that no honest pass chose, of what is stored in part."""
     path: Path
     """The file of the profile."""
 

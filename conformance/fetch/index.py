@@ -12,9 +12,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 from conformance.fetch import cache
 from conformance.fetch.download import CURE, Progress, download, one_line, opened
 from conformance.fetch.errors import FetchError
-from conformance.fetch.published import Package
+from conformance.fetch.published import DEFAULT_INDEX, Package
 
-DEFAULT_INDEX = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"  # PEP 691
 
 

@@ -16,6 +16,8 @@ from tests.support.laws.configurations import Example, examples
 from tests.support.laws.judging import divergence
 from tests.support.laws.yardstick import Divergence, golden_of, is_narrow
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 200
 """How many random examples a planted mistake may survive."""
 

@@ -37,7 +37,7 @@ def run(decoder: Any, ids: list[int], **options: Any) -> list[Generated]:
 
 
 @pytest.mark.parametrize(("name", "length", "seed"), CASES)
-@pytest.mark.parametrize("prefill_step", [512, 5, 1])
+@pytest.mark.parametrize("prefill_step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (512, 1))])
 def test_greedy_equals_transformers(name: str, length: int, seed: int, prefill_step: int) -> None:
     pytest.importorskip("transformers")
     prompt = generated.prompt(name, length, seed)

@@ -1,4 +1,4 @@
-"""The fixtures as one archive for a release: the same bytes wherever it is made."""
+"""The fixtures as one archive for a release; its bytes are the same wherever it is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemma4_contract.store import SUMS, Fixtures
 
 
 def write_archive(fixtures: Fixtures, path: Path, version: str) -> None:
-    """Write a tar.gz with everything below `gemma4-fixtures-<version>/`, sorted, without times and owners."""
+    """Write a tar.gz of all files under `gemma4-fixtures-<version>/`, sorted, without times and owners."""
     top = f"gemma4-fixtures-{version}"
     packed = io.BytesIO()
     with (

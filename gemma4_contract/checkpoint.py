@@ -1,4 +1,4 @@
-"""An ordinary Gemma 4 checkpoint read from disk, in every layout in circulation.
+"""Reads an ordinary Gemma 4 checkpoint from disk, in every layout that is in circulation.
 
 D hidden, F feed-forward width, X experts.
 """
@@ -29,17 +29,17 @@ _Tensor = TypeVar("_Tensor")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The content of config.json; FixtureError when it is missing or no JSON object."""
+    """The content of config.json; FixtureError if it is missing or not a JSON object."""
     return _json_object(directory / "config.json")
 
 
 def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The text decoder's part of a config.json: `text_config` where it is nested, else all of it."""
+    """The part of a config.json about the text decoder: `text_config` if there is one, or else all of it."""
     return dict(config.get("text_config") or config)
 
 
 def parts(directory: Path) -> Iterator[Path]:
-    """All files of a checkpoint, each before those that it names."""
+    """All files of a checkpoint, each before the files that it names."""
     yield directory / "config.json"
     if _is_sharded(directory):
         yield directory / INDEX
@@ -47,7 +47,7 @@ def parts(directory: Path) -> Iterator[Path]:
 
 
 def files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: the single one, else the shards that the index names."""
+    """The safetensors files of a checkpoint: the single one, or else the shards that the index names."""
     if not _is_sharded(directory):
         return [directory / SINGLE]
     index = directory / INDEX
@@ -60,7 +60,7 @@ def files(directory: Path) -> list[Path]:
 def text_name(name: str) -> str | None:
     """A tensor's name in Gemma4ForCausalLM's state dict.
 
-    None for what a text decoder leaves out: other modalities, RoPE's buffers, and the head, which is tied.
+    None for a tensor that a text decoder leaves out: other modalities, RoPE's buffers, and the head, which is tied.
     """
     if name.removeprefix("model.").startswith(TOWERS) or _ROTARY_BUFFER.search(name) or _HEAD.match(name):
         return None
@@ -71,7 +71,7 @@ def text_name(name: str) -> str | None:
 
 
 def fuse_experts(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Experts in mlx-community's layout as one `gate_up_proj` [X, 2F, D], the gate first, and one `down_proj`."""
+    """Weights with the experts of mlx-community's layout fused: `gate_up_proj` [X, 2F, D], gate first; `down_proj`."""
     fused = {name: value for name, value in weights.items() if SPLIT_EXPERTS not in name}
     for layer in sorted({name.partition(SPLIT_EXPERTS)[0] for name in weights.keys() - fused.keys()}):
         gate, up, fused[f"{layer}.experts.down_proj"] = (
@@ -88,12 +88,12 @@ def _part(weights: Mapping[str, Array], name: str) -> Array:
 
 
 def text_weights(directory: Path) -> dict[str, Array]:
-    """The text decoder's tensors by their names in the state dict, experts as the file holds them."""
+    """The text decoder's tensors by their names in the state dict; experts keep the layout of the file."""
     return collect(directory, files(directory), tensors.read, text_name)
 
 
 def text_tensors(directory: Path) -> dict[str, Stored]:
-    """The same, none of them read."""
+    """The same as `text_weights`, but no tensor is read yet."""
     return collect(directory, files(directory), tensors.read_lazily, text_name)
 
 
@@ -119,7 +119,7 @@ def collect(
 
 
 def read_weights(directory: Path) -> dict[str, Array]:
-    """The text decoder's tensors by their names in the state dict."""
+    """The text decoder's tensors by their names in the state dict, experts fused."""
     return fuse_experts(text_weights(directory))
 
 

@@ -1,4 +1,4 @@
-"""JSON documents of the fixtures, read and written."""
+"""The JSON documents of the fixtures: their base class, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def default_root() -> Path:
 
 
 def read_model(path: Path, model: type[_Model]) -> _Model:
-    """A JSON file as `model`; FixtureError naming the key at fault."""
+    """Read a JSON file as `model`; FixtureError, naming the key at fault, if it does not fit."""
     data = tensors.read_bytes(path)
     try:
         return model.model_validate(json.loads(data, parse_constant=_refuse_constant))
@@ -56,6 +56,6 @@ def _refuse_constant(name: str) -> float:
 
 
 def write_model(path: Path, value: Document) -> None:
-    """Write a document as canonical JSON, atomically; defaults are left out, all but the format's version."""
+    """Write a document as canonical JSON, atomically; default values are left out, except the version of the format."""
     dumped = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_atomic(path, canonical_json(dumped | {"format": value.format}))

@@ -1,4 +1,4 @@
-"""The one error of the fixture format."""
+"""The error of the fixture format."""
 
 from __future__ import annotations
 

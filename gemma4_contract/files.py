@@ -1,4 +1,4 @@
-"""Files that are never half written, and their digests."""
+"""Files that are written completely or not at all, and their digests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def sha256(data: bytes) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a temporary file in the same folder, so that readers see all of it or none."""
+    """Write `data` to `path` through a temporary file in the same folder, so that readers see all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How the tensors of a case are laid out: rows of another case's golden, behind pads or of its first tokens."""
+"""The layout of a case's tensors: rows of another case's golden, after pads or of its first tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gemma4_contract.tensors import Array
 
 
 def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[int]) -> Array:
-    """Rows of the L axis (and as many of S), once per row of the batch, each behind its pads (zeros)."""
+    """Rows of the L axis, and as many of the S axis, once for each row of the batch, after its pads (zeros)."""
     length = rows.stop - rows.start
     axis_l = axes.index("L")
     cut = array[(slice(None),) * axis_l + (rows,)]
@@ -29,7 +29,7 @@ def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[i
 
 
 def cut_spec(tap: TapSpec, stop: int) -> TapSpec:
-    """The tap of a case of the first `stop` tokens; as it is where all of its tensor is stored."""
+    """The tap of a case of the first `stop` tokens; unchanged if all of its tensor is stored."""
     if tap.picks is None or "L" not in tap.axes:
         return tap
     axis = tap.axes.index("L")

@@ -21,19 +21,19 @@ TEMPLATE_NAME = r"^(small|large)@\d{4}-\d{2}-\d{2}$"
 TemplateName = Annotated[str, Field(pattern=TEMPLATE_NAME)]
 Thinking = Literal["unset", "off", "on"]
 Setting = tuple[str, bool | None, bool]
-"""Template, thinking, generation prompt."""
+"""Template, `enable_thinking`, `add_generation_prompt`."""
 THINKING: dict[Thinking, bool | None] = {"unset": None, "off": False, "on": True}
 
 
 class Settings(Strict):
-    """Every combination of what is listed: templates x thinking x with and without a generation prompt."""
+    """All combinations of the listed values: templates x thinking x with or without a generation prompt."""
 
     templates: list[TemplateName]
     enable_thinking: list[bool | None]
     add_generation_prompt: list[bool]
 
     def each(self) -> Iterator[Setting]:
-        """Template, thinking and generation prompt of every combination."""
+        """Every combination as a `Setting`."""
         return itertools.product(self.templates, self.enable_thinking, self.add_generation_prompt)
 
 
@@ -46,6 +46,7 @@ class Prompt(Strict):
 
     @classmethod
     def of(cls, text: str, ids: list[int]) -> Prompt:
+        """The text with its bytes and these ids."""
         return cls(text=text, utf8_base64=base64.b64encode(text.encode()).decode(), ids=ids)
 
     @model_validator(mode="after")
@@ -56,11 +57,13 @@ class Prompt(Strict):
 
 
 class Render(Strict):
-    """What the templates give under some settings: a prompt, or an error."""
+    """The result of the templates for some settings: a prompt, or an error."""
 
     when: list[Settings]
     prompt: Prompt | None = None
-    error: str | None = Field(default=None, description="What the template raises; a port must refuse in some words.")
+    error: str | None = Field(
+        default=None, description="The error of the template; a port must refuse in its own words."
+    )
 
     @model_validator(mode="after")
     def _a_prompt_or_an_error(self) -> Render:
@@ -82,7 +85,7 @@ class Conversation(Document):
     renders: list[Render]
 
     def render(self, template: str, enable_thinking: bool | None, add_generation_prompt: bool) -> Render:
-        """What is expected under these settings; KeyError where nothing is recorded."""
+        """The expected result for these settings; KeyError if none is recorded."""
         return self.by_setting[template, enable_thinking, add_generation_prompt]
 
     def settings(self) -> list[Setting]:
@@ -91,12 +94,12 @@ class Conversation(Document):
 
     @functools.cached_property
     def by_setting(self) -> dict[Setting, Render]:
-        """What is expected under every setting, in the order of the file."""
+        """The expected result for every setting, in the order of the file."""
         return {setting: render for render in self.renders for when in render.when for setting in when.each()}
 
 
 class Texts(Document):
-    """Raw texts and their ids (`text/<name>.json`): what the tokenizer does without any template."""
+    """Raw texts and their ids, for the tokenizer without a template (`text/<name>.json`)."""
 
     id: CaseId
     purpose: str
@@ -104,20 +107,22 @@ class Texts(Document):
 
 
 class PublishedFile(Strict):
-    """A file that is too large or not ours to ship, by its digest."""
+    """The digest of a file that is too large to ship, or that we may not ship."""
 
     sha256: Digest
     bytes: int
 
 
 class PromptFacts(Document):
-    """What the prompts were made with (`facts.json`)."""
+    """The published files that the prompts were made with (`facts.json`)."""
 
     templates: dict[TemplateName, PublishedFile] = Field(description="chat_template.jinja of each revision.")
     size_classes: dict[str, list[str]] = Field(description="Members of the family that share a template.")
     tokenizer: PublishedFile = Field(description="tokenizer.json of all -it models.")
-    special_tokens: dict[str, int] = Field(description="The 24 added tokens: each is one id wherever it stands.")
-    stop_ids: list[int] = Field(description="eos_token_id of generation_config.json: the declaration that governs.")
+    special_tokens: dict[str, int] = Field(description="The 24 added tokens, each of which is one id wherever it is.")
+    stop_ids: list[int] = Field(
+        description="eos_token_id of generation_config.json, which counts before the other declarations."
+    )
     versions: dict[str, str]
     command: str
 
@@ -150,12 +155,12 @@ class Prompts:
         return tuple(sorted(f"prompt/{folder}/{path.stem}" for path in (self.root / folder).glob("*.json")))
 
     def path(self, prompt_id: str) -> Path:
-        """Where an id's file lies."""
+        """The file of an id."""
         return self.root / f"{prompt_id.removeprefix('prompt/')}.json"
 
     @functools.cache  # noqa: B019 (prompts live as long as the run)
     def conversation(self, prompt_id: str) -> Conversation:
-        """The conversation with this id; FixtureError when it is missing, invalid or names another id."""
+        """The conversation with this id; FixtureError if it is missing, invalid or names another id."""
         return self._checked(prompt_id, read_model(self.path(prompt_id), Conversation))
 
     @functools.cache  # noqa: B019 (as above)
@@ -168,11 +173,11 @@ class Prompts:
         return self.texts(prompt_id) if prompt_id in self.text_ids else self.conversation(prompt_id)
 
     def facts(self) -> PromptFacts:
-        """What the prompts were made with."""
+        """The published files that the prompts were made with."""
         return read_model(self.root / "facts.json", PromptFacts)
 
     def faults(self) -> Iterator[FixtureError]:
-        """Every file that is not what it should be."""
+        """The faults of all files in the folder."""
         for prompt_id in self.ids:
             try:
                 self.document(prompt_id)
@@ -192,9 +197,9 @@ class Prompts:
 
 
 def write_prompts(path: Path, value: Conversation | Texts | PromptFacts) -> None:
-    """Write a document with one line for each key, and for each object of a list: ids do not take a line each.
+    """Write a document with one line for each key, and one for each object of a list.
 
-    Objects keep the order of their keys: two keys that differ in case alone are rendered in it.
+    Objects keep the order of their keys, because two keys that differ only in case are rendered in this order.
     """
     dumped = {"format": value.format} | value.model_dump(mode="json", exclude_defaults=True)
     lines = [f"{_compact(key)}: {_lines(item)}" for key, item in dumped.items()]

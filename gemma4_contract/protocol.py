@@ -1,6 +1,6 @@
-"""The lines that the judge and an adapter exchange: one JSON object each, the judge's first.
+"""The lines that the judge and an adapter exchange; each line is a JSON object, and the judge begins.
 
-Readers ignore keys that they do not know, so that a later version may add some. Tensors travel as safetensors files.
+Readers ignore keys that they do not know, so that a later version can add keys. Tensors are in safetensors files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Line(BaseModel):
 
 
 class Outcome(Line):
-    """An answer that says how it went by the one of several keys that it has."""
+    """An answer with exactly one of several keys, which says how it went."""
 
     ways: ClassVar[tuple[str, ...]]
 
@@ -43,7 +43,7 @@ class Hello(Line):
 
 
 class Implementation(Line):
-    """Who answers."""
+    """The name and version of the port."""
 
     name: str
     version: str
@@ -52,7 +52,7 @@ class Implementation(Line):
 
 
 class HelloAnswer(Line):
-    """What an implementation is and offers."""
+    """The port, and what it offers."""
 
     protocol: Literal[1]
     implementation: Implementation
@@ -60,9 +60,9 @@ class HelloAnswer(Line):
     device: str = "unknown"
     profiles: list[KnownProfile] = Field(min_length=1)
     internal: KnownProfile | None = Field(
-        default=None, description="What sums are kept in, where that is more than the profile."
+        default=None, description="The profile that sums are kept in, if it is wider than the profile of the run."
     )
-    kinds: list[str] = Field(min_length=1, description="Kinds of cases that it can be asked.")
+    kinds: list[str] = Field(min_length=1, description="Kinds of cases that it offers.")
 
 
 class Load(Line):
@@ -73,7 +73,7 @@ class Load(Line):
 
 
 class LoadAnswer(Outcome):
-    """Whether it is loaded."""
+    """Whether the checkpoint was loaded."""
 
     ways = ("ok", "error")
 
@@ -92,19 +92,19 @@ class Run(Line):
     plan: Plan | None = None
     params: dict[str, Any] = {}
     inputs: str | None = Field(default=None, description="A safetensors file: F32, I32 and U8 tensors.")
-    want: list[str] = Field(description="Taps to write, as far as they are offered.")
+    want: list[str] = Field(description="Taps to write; a tap that the port does not offer is left out.")
     out: str = Field(description="The safetensors file to write before answering.")
 
 
 class RunAnswer(Outcome):
-    """What became of a case."""
+    """The result of a case."""
 
     ways = ("ok", "skipped", "error")
 
     seq: int
     ok: Literal[True] | None = None
     ms: float | None = Field(default=None, description="The port's own computing time.")
-    skipped: str | None = Field(default=None, description="Why it cannot be asked this.")
+    skipped: str | None = Field(default=None, description="Why the port does not offer this case.")
     error: str | None = None
 
 
@@ -116,13 +116,13 @@ class PromptCommand(Line):
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     template: str
-    enable_thinking: bool | None = Field(default=None, description="null is what a user says who says nothing.")
+    enable_thinking: bool | None = Field(default=None, description="null: the caller gives no value.")
     add_generation_prompt: bool = True
     preserve_thinking: bool = False
 
 
 class PromptAnswer(Outcome):
-    """The prompt, or why there is none."""
+    """The prompt, or the reason why there is none."""
 
     ways = ("text", "refused", "skipped", "error")
 
@@ -134,7 +134,7 @@ class PromptAnswer(Outcome):
 
 
 class Tokenize(Line):
-    """A text to be encoded as it is: no token is added."""
+    """A text to be encoded; no token is added."""
 
     cmd: Literal["tokenize"] = "tokenize"
     seq: int
@@ -160,6 +160,6 @@ class Stop(Line):
 
 
 REQUESTS = (Hello, Load, Run, PromptCommand, Tokenize, Stop)
-"""What the judge says; `Stop` has no answer."""
+"""Lines of the judge; `Stop` has no answer."""
 ANSWERS = (HelloAnswer, LoadAnswer, RunAnswer, PromptAnswer, TokenizeAnswer)
-"""What an adapter says."""
+"""Lines of an adapter."""

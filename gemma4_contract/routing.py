@@ -1,4 +1,4 @@
-"""A router's choice of experts and its margin, for cases that must have a wide one and for the judge."""
+"""A router's choice of experts and its margin, which the cases and the judge need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Experts:
 
 
 def routing_margins(logits: Array, combine: Array) -> Array:
-    """The gap between the last chosen router logit and the first that is not: both [..., X] -> [...] float64."""
+    """The smallest logit of a chosen expert minus the largest of the others: both [..., X] -> [...] float64."""
     chosen = combine != 0
     wide = logits.astype(np.float64)
     lowest_in = np.where(chosen, wide, np.inf).min(-1)

@@ -82,7 +82,7 @@ class Selection:
 
 
 def spread_mask(mask: Array | None, axes: Sequence[str], shape: tuple[int, ...]) -> Array | None:
-    """A mask [B, L] over a tensor of this shape, boolean; None when there is none or B or L is no axis of it."""
+    """The mask [B, L] as booleans of this shape; None if there is no mask, or if B or L is not among the axes."""
     if mask is None or "B" not in axes or "L" not in axes:
         return None
     index = [1] * len(shape)

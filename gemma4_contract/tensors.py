@@ -1,4 +1,4 @@
-"""Safetensors files as NumPy arrays, with BF16 through `ml_dtypes` and every fault told in one line."""
+"""Safetensors files as NumPy arrays; BF16 is `ml_dtypes.bfloat16`, and every fault is an error of one line."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
 }
 CHECKPOINT_DTYPES: Mapping[str, np.dtype[Any]] = {**DTYPES, "U32": np.dtype("<u4")}
-"""Those of checkpoints: the codes of quantised weights as well."""
+"""Dtypes of checkpoints: also U32, in which quantised weights are packed."""
 
 
 def dtype_name(array: Array) -> str:
-    """The safetensors name of an array's dtype, `F32` for float32; ValueError when the format has none."""
+    """The safetensors name of an array's dtype, such as `F32`; ValueError if the format has no such dtype."""
     for name, dtype in DTYPES.items():
         if array.dtype == dtype:
             return name
@@ -47,7 +47,7 @@ def tensor_digest(array: Array) -> str:
 
 
 def encode(tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> bytes:
-    """The bytes of a safetensors file; names sorted, so that equal tensors give equal bytes."""
+    """The bytes of a safetensors file; names are sorted, so that equal tensors give equal bytes."""
     # ascontiguousarray makes scalars one-dimensional, hence the reshape.
     whole = {name: np.ascontiguousarray(tensors[name]).reshape(tensors[name].shape) for name in sorted(tensors)}
     return safetensors.numpy.save(whole, metadata)
@@ -59,7 +59,7 @@ def write(path: Path, tensors: Mapping[str, Array]) -> None:
 
 
 def decode(data: bytes, path: Path | str) -> dict[str, Array]:
-    """Every tensor of a safetensors file's bytes; FixtureError when they are no such file."""
+    """Every tensor of a safetensors file, from its bytes; FixtureError if they are not such a file."""
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # theirs to annotate
     except safetensors.SafetensorError as error:
@@ -68,38 +68,38 @@ def decode(data: bytes, path: Path | str) -> dict[str, Array]:
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Every tensor of a safetensors file; FixtureError when it is missing or broken."""
+    """Every tensor of a safetensors file; FixtureError if it is missing or broken."""
     return decode(read_bytes(path), path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A tensor in a file, read when it is wanted and as far as it is wanted."""
+    """A tensor in a file, of which a part can be read."""
 
     path: Path
     name: str
     dtype: str
-    """As safetensors names it; it may be none of CHECKPOINT_DTYPES."""
+    """The name in the file; it may be missing in CHECKPOINT_DTYPES."""
     shape: tuple[int, ...]
     offset: int
-    """Of its first byte in the file."""
+    """The place of its first byte in the file."""
 
     def read(self, start: int, stop: int) -> Array:
-        """The elements [start, stop) of the row-major order; FixtureError when the format has no such dtype."""
+        """The elements [start, stop) in row-major order; FixtureError if the format has no such dtype."""
         dtype = _known(self.path, self.name, self.dtype, CHECKPOINT_DTYPES)
         with self.path.open("rb") as file:
             file.seek(self.offset + start * dtype.itemsize)
             return np.frombuffer(file.read((stop - start) * dtype.itemsize), dtype)
 
     def whole(self) -> Array:
-        """The tensor."""
+        """The whole tensor."""
         return self.read(0, math.prod(self.shape)).reshape(self.shape)
 
 
 def read_lazily(path: Path) -> dict[str, Stored]:
-    """The tensors of a file that memory should not hold; FixtureError when it is missing or broken."""
+    """The tensors of a file that is too large for memory, not read yet; FixtureError if it is missing or broken."""
     try:
-        with path.open("rb") as file, safetensors.safe_open(path, "numpy"):  # which says whether it is sound
+        with path.open("rb") as file, safetensors.safe_open(path, "numpy"):  # which checks the file
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))
     except safetensors.SafetensorError as error:
@@ -153,7 +153,7 @@ def _unopened(path: Path, error: OSError) -> FixtureError:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; FixtureError when it cannot be opened."""
+    """The bytes of a file; FixtureError if it cannot be opened."""
     try:
         return path.read_bytes()
     except OSError as error:

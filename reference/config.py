@@ -14,8 +14,8 @@ from reference.family import FULL, ROPE, SLIDING
 class Rope:
     """RoPE of one layer type (`rope_parameters`)."""
 
-    theta: float
-    rotary: str
+    rope_theta: float
+    rope_type: str
     partial_rotary_factor: float
 
 
@@ -154,8 +154,8 @@ class TextConfig:
         """RoPE by layer type; the family's own where the key is absent."""
         return {
             kind: Rope(
-                theta=rope["rope_theta"],
-                rotary=rope["rope_type"],
+                rope_theta=rope["rope_theta"],
+                rope_type=rope["rope_type"],
                 partial_rotary_factor=rope.get("partial_rotary_factor", 1.0),
             )
             for kind, rope in (text.get("rope_parameters") or ROPE).items()

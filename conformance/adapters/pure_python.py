@@ -74,12 +74,12 @@ def _rms_norm(p: Params, x: Inputs) -> Taps:
 def _rope(p: Params, x: Inputs) -> Taps:
     batch, heads, length, head_dim = x["x"].shape
     pairs = head_dim // 2
-    turning = int(p["partial_rotary_factor"] * pairs) if p["rotary"] == "proportional" else pairs
+    turning = int(p["partial_rotary_factor"] * pairs) if p["rope_type"] == "proportional" else pairs
     y = np.zeros(x["x"].shape)
     for b, h, position in np.ndindex(batch, heads, length):
         row = x["x"][b, h, position]
         for j in range(pairs):
-            frequency = math.exp(-(2 * j / head_dim) * math.log(p["theta"])) if j < turning else 0.0
+            frequency = math.exp(-(2 * j / head_dim) * math.log(p["rope_theta"])) if j < turning else 0.0
             angle = int(x["positions"][b, position]) * frequency
             cos, sin, first, second = math.cos(angle), math.sin(angle), float(row[j]), float(row[j + pairs])
             y[b, h, position, j] = first * cos - second * sin

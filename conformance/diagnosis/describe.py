@@ -141,7 +141,7 @@ def _parts(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: 
         half = config.head_dim_of(layer) // 2
         turning = int(config.rope_of(layer).partial_rotary_factor * half)
         rotated = np.array(spec.numbers("E")) % half < turning
-        if config.rope_of(layer).rotary == "proportional" and wrong.any() and not wrong[~rotated].any():
+        if config.rope_of(layer).rope_type == "proportional" and wrong.any() and not wrong[~rotated].any():
             yield f"only rotated channels are wrong (j and j + {half} for j < {turning})"
 
 

@@ -1,1 +1,1 @@
-"""Conversations: prompts, tokenizer, and what an answer says."""
+"""Conversations: prompts, the tokenizer, and the parts of an answer."""

@@ -1,12 +1,12 @@
-"""What a model's answer says: its thinking, its content and its tool calls, whole or as it streams in.
+"""The parts of a model's answer: its thinking, its content and its tool calls, from a whole text or from a stream.
 
     answer   := (text | thinking | call)* stop?
     thinking := <|channel>thought\\n text \\n<channel|>
     call     := <|tool_call>call:NAME{key:value,...}<tool_call|>
     stop     := <turn|> | <eos> | <|tool_response>
 
-The text is the one that the ids decode to with special tokens kept. In it a control token looks the same whether the
-model wrote its id or spelled it out, and is a control token, but for a string in a call, which may hold any.
+The text is what the ids decode to with special tokens kept. In this text a control token looks the same whether the
+model wrote its id or spelled it out. It counts as a control token everywhere, except in a string of a tool call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENDS: dict[_State, tuple[str, ...]] = {
     "call": (QUOTE, "<tool_call|>", *STOPS),
     "string": (QUOTE,),
 }
-"""What ends a stretch of text in each state. Of each only the first character is one of `\\n<`."""
+"""The strings that end a run of text in each state. Only their first character is one of `\\n<`."""
 _END = {state: re.compile("|".join(map(re.escape, ends))) for state, ends in _ENDS.items()}
 _LONGEST = max(len(end) for ends in _ENDS.values() for end in ends)
 _CURE = "show the model its mistake, or ask again"
@@ -36,7 +36,7 @@ _CURE = "show the model its mistake, or ask again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an answer says. `complete` is False where it stops within thinking or a call, which then is left out."""
+    """The parts of an answer. `complete` is False if it stops within thinking, or within a call, which is left out."""
 
     thinking: str | None
     content: str
@@ -46,18 +46,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """New text of an answer, and which part of it that is."""
+    """New text of an answer, and the part that it belongs to."""
 
     part: Literal["thinking", "content"]
     text: str
 
 
 def parse_answer(text: str, *, thinking_open: bool = False) -> Answer:
-    """The parts of an answer: content as it is, thoughts joined by a newline, calls in order; stop tokens dropped.
+    """The parts of an answer: content unchanged, thoughts joined by a newline, calls in order, stop tokens dropped.
 
-    `thinking_open` says that the prompt ended within a thought (`<|channel>thought\\n`), as it does behind a tool's
-    response with thinking on. Raises MlxImplError at the character where a call is malformed, a channel is none of
-    thought, something closes that was never open, or text follows a stop token.
+    `thinking_open` says that the prompt ended within a thought (`<|channel>thought\\n`), as it does after a tool's
+    response with thinking on. Raises MlxImplError, naming the character, if a call is malformed, a channel has another
+    name than thought, something is closed that was not open, or text follows a stop token.
     """
     stream = AnswerStream(thinking_open=thinking_open)
     stream.feed(text)
@@ -66,13 +66,13 @@ def parse_answer(text: str, *, thinking_open: bool = False) -> Answer:
 
 
 class AnswerStream:
-    """`parse_answer` for text that arrives in pieces, cut anywhere: the parts, joined, are those of the whole."""
+    """`parse_answer` for text that arrives in pieces, cut anywhere: the joined parts are those of the whole text."""
 
     def __init__(self, *, thinking_open: bool = False) -> None:
         self._state: _State = "thinking" if thinking_open else "content"
         self._over = ""  # what ended the answer
-        self._held = ""  # the end of the text so far, as long as it may be the begin of a control token
-        self._at = 0  # where in the answer `_held` begins
+        self._held = ""  # the end of the text so far, which may be the beginning of a control token
+        self._at = 0  # the place in the answer where `_held` begins
         self._inner: list[str] = []  # the header or the call that is open
         self._inner_at = 0
         self._thinking: list[str] | None = [] if thinking_open else None
@@ -81,7 +81,7 @@ class AnswerStream:
 
     @property
     def answer(self) -> Answer:
-        """What is certain so far."""
+        """The parts that are certain so far."""
         return Answer(
             thinking=None if self._thinking is None else "".join(self._thinking),
             content="".join(self._content),
@@ -90,13 +90,13 @@ class AnswerStream:
         )
 
     def feed(self, text: str) -> list[Piece | ToolCall]:
-        """What is certain with this text and was not before. Raises MlxImplError as `parse_answer` does."""
+        """Take more text; what it makes certain. Raises MlxImplError as `parse_answer` does."""
         if not isinstance(text, str):
             raise problem("answer", got=shown(text), expected="a string", cure="decode the ids first")
         if self._over and text:
             finished = self._over == "finish()"
-            cure = "begin another AnswerStream" if finished else "stop generating at every id of stop_ids()"
-            got = f"{shown(text[:40])} behind {self._over}"
+            cure = "use another AnswerStream" if finished else "stop generating at every id of stop_ids()"
+            got = f"{shown(text[:40])} after {self._over}"
             raise problem(f"answer, character {self._at}", got=got, expected="the end", cure=cure)
         new: list[Piece | ToolCall] = []
         text, base, start = self._held + text, self._at, 0
@@ -114,9 +114,9 @@ class AnswerStream:
         return new
 
     def finish(self) -> list[Piece | ToolCall]:
-        """What was held, now that no more text comes."""
+        """End the text; what was held back until now."""
         new: list[Piece | ToolCall] = []
-        if not (self._state == "thinking" and self._held == "\n"):  # which is the thought's or the format's
+        if not (self._state == "thinking" and self._held == "\n"):  # it may belong to the thought or to the format
             self._take(self._held, new)
         if self._state == "header":
             self._check_header(unfinished=True)
@@ -124,7 +124,7 @@ class AnswerStream:
         return new
 
     def _take(self, text: str, new: list[Piece | ToolCall]) -> None:
-        """Add text without control tokens to what is open."""
+        """Add text without control tokens to the part that is open."""
         if not text:
             return
         if self._state == "content":
@@ -137,7 +137,7 @@ class AnswerStream:
             self._inner.append(text)
 
     def _pass(self, end: str, at: int, new: list[Piece | ToolCall]) -> None:
-        """Go on to the state behind `end`, which stands at character `at`."""
+        """Change to the state after `end`, which begins at character `at`."""
         if end in STOPS:
             self._over = end
         elif end == QUOTE:
@@ -147,8 +147,8 @@ class AnswerStream:
             self._state = "header" if end == "<|channel>" else "call"
             self._inner, self._inner_at = [], self._at
         elif self._state == "content":
-            cure = "pass thinking_open=True where the prompt ended within a thought" if end == "<channel|>" else _CURE
-            raise problem(f"answer, character {at}", got=f"{end} where nothing is open", expected="text", cure=cure)
+            cure = "pass thinking_open=True if the prompt ended within a thought" if end == "<channel|>" else _CURE
+            raise problem(f"answer, character {at}", got=f"{end}, which closes nothing", expected="text", cure=cure)
         elif self._state == "call":
             call = parse_tool_call("".join(self._inner), offset=self._inner_at)
             self._calls.append(call)
@@ -176,7 +176,7 @@ class AnswerStream:
 
 
 def _may_begin_an_end(text: str, start: int, state: _State) -> int:
-    """Where the last characters of `text` begin that may become an end with what follows; its length if none may."""
+    """The index from which `text` may be the beginning of an end; its length if there is none."""
     for held in range(max(start, len(text) - _LONGEST + 1), len(text)):
         if text[held] in "\n<" and any(end.startswith(text[held:]) for end in _ENDS[state]):
             return held

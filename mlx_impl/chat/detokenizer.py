@@ -1,4 +1,4 @@
-"""The text of an answer while its tokens arrive."""
+"""The text of an answer, decoded while its tokens arrive."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class StreamingDetokenizer:
-    """Gives text as soon as it is certain: all that it gives, joined, is `tokenizer.decode(ids)` of all ids.
+    """Gives text as soon as it is certain; the joined texts are `tokenizer.decode(ids)` of all ids.
 
-    A token is its text with `▁` for a space, or one byte of UTF-8 (`<0xE2>`). Bytes next to each other are decoded as
-    one run: where any of it is not UTF-8, *every* byte of the run becomes U+FFFD, those of whole characters too. So a
-    run that may still be good is held until a token of text ends it; once it is bad, its bytes are certain.
+    A token is its text with `▁` for a space, or one byte of UTF-8 (`<0xE2>`). Adjacent bytes are decoded as one run: if
+    a part of the run is not UTF-8, *every* byte of the run becomes U+FFFD, also those of complete characters. So a run
+    that may still be valid is held until a token of text ends it. As soon as it is invalid, its bytes are certain.
     """
 
     __slots__ = ("_broken", "_held", "_pieces", "_run", "_skipped", "_tokenizer", "_utf8")
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = False) -> None:
-        """Raises MlxImplError for a tokenizer whose decoder works in another way than Gemma 4's."""
+        """Raise MlxImplError for a tokenizer whose decoder differs from Gemma 4's."""
         if tokenizer.decoder != _DECODER:
             got, expected = shown(tokenizer.decoder), "Replace ▁, ByteFallback, Fuse"
             raise problem(f"{tokenizer.path}: decoder", got=got, expected=expected, cure="decode the ids as a whole")
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._pieces: dict[int, str | int] = {}  # what a token stands for, a byte or text, as far as it was asked
+        self._pieces: dict[int, str | int] = {}  # id -> the byte or the text of its token, for ids seen so far
         self._begin_run()
 
     def add(self, token_id: int) -> str:
-        """The text that is certain with this token and was not before. Raises MlxImplError for an unknown id."""
+        """Take a token; the text that it makes certain. Raises MlxImplError for an unknown id."""
         number, piece = token_id, self._pieces.get(token_id) if type(token_id) is int else None  # True is equal to 1
         if piece is None:
             piece = _piece(self._tokenizer.token(token_id))
-            number = operator.index(token_id)  # of an array's element, which is no key
+            number = operator.index(token_id)  # an element of an array is no key of a dict
             self._pieces[number] = piece
         if number in self._skipped:
-            return ""  # as if it were not there, so that a run of bytes goes on behind it
+            return ""  # a skipped token does not end a run of bytes
         if isinstance(piece, int):
             return self._add_byte(piece)
         return self._end_run() + piece
 
     def finish(self) -> str:
-        """What was held; the next token begins another text."""
+        """End the text; what was held back until now. The next token begins another text."""
         return self._end_run()
 
     def _begin_run(self) -> None:
@@ -80,7 +80,7 @@ class StreamingDetokenizer:
             return ""
         if self._broken:
             text = ""
-        elif self._utf8.getstate()[0]:  # a character that never became whole
+        elif self._utf8.getstate()[0]:  # a character that was never completed
             text = _REPLACEMENT * self._run
         else:
             text = "".join(self._held)

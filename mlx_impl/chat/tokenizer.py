@@ -1,4 +1,4 @@
-"""Text to token ids and back, as a checkpoint's `tokenizer.json` says, with nothing added."""
+"""Text to token ids and back by a checkpoint's `tokenizer.json`; nothing is added."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tokenizer:
     __slots__ = ("_inner", "_special", "path")
 
     def __init__(self, inner: tokenizers.Tokenizer, path: Path) -> None:
-        inner.no_truncation()  # a file may ask for both, and ids would be lost or added without a word
+        inner.no_truncation()  # a file may demand both, and ids would be lost or added silently
         inner.no_padding()
         self._inner = inner
         self._special = frozenset(token for token, added in inner.get_added_tokens_decoder().items() if added.special)
@@ -29,7 +29,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a checkpoint's folder or a `tokenizer.json`. Raises MlxImplError that names the file."""
+        """Read the `tokenizer.json` at a path or in a checkpoint's folder. Raises MlxImplError that names the file."""
         if not isinstance(path, str | Path):
             raise problem("path", got=shown(path), expected="a path", cure="name a checkpoint's folder")
         path = Path(path)
@@ -37,7 +37,7 @@ class Tokenizer:
         content = _read(file)
         try:
             return cls(tokenizers.Tokenizer.from_buffer(content), file)
-        except BaseException as error:  # the library panics on some broken files, and a panic is no Exception
+        except BaseException as error:  # the library panics on some broken files, and a panic is not an Exception
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise problem(str(file), got=_what_it_is(content, error), expected="a tokenizer", cure=_DOWNLOAD) from None
@@ -49,15 +49,15 @@ class Tokenizer:
 
     @property
     def decoder(self) -> object:
-        """The file's `decoder` as JSON, None where it has none."""
+        """The `decoder` of the file as JSON; None if it has none."""
         decoder = self._inner.decoder
         return None if decoder is None else json.loads(decoder.__getstate__())
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text` as it is: control tokens in it become their ids, and no BOS is put before it.
+        """The ids of exactly this text: control tokens in it become their ids, and no BOS is added.
 
-        The post-processor is left out, because a rendered prompt begins with `<bos>` and base models' files would put
-        a second one before it. Raises MlxImplError for what is no Unicode text.
+        The post-processor is not used, because a rendered prompt begins with `<bos>` and the files of base models would
+        add a second one. Raises MlxImplError for a value that is not Unicode text.
         """
         if not isinstance(text, str):
             raise problem("text", got=shown(text), expected="a string", cure="render the conversation first")
@@ -68,7 +68,7 @@ class Tokenizer:
             raise problem(f"text[{error.start}]", got=got, expected="Unicode text", cure="replace it") from None
         try:
             return self._inner.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # of no narrower type
+        except Exception as error:  # the library has no narrower type
             got = f"text that it cannot encode ({shown(str(error))})"
             raise problem(str(self.path), got=got, expected="a complete vocabulary", cure=_DOWNLOAD) from None
 
@@ -86,7 +86,7 @@ class Tokenizer:
         return self._checked(token_id, "token id")[1]
 
     def _checked(self, token_id: object, where: str) -> tuple[int, str]:
-        """The id as an int, and its token: the library drops unknown ids without a word."""
+        """The id as an int, and its token; MlxImplError for unknown ids, which the library drops silently."""
         try:
             number = -1 if isinstance(token_id, bool) else operator.index(token_id)  # type: ignore[arg-type]
         except TypeError:  # an array of several, or of floats, has __index__ too
@@ -99,7 +99,7 @@ class Tokenizer:
             token = None
         if token is None:
             expected = f"an id of the {self._inner.get_vocab_size()} in {self.path}"
-            raise problem(where, got=shown(number), expected=expected, cure="these ids are of another model")
+            raise problem(where, got=shown(number), expected=expected, cure="these ids belong to another model")
         return number, token
 
 

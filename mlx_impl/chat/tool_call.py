@@ -1,8 +1,8 @@
 """One tool call as the model writes it: `call:NAME{key:value,...}`.
 
-A value is a string `<|"|>...<|"|>` that holds anything but its own end, a JSON number, `true`, `false`, `null`, an
-object `{key:value,...}` or a list `[value,...]`. Keys are bare, or strings as in declarations. White space between
-these is skipped.
+A value is a string `<|"|>...<|"|>` with anything inside but `<|"|>`, a JSON number, `true`, `false`, `null`, an object
+`{key:value,...}` or a list `[value,...]`. Keys are bare, or strings as in declarations. White space between these parts
+is skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlx_impl.chat.prompt.values import QUOTE
 from mlx_impl.errors import MlxImplError, problem, shown
 
 DEEPEST = 100
-"""How deep values may nest, as in prompts: an argument that is no object or list has depth 0."""
+"""How deep values may nest, as in prompts; an argument that is neither an object nor a list has depth 0."""
 _CURE = "show the model its mistake, or ask again"
 _NAME = re.compile(r"[^\s{}<]+")
 _KEY = re.compile(r"[^:,{}\[\]<\"]+")
@@ -29,22 +29,22 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A function that the model wants called."""
+    """A call of a function that the model asks for."""
 
     name: str
     arguments: dict[str, Any] = field(hash=False)
 
 
 def parse_tool_call(text: str, *, offset: int = 0) -> ToolCall:
-    """What stands between `<|tool_call>` and `<tool_call|>`.
+    """The tool call that is written in the text between `<|tool_call>` and `<tool_call|>`.
 
-    Raises MlxImplError at the first character that fits no call; `offset` is where `text` begins in the answer.
+    Raises MlxImplError, naming the first wrong character; `offset` is the place in the answer where `text` begins.
     """
     return _Reader(text, offset).call()
 
 
 class _Reader:
-    """A place in the text, moved on by every method to behind what it has read."""
+    """A position in the text, which every method moves to the end of what it has read."""
 
     def __init__(self, text: str, offset: int) -> None:
         self._text = text
@@ -58,7 +58,7 @@ class _Reader:
         self._at += len("call:")
         name = self._match(_NAME, "the name of a function")
         if not self._next_is("{"):
-            raise self._wrong("{ behind the name")
+            raise self._wrong("{ after the name")
         arguments = self._object(-1)  # so that an argument's own depth is 0
         self._space()
         if self._at < len(self._text):
@@ -85,7 +85,7 @@ class _Reader:
                 self._at = start
                 raise self._wrong(f"the key {shown(key)} once")
             if not self._next_is(":"):
-                raise self._wrong(": behind a key")
+                raise self._wrong(": after a key")
             self._at += 1
             items[key] = self._value(depth + 1)
         return items
@@ -103,7 +103,7 @@ class _Reader:
         self._at += 1
 
     def _closes(self, bracket: str, *, first: bool) -> bool:
-        """Whether the bracket stands here, moving behind it, or else behind the comma before the next item."""
+        """Whether the bracket is next; it is read, or else the comma before the next item."""
         self._space()
         if self._next_is(bracket):
             self._at += 1
@@ -162,12 +162,12 @@ class _Reader:
 
 
 def _number(word: str) -> int | float | None:
-    """A JSON number as an int or a finite float, None for anything else."""
+    """A JSON number as an int or a finite float; None for anything else."""
     match = _NUMBER.fullmatch(word)
     if match is None:
         return None
     try:
         value = float(word) if match[1] or match[2] else int(word)
-    except ValueError:  # Python reads no int of more than some thousand digits
+    except ValueError:  # Python does not read ints of many thousand digits
         return None
     return None if isinstance(value, float) and math.isinf(value) else value

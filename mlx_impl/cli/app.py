@@ -1,6 +1,6 @@
 """`python -m mlx_impl`: a checkpoint answers a prompt, or holds a conversation.
 
-Exit codes: 0 answered, 1 nobody reads stdout any more, 2 bad input or usage, 130 interrupted.
+Exit codes: 0 answered, 1 stdout was closed, 2 bad input or usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 from mlx_impl.chat.prompt import Template
 from mlx_impl.chat.tokenizer import Tokenizer
 from mlx_impl.checkpoint.load import load, load_config
-from mlx_impl.cli.frame import INTERRUPTED, ending, interruptible, next_line, tolerant
+from mlx_impl.cli.frame import INTERRUPTED, errors_as_exit_codes, interruptible, next_line, relax_encodings
 from mlx_impl.cli.session import Session, chat_prompt, raw_prompt, template_of
 from mlx_impl.cli.show import JsonShow, Show, Speech, TextShow
 from mlx_impl.errors import problem
@@ -32,31 +32,41 @@ app = typer.Typer(
 )
 
 Model = Annotated[Path, typer.Option(help="Folder with config.json, safetensors, tokenizer.json.", metavar="DIR")]
-MaxTokens = Annotated[int, typer.Option(help="Length of an answer at most.", min=1)]
+MaxTokens = Annotated[int, typer.Option(help="Largest length of an answer.", min=1)]
 Temperature = Annotated[float | None, typer.Option(help="0 takes the most probable token.", show_default=False)]
-TopK = Annotated[int | None, typer.Option(help="Only the k most probable tokens; 0 = all.", show_default=False)]
-TopP = Annotated[float | None, typer.Option(help="Only the most probable, up to this share.", show_default=False)]
-MinP = Annotated[float | None, typer.Option(help="Only those this far below the best.", show_default=False)]
-Penalty = Annotated[float | None, typer.Option(help="Divides scores of what was said.", show_default=False)]
-Seed = Annotated[int | None, typer.Option(help="Gives the same text again.", show_default=False)]
-Thinking = Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the model think first.")]
-System = Annotated[str | None, typer.Option(help="What the system turn says.", metavar="TEXT")]
-TemplateName = Annotated[
-    str | None, typer.Option("--template", help="Such as small@2026-07-09 (default: by the model's size).")
+TopK = Annotated[int | None, typer.Option(help="Keep the k most probable tokens; 0 keeps all.", show_default=False)]
+TopP = Annotated[
+    float | None, typer.Option(help="Keep the most probable tokens, up to this share.", show_default=False)
 ]
-Dtype = Annotated[Literal["bfloat16", "float16", "float32"], typer.Option(help="The arithmetic.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Keep tokens at least this part as probable as the best.", show_default=False)
+]
+Penalty = Annotated[float | None, typer.Option(help="Divides the logits of tokens that occurred.", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.", show_default=False)]
+Thinking = Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the model think first.")]
+System = Annotated[str | None, typer.Option(help="Text of the system turn.", metavar="TEXT")]
+TemplateName = Annotated[
+    str | None,
+    typer.Option(
+        "--template", help="Template such as small@2026-07-09 (default: the current one of the model's size)."
+    ),
+]
+Dtype = Annotated[Literal["bfloat16", "float16", "float32"], typer.Option(help="Dtype of weights and activations.")]
 CacheFile = Annotated[
-    Path | None, typer.Option("--prompt-cache", help="Begin with what this file remembers; kept.", metavar="FILE")
+    Path | None,
+    typer.Option("--prompt-cache", help="Start with the caches in this file, and save them there.", metavar="FILE"),
 ]
 PrefillStep = Annotated[int, typer.Option(help="Tokens of the prompt that are fed at a time.", min=1)]
-Ple = Annotated[Literal["resident", "mapped"], typer.Option(help="Half of E2B's weights: in memory, or in their file.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Run the readable decoder in the place of the fast one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, one object a line.")]
+Ple = Annotated[
+    Literal["resident", "mapped"], typer.Option(help="Keep the per-layer embeddings in memory, or in their file.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Run the readable decoder instead of the fast one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, one object on each line.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What both commands were asked for."""
+    """The options of both commands, checked."""
 
     sampling: Sampling
     stop_ids: tuple[int, ...]
@@ -70,7 +80,7 @@ class Setup:
 @app.command()
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="What the user says, or - for standard input.")],
+    prompt: Annotated[str, typer.Argument(help="Text of the user, or - for standard input.")],
     max_tokens: MaxTokens = 512,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -80,7 +90,9 @@ def generate(
     seed: Seed = None,
     thinking: Thinking = False,
     system: System = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Go on with the text: no chat template, <bos> alone.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text: only <bos> is added, no chat template.")
+    ] = False,
     template: TemplateName = None,
     dtype: Dtype = "bfloat16",
     ple: Ple = "resident",
@@ -89,15 +101,15 @@ def generate(
     prefill_step: PrefillStep = 512,
     as_json: Json = False,
 ) -> None:
-    """Answer one prompt. Sampling is the checkpoint's own (generation_config.json) unless it is said here."""
-    with ending():
+    """Answer one prompt. Options that are not given are those of the checkpoint's generation_config.json."""
+    with errors_as_exit_codes():
         asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         asked |= {"repetition_penalty": repetition_penalty, "seed": seed}
         setup = _setup(model, asked, max_tokens, prefill_step, template, as_json)
         text = sys.stdin.read() if prompt == "-" else prompt
         if raw:
             if thinking or system is not None or template is not None:
-                got, cure = "--thinking, --system or --template with it", "these are of a conversation"
+                got, cure = "--thinking, --system or --template with it", "these need a conversation"
                 raise problem("--raw", got=got, expected="neither", cure=cure)
             ids, shared = raw_prompt(text, setup.tokenizer)
         else:
@@ -131,11 +143,11 @@ def chat(
     prefill_step: PrefillStep = 512,
     as_json: Json = False,
 ) -> None:
-    """Hold a conversation: a line from you, an answer, and so on until the input ends (ctrl-D).
+    """Hold a conversation: every line that you enter is answered, until the input ends (ctrl-D).
 
-    ctrl-C ends an answer, and between answers the conversation.
+    ctrl-C ends an answer; between two answers it ends the conversation.
     """
-    with ending():
+    with errors_as_exit_codes():
         asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         asked |= {"repetition_penalty": repetition_penalty, "seed": seed}
         setup = _setup(model, asked, max_tokens, prefill_step, template, as_json)
@@ -146,7 +158,7 @@ def chat(
             messages.append({"role": "user", "content": line})
             ids, shared = chat_prompt(messages, setup.template, thinking, setup.tokenizer)
             with interruptible() as cancelled:
-                # The template leaves old thoughts out: the next prompt parts from this one where its answer begins.
+                # The template drops old thoughts, so the next prompt differs from this one where the answer begins.
                 speech = _answer(session, setup, ids, [shared, len(ids) - 1], cancelled, raw=False)
             messages.append({"role": "assistant", "content": speech.parts["content"]})
         session.save(ids, shared)
@@ -155,10 +167,10 @@ def chat(
 @app.command()
 def sidecar(
     model: Annotated[Path, typer.Argument(help="Folder of the checkpoint.", metavar="DIR")],
-    out: Annotated[Path, typer.Argument(help="Folder to make, of links to it.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Folder to make, with links to the checkpoint's files.", metavar="OUT")],
 ) -> None:
     """Make a folder that mlx-lm's commands run with this decoder: `mlx_lm.server --model OUT --trust-remote-code`."""
-    with ending():
+    with errors_as_exit_codes():
         try:
             from mlx_impl.sidecar import link
         except ModuleNotFoundError as error:
@@ -169,14 +181,14 @@ def sidecar(
 
 def main() -> None:
     """Run the command."""
-    tolerant()
+    relax_encodings()
     app(prog_name="python -m mlx_impl")
 
 
 def _setup(
     model: Path, asked: dict[str, Any], max_tokens: int, prefill_step: int, template: str | None, as_json: bool
 ) -> Setup:
-    """All that can be wrong is found before the weights are read."""
+    """Check the options. All mistakes in them are found before the weights are read."""
     config = load_config(model)
     given = {name: value for name, value in asked.items() if value is not None}
     sampling = replace(published_sampling(model), **given)
@@ -197,7 +209,7 @@ def _session(model: Path, make: Callable[[], StoredModel[Any]], cache_file: Path
     if cache_file is not None and not cache_file.absolute().parent.is_dir():
         cure = "make the folder first"
         raise problem(str(cache_file), got="a file in no folder", expected="a place to write to", cure=cure)
-    Speech(setup.tokenizer, raw=False)  # or refused now
+    Speech(setup.tokenizer, raw=False)  # raises now, before the weights are read
     start = time.perf_counter()
     session = Session(make(), cache_file)
     setup.show.loaded(str(model), time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""How the command ends, is interrupted and reads: exit codes, signals, standard streams."""
+"""Exit codes, signals and standard streams of the command."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 
 @contextmanager
-def ending() -> Iterator[None]:
-    """Every error that a user can cause as one line on stderr and an exit code.
+def errors_as_exit_codes() -> Iterator[None]:
+    """Turn every error that a user can cause into one line on stderr and an exit code.
 
-    A pipe that nobody reads any more needs nothing here: typer ends with 1 and says nothing.
+    A closed pipe needs no handling here: typer ends with 1 and prints nothing.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def ending() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first ctrl-C asks for an end between two tokens, which the given function tells; the second ends at once."""
+    """Let the first ctrl-C set a flag, which the given function returns, and the second end the command at once."""
     pressed = False
 
     def press(*_: object) -> None:
@@ -48,10 +48,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def tolerant() -> None:
-    """Let no encoding end the command in a traceback.
+def relax_encodings() -> None:
+    """Let no encoding end the command with a traceback.
 
-    What stdout cannot write is replaced; what stdin cannot read arrives as lone surrogates, which are refused by name.
+    Characters that stdout cannot write are replaced. Bytes that stdin cannot read become lone surrogates, which are
+    refused later with a message.
     """
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace"), (sys.stderr, "replace")):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,7 +60,7 @@ def tolerant() -> None:
 
 
 def next_line() -> str | None:
-    """What the user says next; None when the input has ended."""
+    """The next line of the user; None at the end of the input."""
     if sys.stdin.isatty():
         print("> ", end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()

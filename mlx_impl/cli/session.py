@@ -1,4 +1,4 @@
-"""A checkpoint that answers, and what it remembers from one answer to the next."""
+"""A checkpoint that answers, with the caches that it keeps from one answer to the next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOS = "<bos>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one answer took."""
+    """How much time and memory one answer took."""
 
     prompt_tokens: int
     reused_tokens: int
@@ -36,24 +36,24 @@ class Figures:
 
     @property
     def prompt_rate(self) -> float:
-        """Tokens of the prompt a second, reused ones not counted, up to the first token of the answer."""
+        """Prompt tokens per second, without reused ones, until the first token of the answer."""
         return (self.prompt_tokens - self.reused_tokens) / max(self.first_token_seconds, 1e-9)
 
     @property
     def decode_rate(self) -> float:
-        """Tokens a second behind the first; 0 where there is no other."""
+        """Tokens per second after the first token; 0 if there is only one."""
         return max(self.generated_tokens - 1, 0) / max(self.decode_seconds, 1e-9)
 
 
 def template_of(config: Config, name: str | None) -> Template:
-    """The template of this name, else the current one of the model's size class: the small ones have PLE."""
+    """The template of this name, or else the current one of the model's size class: small models have PLE."""
     return Template.parse(name or ("small" if config.hidden_size_per_layer_input > 0 else "large"))
 
 
 def chat_prompt(
     messages: Sequence[Mapping[str, Any]], template: Template, thinking: bool, tokenizer: Tokenizer
 ) -> tuple[list[int], int]:
-    """The ids of a prompt, and how many of them another prompt shares: its system turn, else all but the last."""
+    """The ids of a prompt, and how many of them another prompt may share: the system turn, or else all but the last."""
     ids = tokenizer.encode(render(messages, template, enable_thinking=thinking))
     if messages[0]["role"] == "system":
         head = render(messages[:1], template, enable_thinking=thinking, add_generation_prompt=False)
@@ -64,16 +64,16 @@ def chat_prompt(
 
 
 def raw_prompt(text: str, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """The ids of a text behind one <bos>, and how many of them to remember: all but the last."""
+    """The ids of a text after one <bos>, and how many of them to remember: all but the last."""
     ids = tokenizer.encode(text if text.startswith(BOS) else BOS + text)
     return ids, len(ids) - 1
 
 
 class Session:
-    """A decoder with its caches, the ids that they hold, and places to go back to."""
+    """A decoder with its caches, the ids that they hold, and marks to go back to."""
 
     def __init__(self, decoder: StoredModel[Any], cache_file: Path | None) -> None:
-        """Raises MlxImplError for a prompt cache that is there and cannot be read."""
+        """Raise MlxImplError for a prompt cache that exists and cannot be read."""
         self.decoder = decoder
         self.cache_file = cache_file
         self._caches, self._fed = self.decoder.make_caches(), list[int]()
@@ -95,9 +95,10 @@ class Session:
         progress: Progress,
         cancelled: Callable[[], bool],
     ) -> Iterator[Generated]:
-        """The tokens that follow `ids`, as much reused as can be; `places` are numbers of ids to come back to later.
+        """The tokens that follow `ids`; caches are reused as far as possible.
 
-        When it is exhausted, `figures` says what it took.
+        `places` are numbers of ids at which a mark is made, to go back to later. When the iterator is exhausted,
+        `figures` holds its time and memory.
         """
         start = time.perf_counter()
         mx.reset_peak_memory()
@@ -140,7 +141,7 @@ class Session:
     def _feed(
         self, ids: list[int], places: Sequence[int], step: int, progress: Progress, cancelled: Callable[[], bool]
     ) -> bool:
-        """Feed ids up to the last of `places`, with a mark at each; whether it was not cancelled."""
+        """Feed the ids up to the last of `places`, with a mark at each place; False if this was cancelled."""
         reused = len(self._fed)
         for place in sorted({place for place in places if reused <= place < len(ids)}):
             at = len(self._fed)
@@ -155,9 +156,9 @@ class Session:
         return True
 
     def save(self, ids: list[int], count: int) -> None:
-        """Write what is remembered of the first `count` ids to the cache file, if there is to be one.
+        """Write the caches of the first `count` ids to the cache file, if there is one.
 
-        A file that holds them already stays, and so does one of a longer prompt that was begun in the middle of.
+        The file is not changed if it holds them already, or if the caches cannot go back to them.
         """
         if self.cache_file is None or count == 0 or ids[:count] == self._stored:
             return
@@ -167,5 +168,5 @@ class Session:
 
 
 def _onward(progress: Progress, before: int, total: int) -> Progress:
-    """Progress of a part of the prompt as progress of the whole, of which `before` was done."""
+    """Progress of a part of the prompt, reported as progress of the whole; `before` tokens were done earlier."""
     return lambda done, _: progress(before + done, total)

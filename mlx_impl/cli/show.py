@@ -1,4 +1,4 @@
-"""What the command prints: the answer on stdout as it comes, or JSON there; all else on stderr."""
+"""The output of the command: the answer on stdout while it is generated, or JSON; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from mlx_impl.generation.generate import Generated
 from mlx_impl.generation.generate import Progress as Report
 
 _CALL = "<|tool_call>"
-_PARTS = re.compile(r"(?=<)|(?<=>)")  # before and behind what may be a control token
+_PARTS = re.compile(r"(?=<)|(?<=>)")  # before and after a possible control token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What is certain with a token; without one, what was held back to the end."""
+    """The text that a token makes certain; without a token, the text that was held back until the end."""
 
     token: Generated | None
     text: str
-    """With control tokens, which `pieces` are without."""
+    """The text with control tokens; `pieces` have none."""
     pieces: tuple[Piece, ...]
 
 
 class Speech:
-    """The text of one answer as its tokens come, thoughts and content told apart.
+    """The text of one answer while its tokens arrive, separated into thoughts and content.
 
-    Small or damaged models break the format: from the first breach on the text is shown as it is, as content.
+    Small or damaged models break the format. From the first breach on all text is shown unchanged, as content.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, raw: bool) -> None:
-        """Raises MlxImplError for a tokenizer whose text cannot be streamed."""
+        """Raise MlxImplError for a tokenizer whose text cannot be streamed."""
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._stream = None if raw else AnswerStream()
-        self._unshown = ""  # text of which nothing was shown yet, such as half a call
+        self._unshown = ""  # text that was not shown yet, such as half a call
         self.breach: str | None = None
         self.ids: list[int] = []
         self.text = ""
@@ -54,13 +54,13 @@ class Speech:
         self.tool_calls: list[ToolCall] = []
 
     def add(self, token: Generated) -> Said:
-        """What a token adds. A stop token is no part of the text."""
+        """Take a token; the text that it makes certain. A stop token is not part of the text."""
         self.ids.append(token.id)
         text = "" if token.finish == "stop" else self._detokenizer.add(token.id)
         return Said(token=token, text=text, pieces=self._pieces(text, last=False))
 
     def finish(self) -> Said:
-        """What was held back, now that no token follows."""
+        """End the answer; the text that was held back until now."""
         text = self._detokenizer.finish()
         return Said(token=None, text=text, pieces=self._pieces(text, last=True))
 
@@ -68,15 +68,15 @@ class Speech:
         self.text += text
         pieces: list[Piece] = []
         for part in _PARTS.split(text):
-            pieces += self._of_part(part, last=False)
+            pieces += self._pieces_of_part(part, last=False)
         if last:
-            pieces += self._of_part("", last=True)
+            pieces += self._pieces_of_part("", last=True)
         for piece in pieces:
             self.parts[piece.part] = (self.parts[piece.part] or "") + piece.text
         return tuple(pieces)
 
-    def _of_part(self, text: str, *, last: bool) -> list[Piece]:
-        """The pieces of text that is one control token or holds none: all of it is shown, or nothing."""
+    def _pieces_of_part(self, text: str, *, last: bool) -> list[Piece]:
+        """The pieces of a text that is one control token or holds none: all of it is shown now, or nothing."""
         self._unshown += text
         pieces: list[Piece] = []
         if self._stream is not None:
@@ -100,20 +100,20 @@ class Show(Protocol):
     """How an answer is shown."""
 
     def loaded(self, what: str, seconds: float) -> None:
-        """The checkpoint is there."""
+        """Show that the checkpoint is loaded."""
 
     def progress(self) -> AbstractContextManager[Report]:
-        """Shows progress of the prompt while it is open; it gives the function to report to."""
+        """A context that shows the progress of the prompt; it gives the function to report to."""
 
     def say(self, said: Said) -> None:
-        """Some text more."""
+        """Show more text."""
 
     def end(self, speech: Speech, figures: Figures, seed: int | None) -> None:
-        """The answer is over."""
+        """Show the end of the answer."""
 
 
 class TextShow:
-    """Text on stdout. Thoughts are dim there on a terminal; elsewhere they go to stderr, and stdout has the content."""
+    """Shows text on stdout. On a terminal thoughts are dim; otherwise they go to stderr, and only content to stdout."""
 
     def __init__(self) -> None:
         self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -142,7 +142,7 @@ class TextShow:
             self._write("\n", self._part)
         self._part, self._at_line_start = "", True
         if speech.breach is not None:
-            self._note(f"the answer breaks the format and is shown as it is from there on: {speech.breach}")
+            self._note(f"the answer breaks the format; from there on it is shown unchanged: {speech.breach}")
         for line in summary(figures, seed):
             self._note(line)
 
@@ -158,7 +158,7 @@ class TextShow:
 
 
 class JsonShow:
-    """An object for each token, then one for the answer, each on a line of stdout."""
+    """Writes an object for each token, then one for the answer, each on a line of stdout."""
 
     def loaded(self, what: str, seconds: float) -> None:
         self._load = {"model": what, "load_seconds": seconds}
@@ -182,7 +182,7 @@ class JsonShow:
 
 
 def summary(figures: Figures, seed: int | None) -> list[str]:
-    """The figures of an answer in words."""
+    """The figures of an answer as lines of text."""
     reused = f" ({figures.reused_tokens} of them reused)" if figures.reused_tokens else ""
     ends = {"stop": "", "length": ", cut off at --max-tokens", "cancelled": ", interrupted"}
     drawn = "" if seed is None else f", seed {seed}"

@@ -69,10 +69,10 @@ export const kvHeadsOf = (config, layer) =>
   (keysAreValues(config, layer) ? config.num_global_key_value_heads : null) ??
   config.num_key_value_heads;
 
-/** RoPE of a layer: theta, whether it is proportional, and which part of the pairs turns. */
+/** RoPE of a layer, with the factor that `default` leaves out. */
 export function ropeOf(config, layer) {
   const { rope_theta, rope_type, partial_rotary_factor } = config.rope_parameters[config.layer_types[layer]];
-  return { theta: rope_theta, rotary: rope_type, factor: partial_rotary_factor ?? 1 };
+  return { rope_theta, rope_type, partial_rotary_factor: partial_rotary_factor ?? 1 };
 }
 
 const firstShared = (config) => config.num_hidden_layers - config.num_kv_shared_layers;

@@ -105,8 +105,8 @@ test("either spelling of the full layers' shape is read", () => {
 
 test("without rope_parameters full layers are proportional", () => {
   const config = parseConfig(CONFIG);
-  assert.deepEqual(ropeOf(config, 0), { theta: 1e4, rotary: "default", factor: 1 });
-  assert.deepEqual(ropeOf(config, 2), { theta: 1e6, rotary: "proportional", factor: 0.25 });
+  assert.deepEqual(ropeOf(config, 0), { rope_theta: 1e4, rope_type: "default", partial_rotary_factor: 1 });
+  assert.deepEqual(ropeOf(config, 2), { rope_theta: 1e6, rope_type: "proportional", partial_rotary_factor: 0.25 });
 });
 
 test("a configuration that no decoder runs is refused", () => {

@@ -28,8 +28,8 @@ export const MODULES = {
 
   rms_norm: ({ eps }, { x, weight }, round) => ({ y: rmsNorm(x, weight, eps, round) }),
 
-  rope({ theta, rotary, partial_rotary_factor: factor }, { x, positions }, round) {
-    const frequencies = inverseFrequencies(x.shape.at(-1), { theta, rotary, factor }, round); // [E/2]
+  rope(params, { x, positions }, round) {
+    const frequencies = inverseFrequencies(x.shape.at(-1), params, round); // [E/2]
     return { y: rotate(x, positions, frequencies, round) };
   },
 

@@ -1,16 +1,16 @@
 // RoPE: channel j of a head turns together with channel j + E/2, by position * theta^(-2j/E).
 //
-// Proportional RoPE (full layers) turns only the first `factor` of these pairs. The exponent's denominator stays E.
+// Proportional RoPE (full layers) turns only the first `partial_rotary_factor` of these pairs. The exponent's denominator stays E.
 
 import { mistaken } from "./mistakes.mjs";
 import { tensor, zeros } from "./tensor.mjs";
 
 /** The frequency of each pair: [E/2], zeros where nothing turns. */
-export function inverseFrequencies(headDim, { theta, rotary, factor }, round) {
+export function inverseFrequencies(headDim, { rope_theta, rope_type, partial_rotary_factor }, round) {
   const pairs = headDim / 2;
-  const turning = rotary === "proportional" ? Math.floor(factor * pairs) : pairs;
+  const turning = rope_type === "proportional" ? Math.floor(partial_rotary_factor * pairs) : pairs;
   const denominator = mistaken("prop-rope-denominator") ? 2 * turning : headDim;
-  const frequency = (_, j) => (j < turning ? round(1 / theta ** ((2 * j) / denominator)) : 0);
+  const frequency = (_, j) => (j < turning ? round(1 / rope_theta ** ((2 * j) / denominator)) : 0);
   return tensor([pairs], new Float64Array(pairs).map(frequency));
 }
 

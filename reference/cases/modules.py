@@ -170,8 +170,8 @@ def _norms(suffix: str) -> Iterator[Draft]:
 
 
 def _rope(suffix: str) -> Iterator[Draft]:
-    default = {"theta": 10000.0, "rotary": "default", "partial_rotary_factor": 1.0}
-    proportional = {"theta": 1000000.0, "rotary": "proportional", "partial_rotary_factor": 0.25}
+    default = {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 1.0}
+    proportional = {"rope_theta": 1000000.0, "rope_type": "proportional", "partial_rotary_factor": 0.25}
     axes = "B H L E"
     for name, params, head_dim in (("default", default, 256), ("proportional", proportional, 512)):
         for position in ROPE_POSITIONS:

@@ -99,7 +99,7 @@ class _DefaultFactorOne(_OtherDefault):
 class _DefaultSingleTheta(_OtherDefault):
     @classmethod
     def other_default(cls, full: Rope) -> Rope:
-        return dataclasses.replace(full, theta=1e4)
+        return dataclasses.replace(full, rope_theta=1e4)
 
 
 @AREA.mutant(

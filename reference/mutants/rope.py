@@ -62,9 +62,9 @@ class _ContiguousPrefix(Ops):
 )
 class _Denominator(Ops):
     def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
-        if rope.rotary != "proportional":
+        if rope.rope_type != "proportional":
             return super().inverse_frequencies(head_dim, rope)
-        whole = dataclasses.replace(rope, rotary="default", partial_rotary_factor=1.0)
+        whole = dataclasses.replace(rope, rope_type="default", partial_rotary_factor=1.0)
         turning = super().inverse_frequencies(2 * int(rope.partial_rotary_factor * head_dim // 2), whole)
         return np.concatenate([turning, np.zeros(head_dim // 2 - len(turning), turning.dtype)])
 
@@ -103,7 +103,8 @@ class _BeforeNorm(Decoder):
 )
 class _SingleTheta(TextConfig):
     def rope_of(self, layer: int) -> Rope:
-        return dataclasses.replace(super().rope_of(layer), theta=self.rope_parameters["sliding_attention"].theta)
+        theta = self.rope_parameters["sliding_attention"].rope_theta
+        return dataclasses.replace(super().rope_of(layer), rope_theta=theta)
 
 
 class _OtherFactor(Ops):
@@ -165,7 +166,8 @@ class _FullRotation(_OtherFactor):
 )
 class _FullTheta(TextConfig):
     def rope_of(self, layer: int) -> Rope:
-        return dataclasses.replace(super().rope_of(layer), theta=self.rope_parameters["full_attention"].theta)
+        theta = self.rope_parameters["full_attention"].rope_theta
+        return dataclasses.replace(super().rope_of(layer), rope_theta=theta)
 
 
 @AREA.mutant(

@@ -71,7 +71,9 @@ def _rms_norm(params: Params, x: Inputs, ops: Ops) -> Taps:
 
 def _rope(params: Params, x: Inputs, ops: Ops) -> Taps:
     settings = Rope(
-        theta=params["theta"], rotary=params["rotary"], partial_rotary_factor=params["partial_rotary_factor"]
+        rope_theta=params["rope_theta"],
+        rope_type=params["rope_type"],
+        partial_rotary_factor=params["partial_rotary_factor"],
     )
     frequencies = ops.inverse_frequencies(x["x"].shape[-1], settings)
     return {"y": ops.rope(x["x"], x["positions"], frequencies)}

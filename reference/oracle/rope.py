@@ -20,9 +20,9 @@ class RoPE(Functions):
         ar = self.ar
         dtype = np.float64 if ar.dtype == np.float64 else np.float32
         pairs = head_dim // 2
-        rotating = int(rope.partial_rotary_factor * head_dim // 2) if rope.rotary == "proportional" else pairs
+        rotating = int(rope.partial_rotary_factor * head_dim // 2) if rope.rope_type == "proportional" else pairs
         exponent: Array = np.arange(0, 2 * rotating, 2).astype(dtype) / np.asarray(head_dim, dtype)
-        theta = dtype(rope.theta)
+        theta = dtype(rope.rope_theta)
         if ar.fused:
             frequencies = np.exp(-exponent * np.log(theta))
         elif ar.reciprocal:

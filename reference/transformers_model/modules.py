@@ -111,11 +111,11 @@ def _rms_norm(params: Params, inputs: Inputs, at: Setting) -> Answers:
 def _rope(params: Params, inputs: Inputs, at: Setting) -> Answers:
     """Angles from Gemma4TextRotaryEmbedding, rotation by apply_rotary_pos_emb: y B H L E."""
     x = at.tensor(inputs["x"])
-    layer_type = FULL if params["rotary"] == "proportional" else SLIDING
+    layer_type = FULL if params["rope_type"] == "proportional" else SLIDING
     full = {"rope_type": "proportional", "partial_rotary_factor": params["partial_rotary_factor"]}
     ropes = {
-        FULL: full | {"rope_theta": params["theta"]},
-        SLIDING: {"rope_type": "default", "rope_theta": params["theta"]},
+        FULL: full | {"rope_theta": params["rope_theta"]},
+        SLIDING: {"rope_type": "default", "rope_theta": params["rope_theta"]},
     }
     config = _config(head_dim=x.shape[-1], global_head_dim=x.shape[-1], rope_parameters=ropes)
     positions = torch.tensor(inputs["positions"], dtype=torch.int64)

@@ -155,8 +155,8 @@ def test_absent_rope_parameters_are_the_family_s() -> None:
     for absent in (..., None):
         rope = TextConfig.from_dict(published("31b", rope_parameters=absent)).rope_parameters
         assert rope == {
-            FULL: Rope(theta=1e6, rotary="proportional", partial_rotary_factor=0.25),
-            SLIDING: Rope(theta=1e4, rotary="default", partial_rotary_factor=1.0),
+            FULL: Rope(rope_theta=1e6, rope_type="proportional", partial_rotary_factor=0.25),
+            SLIDING: Rope(rope_theta=1e4, rope_type="default", partial_rotary_factor=1.0),
         }
 
 

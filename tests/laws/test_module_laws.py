@@ -94,7 +94,7 @@ def test_scores_depend_on_distances_alone(pairs: int, shift: int, theta: float, 
     """
     length, dim = 6, 2 * pairs
     q, k = (normal(name, seed, 1, 1, length, dim) for name in "qk")
-    settings_of = Rope(theta=theta, rotary="proportional", partial_rotary_factor=factor)
+    settings_of = Rope(rope_theta=theta, rope_type="proportional", partial_rotary_factor=factor)
     ours = rope.inverse_frequencies(dim, theta, "proportional", factor)
     theirs = Ops(F64).inverse_frequencies(dim, settings_of)
 

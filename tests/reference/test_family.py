@@ -203,8 +203,8 @@ def test_per_layer_facts(member: Member) -> None:
 def test_rope_of_each_layer_type(member: Member) -> None:
     config = TextConfig.from_dict(member.text_config)
     last, first = config.rope_of(config.num_hidden_layers - 1), config.rope_of(0)
-    assert (last.theta, last.rotary, last.partial_rotary_factor) == (1e6, "proportional", 0.25)
-    assert (first.theta, first.rotary, first.partial_rotary_factor) == (1e4, "default", 1.0)
+    assert (last.rope_theta, last.rope_type, last.partial_rotary_factor) == (1e6, "proportional", 0.25)
+    assert (first.rope_theta, first.rope_type, first.partial_rotary_factor) == (1e4, "default", 1.0)
 
 
 @each_member
@@ -241,7 +241,7 @@ def test_mlx_impl_reads_the_same_facts_from_the_whole_file(member: Member, tmp_p
         assert theirs.kv_heads_of(layer) == ours.kv_heads_of(layer)
         assert theirs.k_eq_v(layer) == ours.k_eq_v(layer)
         assert theirs.window_of(layer) == ours.window_of(layer)
-        assert theirs.rope_of(layer) == (rope.theta, rope.rotary, rope.partial_rotary_factor)
+        assert theirs.rope_of(layer) == (rope.rope_theta, rope.rope_type, rope.partial_rotary_factor)
     assert (theirs.moe is not None) == ours.enable_moe_block
 
 

@@ -77,12 +77,12 @@ def frequencies(width: int, theta: float, share: float) -> Array:
     return np.where(np.arange(width // 2) < int(share * width // 2), freq, 0.0)
 
 
-def rope_question(rotary: str, positions: list[list[int]]) -> Question:
+def rope_question(rope_type: str, positions: list[list[int]]) -> Question:
     """Positions of each row as given."""
     p = np.array(positions, np.int32)
-    x, share = normal("x", p.shape[0], 2, p.shape[1], 16), 0.25 if rotary == "proportional" else 1.0
+    x, share = normal("x", p.shape[0], 2, p.shape[1], 16), 0.25 if rope_type == "proportional" else 1.0
     y = rotated(x.astype(np.float64), p, frequencies(16, 10000.0, share))
-    params = {"theta": 10000.0, "rotary": rotary, "partial_rotary_factor": share}
+    params = {"rope_theta": 10000.0, "rope_type": rope_type, "partial_rotary_factor": share}
     return Question(kind="rope", params=params, inputs={"x": x, "positions": p}, expected={"y": y})
 
 

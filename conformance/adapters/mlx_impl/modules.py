@@ -26,7 +26,9 @@ def _rms_norm(p: Params, x: Inputs) -> Taps:
 
 
 def _rope(p: Params, x: Inputs) -> Taps:
-    frequencies = rope.inverse_frequencies(x["x"].shape[-1], p["theta"], p["rotary"], p["partial_rotary_factor"])
+    frequencies = rope.inverse_frequencies(
+        x["x"].shape[-1], p["rope_theta"], p["rope_type"], p["partial_rotary_factor"]
+    )
     return {"y": rope.apply_rope(x["x"], x["positions"], frequencies)}
 
 

@@ -61,12 +61,12 @@ def _norm(weight: mx.array, eps: float) -> RMSNorm:
 def _rope(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
     """`initialize_rope` as the attention calls it, one call per run of consecutive positions: y B H L E."""
     x, positions = to_mlx(inputs["x"], dtype), np.asarray(inputs["positions"])
-    scaling = {"rope_type": params["rotary"], "rope_theta": params["theta"]}
+    scaling = {"rope_type": params["rope_type"], "rope_theta": params["rope_theta"]}
     scaling["partial_rotary_factor"] = params["partial_rotary_factor"]
     rope = initialize_rope(
         dims=x.shape[-1],
         traditional=False,
-        base=params["theta"],
+        base=params["rope_theta"],
         scaling_config=scaling,
         max_position_embeddings=131072,
     )

@@ -1,4 +1,4 @@
-"""Tool calls and what the tools answered."""
+"""Tool calls and the answers of the tools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_impl.chat.prompt.content import media_token, text_of
 from mlx_impl.chat.prompt.output import Output
-from mlx_impl.chat.prompt.plain import bad
+from mlx_impl.chat.prompt.plain import cannot_write
 from mlx_impl.chat.prompt.template import TOOL_MEDIA, TURN_CLOSING, Template
 from mlx_impl.chat.prompt.tools import MISSING, field, null_of
 from mlx_impl.chat.prompt.values import sorted_items, write_value
@@ -26,7 +26,7 @@ class Calls:
     def write_call(self, call: object, where: str) -> None:
         """Write `<|tool_call>call:NAME{key:value,...}<tool_call|>`.
 
-        Arguments that are a JSON string went in as they were before 2026-07-09; since then they are refused.
+        Before 2026-07-09 arguments in the form of a JSON string were written unchanged; since then they are refused.
         """
         out, where = self._out, f"{where}.function"
         function = field(call, "function")
@@ -38,20 +38,20 @@ class Calls:
             self._write_fields(arguments)
         elif self._current and arguments is not None:
             got = "none" if arguments is MISSING else shown(arguments)
-            raise bad(f"{where}.arguments", got, "an object (or null): parse a JSON string first")
+            raise cannot_write(f"{where}.arguments", got, "an object (or null): parse a JSON string first")
         elif isinstance(arguments, str):
             out.say(arguments)
         out.mark("}<tool_call|>")
 
     def write_native(self, response: object, where: str) -> None:
-        """Write an entry of `tool_responses`, the style of Gemma's own documentation: name and response."""
+        """Write an entry of `tool_responses`, as Gemma's own documentation has them: name and response."""
         name, body = field(response, "name"), field(response, "response")
         if name is MISSING or (self._current and not name):
             name = "unknown"
         self._write_response(_name(name, where), [] if body is MISSING else body)
 
     def write_tool_message(self, message: Mapping[str, Any], called: Mapping[object, object], where: str) -> None:
-        """Write a message of role tool; `called` has the name of the call that has its `tool_call_id`."""
+        """Write a message of role tool; `called` maps the id of every call to the name of its function."""
         name = message.get("name")
         if self._current and not name:
             name = "unknown"
@@ -59,7 +59,7 @@ class Calls:
         name = _name(name, where)
         where, body = f"{where}.content", message.get("content")
         if isinstance(body, dict):
-            raise bad(where, shown(body), "a string or a list of parts: write an object as JSON")
+            raise cannot_write(where, shown(body), "a string or a list of parts: write an object as JSON")
         if not isinstance(body, list):
             self._write_response(name, body)
             return
@@ -70,7 +70,9 @@ class Calls:
             if said is not None:
                 text.append(said)
             elif not self._template.since(TOOL_MEDIA):
-                raise bad(at, shown(part), f"text alone: {self._template.name} drops other parts of a tool's answer")
+                raise cannot_write(
+                    at, shown(part), f"only text: {self._template.name} drops other parts of a tool's answer"
+                )
             else:
                 media.append(media_token(part, self._template, at))
         self._write_response(name, "".join(text))
@@ -78,7 +80,7 @@ class Calls:
             self._out.mark(token)
 
     def _write_response(self, name: str, body: object) -> None:
-        """`<|tool_response>response:NAME{key:value,...}<tool_response|>`; what is no object stands at `value`."""
+        """`<|tool_response>response:NAME{key:value,...}<tool_response|>`; a body that is no object is its `value`."""
         out = self._out
         out.mark("<|tool_response>response:")
         out.say(name)
@@ -96,17 +98,17 @@ class Calls:
 
 
 def names_by_id(calls: Sequence[object]) -> dict[object, object]:
-    """The names of the calls by their ids: of equal ids, and of calls that have none, the last."""
+    """Id of a call -> name of its function; the last call counts among calls with one id, or without an id."""
     known = (call for call in calls if isinstance(call, dict))
     return {_key(call.get("id")): field(field(call, "function"), "name") for call in known}
 
 
 def _key(call_id: object) -> object:
-    """An id as the key of a dict, in which 1 is 1.0 as it is for the templates."""
+    """An id as the key of a dict, in which 1 equals 1.0 as in the templates."""
     return repr(call_id) if isinstance(call_id, list | dict) else call_id
 
 
 def _name(name: object, where: str) -> str:
     if isinstance(name, str):
         return name
-    raise bad(f"{where}.name", "none" if name is MISSING or name is None else shown(name), "a string")
+    raise cannot_write(f"{where}.name", "none" if name is MISSING or name is None else shown(name), "a string")

@@ -1,4 +1,4 @@
-"""What a message says: a string, or parts of text, images, audio and video."""
+"""The content of a message: a string, or parts of text, images, audio and video."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlx_impl.chat.prompt.output import Output
-from mlx_impl.chat.prompt.plain import bad
+from mlx_impl.chat.prompt.plain import cannot_write
 from mlx_impl.chat.prompt.template import LAUNCH, SYSTEM_PARTS, TURN_CLOSING, Template
 from mlx_impl.errors import shown
 
@@ -17,7 +17,7 @@ _ALIASES = {"image_url": "image", "input_audio": "audio"}
 def write_content(
     out: Output, template: Template, message: Mapping[str, Any], where: str, *, of_model: bool
 ) -> tuple[bool, bool]:
-    """Write the content of a message; whether it held media, and whether it said anything."""
+    """Write the content of a message; return whether it held media, and whether it held anything."""
     content = message.get("content")
     if content is None:
         return False, False
@@ -25,7 +25,7 @@ def write_content(
         out.say(spoken := _without_thoughts(content) if of_model else content.strip())
         return False, bool(spoken if template.since(SYSTEM_PARTS) else content)
     if not isinstance(content, list):
-        raise bad(where, shown(content), "a string or a list of parts")
+        raise cannot_write(where, shown(content), "a string or a list of parts")
     media = said = False
     for number, part in enumerate(content):
         at = f"{where}[{number}]"
@@ -41,16 +41,16 @@ def write_content(
 
 
 def write_system(out: Output, template: Template, content: object, where: str) -> None:
-    """Write what the leading system message says.
+    """Write the content of the leading system message.
 
-    Parts are joined with a space behind each; before 2026-04-28 a list was printed as Python prints it.
+    A space follows each part; before 2026-04-28 a list was printed as Python prints it.
     """
     if content is None:
         return
     if isinstance(content, str):
         out.say(content.strip())
     elif not isinstance(content, list):
-        raise bad(where, shown(content), "a string or a list of text parts")
+        raise cannot_write(where, shown(content), "a string or a list of text parts")
     elif not template.since(SYSTEM_PARTS):
         out.say(str(content))
     else:
@@ -65,20 +65,20 @@ def texts(parts: Sequence[object], where: str) -> list[str]:
     for number, part in enumerate(parts):
         text = text_of(part, f"{where}[{number}]")
         if text is None:
-            raise bad(f"{where}[{number}]", shown(part), "a text part: no other can be written here")
+            raise cannot_write(f"{where}[{number}]", shown(part), "a text part: no other part can be written here")
         found.append(text)
     return found
 
 
 def text_of(part: object, where: str) -> str | None:
-    """The text of a text part, None for a part of another type; MlxImplError for what is no part."""
+    """The text of a text part; None for a part of another type. Raises MlxImplError for what is not a part."""
     if not isinstance(part, dict):
-        raise bad(where, shown(part), "a part such as {'type': 'text', 'text': ...}")
+        raise cannot_write(where, shown(part), "a part such as {'type': 'text', 'text': ...}")
     if part.get("type") != "text":
         return None
     text = part.get("text")
     if not isinstance(text, str):
-        raise bad(f"{where}.text", shown(text), "a string")
+        raise cannot_write(f"{where}.text", shown(text), "a string")
     return text
 
 
@@ -89,7 +89,9 @@ def media_token(part: Mapping[str, Any], template: Template, where: str) -> str:
         kind = _ALIASES.get(kind, kind)
     if not isinstance(kind, str) or kind not in _MEDIA:
         aliases = f", and since {TURN_CLOSING} {', '.join(_ALIASES)}"
-        raise bad(f"{where}.type", shown(kind), f"text, {', '.join(_MEDIA)}{aliases}: {template.name} drops others")
+        raise cannot_write(
+            f"{where}.type", shown(kind), f"text, {', '.join(_MEDIA)}{aliases}: {template.name} drops others"
+        )
     return _MEDIA[kind]
 
 

@@ -1,4 +1,4 @@
-"""The prompt as it grows: what the format writes and what the conversation says, kept apart until the end."""
+"""The prompt while it is written: the text of the format and the text of the conversation are kept apart."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ CONTROL_TOKENS = (
     *("<|think|>", "<|channel>", "<channel|>", "<|turn>", "<turn|>"),
     *("<|image>", "<|image|>", "<image|>", "<|audio>", "<|audio|>", "<audio|>", "<|video|>"),
 )
-"""The 24 added tokens of tokenizer.json: wherever they stand in a text, they become one id each."""
+"""The 24 added tokens of tokenizer.json, each of which becomes one id wherever it is in a text."""
 
 ZERO_WIDTH_SPACE = "\u200b"
 _CONTROL = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 
 
 class Output:
-    """Pieces of a prompt in order."""
+    """The pieces of a prompt in order."""
 
     def __init__(self) -> None:
         self._pieces: list[tuple[str, bool]] = []
 
     def mark(self, text: str) -> None:
-        """Append what the format writes: control tokens and punctuation."""
+        """Append text of the format: control tokens and punctuation."""
         self._pieces.append((text, False))
 
     def say(self, text: str) -> None:
-        """Append what the conversation says."""
+        """Append text of the conversation."""
         self._pieces.append((text, True))
 
     def text(self, on_control_tokens: OnControlTokens) -> str:
-        """The whole prompt; MlxImplError under `refuse` when the conversation says a control token.
+        """The whole prompt. With `refuse` raises MlxImplError if the conversation holds a control token.
 
-        Neighbouring pieces are looked at as one: `<|tu` and `rn>` from two parts make a token.
+        Adjacent pieces are searched as one text, because `<|tu` and `rn>` from two parts make a token.
         """
         if on_control_tokens == "keep":
             return "".join([text for text, _ in self._pieces])
@@ -53,7 +53,7 @@ class Output:
 
 
 def _escaped(text: str) -> str:
-    """Every control token with a zero-width space behind its first character: it reads the same and is none."""
+    """The text with a zero-width space after the first character of every control token, so that none remains."""
     return _CONTROL.sub(lambda match: f"{match[0][0]}{ZERO_WIDTH_SPACE}{match[0][1:]}", text)
 
 
@@ -65,6 +65,6 @@ def _refused(text: str) -> str:
             "the conversation",
             got=f"control token {match[0]} in {shown(around)}",
             expected="text without control tokens",
-            cure="take it out, or choose on_control_tokens='escape'",
+            cure="remove it, or choose on_control_tokens='escape'",
         )
     return text

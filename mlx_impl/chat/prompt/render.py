@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_impl.chat.prompt.content import write_system
 from mlx_impl.chat.prompt.output import POLICIES, OnControlTokens, Output
-from mlx_impl.chat.prompt.plain import bad, plain_messages, plain_tools
+from mlx_impl.chat.prompt.plain import cannot_write, plain_messages, plain_tools
 from mlx_impl.chat.prompt.template import LAUNCH, TURN_CLOSING, Template
 from mlx_impl.chat.prompt.tools import Declarations
 from mlx_impl.chat.prompt.turns import Message, Turns
@@ -29,10 +29,11 @@ def render(
     """The prompt that `apply_chat_template` gives for these arguments with the published template.
 
     `template` is a Template or its name (`"small@2026-07-09"`; `"large"` is the current one). Messages hold `role`
-    and `content` (a string or a list of parts) and, of an assistant, `reasoning`, `tool_calls`, `tool_responses`; keys
-    whose value is None are as if they were not there. `preserve_thinking` keeps the thoughts of older tool calls since
-    2026-07-09. Control tokens in what the conversation says are kept, as the templates do, or escaped by a zero-width
-    space, or refused. Raises MlxImplError for what the template refuses or would drop without a word.
+    and `content` (a string or a list of parts), and those of an assistant also `reasoning`, `tool_calls` and
+    `tool_responses`; a key with the value None counts as missing. `preserve_thinking` keeps the thoughts of older tool
+    calls in templates since 2026-07-09. Control tokens in the text of the conversation are kept, as the templates do,
+    or escaped with a zero-width space, or refused. Raises MlxImplError for what the template refuses, and for what it
+    would drop silently.
     """
     template = template if isinstance(template, Template) else Template.parse(template)
     if on_control_tokens not in POLICIES:
@@ -44,21 +45,21 @@ def render(
     if enable_thinking is not None:
         _require_bool("enable_thinking", enable_thinking)
     try:
-        out = _written(messages, template, tools, bool(enable_thinking), add_generation_prompt, preserve_thinking)
+        out = _write_prompt(messages, template, tools, bool(enable_thinking), add_generation_prompt, preserve_thinking)
     except RecursionError:
-        raise bad("the conversation", "values nested deeper than the stack has room for", "flatter ones") from None
+        raise cannot_write("the conversation", "values nested deeper than the stack allows", "less nesting") from None
     return out.text(on_control_tokens)
 
 
-def _written(
+def _write_prompt(
     messages: object, template: Template, tools: object, thinking: bool, generation_prompt: bool, preserve: bool
 ) -> Output:
     spoken, declared = plain_messages(messages), plain_tools(tools)
     out = Output()
     out.mark("<bos>")
-    headed = spoken[0]["role"] in ("system", "developer")
-    _write_system_turn(out, template, spoken[0] if headed else None, declared, thinking)
-    end = Turns(out, template, preserve_thinking=preserve).write(spoken[headed:], first=int(headed))
+    has_system = spoken[0]["role"] in ("system", "developer")
+    _write_system_turn(out, template, spoken[0] if has_system else None, declared, thinking)
+    end = Turns(out, template, preserve_thinking=preserve).write(spoken[has_system:], first=int(has_system))
     if generation_prompt:
         _write_generation_prompt(out, template, end, thinking)
     return out
@@ -72,7 +73,7 @@ def _require_bool(name: str, value: object) -> None:
 def _write_system_turn(
     out: Output, template: Template, system: Message | None, tools: Sequence[object], thinking: bool
 ) -> None:
-    """The system turn, which holds the switch for thinking, what the system message says and the tools."""
+    """Write the system turn, which holds the switch for thinking, the system message and the tools."""
     if system is None and not tools and not thinking:
         return
     out.mark("<|turn>system\n")
@@ -89,10 +90,10 @@ def _write_system_turn(
 
 
 def _write_generation_prompt(out: Output, template: Template, end: str, thinking: bool) -> None:
-    """The begin of the model's turn, unless it is open already.
+    """Write the beginning of the model's turn, unless the turn is open already.
 
-    The large models get an empty thought where thinking is off; since 2026-07-09 all get an open one behind a tool's
-    response where it is on.
+    Large models get an empty thought if thinking is off. Since 2026-07-09 all models get an open thought after a tool's
+    response if thinking is on.
     """
     opens = end != "response" if template.revision == LAUNCH else end not in ("response", "call")
     if opens:

@@ -1,4 +1,4 @@
-"""Which of the ten published chat templates a prompt is built for."""
+"""The ten published chat templates, by size class and date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REVISIONS: dict[Size, tuple[str, ...]] = {
     "small": (LAUNCH, TOOL_TURNS, SYSTEM_PARTS, TOOL_MEDIA, TURN_CLOSING),
     "large": (LAUNCH, TOOL_TURNS, SYSTEM_PARTS, "2026-06-03", TURN_CLOSING),
 }
-"""The dates at which the template of each size class was published; the last is the current one."""
+"""Size class -> the dates on which its template was published; the last one is the current template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,13 @@ class Template:
     revision: str
 
     def __post_init__(self) -> None:
-        """MlxImplError unless this template was published."""
+        """Raise MlxImplError unless this template was published."""
         if self.name not in TEMPLATES:
             raise _unknown(self.name)
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The template called `small@2026-07-09`, or the current one of `small`; MlxImplError when there is none."""
+        """The template of a name such as `small@2026-07-09`, or `small` for the current one. Raises MlxImplError."""
         size, at, revision = name.partition("@") if isinstance(name, str) else ("", "", "")
         for known, revisions in REVISIONS.items():
             if size == known and (revision in revisions or not at):
@@ -45,10 +45,11 @@ class Template:
 
     @property
     def name(self) -> str:
+        """The name, such as `small@2026-07-09`."""
         return f"{self.size}@{self.revision}"
 
     def since(self, revision: str) -> bool:
-        """Whether this template has what came with a revision. ISO dates compare as strings."""
+        """Whether this template is of this revision or a later one; ISO dates compare as strings."""
         return self.revision >= revision
 
 

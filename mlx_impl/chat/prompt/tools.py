@@ -1,4 +1,4 @@
-"""Tool declarations: a JSON Schema as the format writes it."""
+"""Tool declarations: JSON Schema in the notation of the format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from mlx_impl.chat.prompt.output import Output
-from mlx_impl.chat.prompt.plain import bad, inside
+from mlx_impl.chat.prompt.plain import cannot_write, inside
 from mlx_impl.chat.prompt.template import LAUNCH, SYSTEM_PARTS, TURN_CLOSING, Template
 from mlx_impl.chat.prompt.values import sorted_items, write_string, write_value
 from mlx_impl.errors import shown
@@ -16,17 +16,17 @@ _SCHEMA_KEYS = ("description", "type", "properties", "required", "nullable")
 
 
 def field(value: object, key: str) -> Any:
-    """`value[key]`, or MISSING where there is none: what is no mapping has no fields."""
+    """`value[key]`, or MISSING if there is no such key or the value is not a dict."""
     return value.get(key, MISSING) if isinstance(value, dict) else MISSING
 
 
 def given(value: object) -> bool:
-    """Whether a field is there and says something: not empty, zero, false or None."""
+    """Whether a field exists and is true in Python's sense: not empty, zero, false or None."""
     return value is not MISSING and bool(value)
 
 
 def printed(value: object) -> str:
-    """A value printed outside any quotes: "" where there is none, else as Python prints it."""
+    """A value as Python prints it; "" if it is missing."""
     return "" if value is MISSING else str(value)
 
 
@@ -42,15 +42,17 @@ class Declarations:
     def write(self, tool: object, where: str) -> None:
         """Write `declaration:NAME{description:...,parameters:{...},response:{...}}`.
 
-        A declaration without `type` lacks its closing brace, as the templates leave it.
+        A declaration without `type` has no closing brace, as in the templates.
         """
         out, where = self._out, f"{where}.function"
         function = field(tool, "function")
         if not isinstance(function, dict):
-            raise bad(where, "none" if function is MISSING else shown(function), "an object with name and parameters")
+            raise cannot_write(
+                where, "none" if function is MISSING else shown(function), "an object with name and parameters"
+            )
         name = field(function, "name")
         if not isinstance(name, str):
-            raise bad(f"{where}.name", "none" if name is MISSING else shown(name), "a string")
+            raise cannot_write(f"{where}.name", "none" if name is MISSING else shown(name), "a string")
         out.mark("declaration:")
         out.say(name)
         out.mark("{description:")
@@ -94,11 +96,11 @@ class Declarations:
     def _write_properties(self, properties: object, where: str, *, of_an_object_without: bool = False) -> None:
         """Write `name:{...}` of every property.
 
-        An object without `properties` is written as if its own keys were some, all but the keys of JSON Schema.
-        Before 2026-04-28 these are left out everywhere, even where a parameter bears the name.
+        For an object without `properties` its own keys are written as properties, except the keys of JSON Schema.
+        Before 2026-04-28 these keys are left out everywhere, even if a parameter has such a name.
         """
         if not isinstance(properties, dict):
-            raise bad(where, shown(properties), "an object")
+            raise cannot_write(where, shown(properties), "an object")
         hidden = _SCHEMA_KEYS if of_an_object_without or not self._keeps_reserved_names else ()
         first = True
         for name, schema in sorted_items(properties):
@@ -147,7 +149,7 @@ class Declarations:
             self._write_names("required:[", required, f"{where}.required")
 
     def _begin_part(self, fields: _Fields, label: str) -> None:
-        """Begin `items`, `properties` or `required`; at launch behind a comma, whatever came before or comes next."""
+        """Begin `items`, `properties` or `required`; the launch templates always write a comma before it."""
         if self._launch:
             self._out.mark(f",{label}")
         else:
@@ -191,7 +193,7 @@ class Declarations:
 
 
 class _Fields:
-    """Commas between the fields of an object."""
+    """Writes the commas between the fields of an object."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
@@ -203,12 +205,12 @@ class _Fields:
 
 
 def null_of(template: Template) -> str:
-    """What None is written as."""
+    """The word that the template writes for None."""
     return "null" if template.since(TURN_CLOSING) else "None"
 
 
 def _members(value: object, where: str) -> Iterable[object]:
-    """What a list holds; of a string its characters and of an object its keys, as the templates take them."""
+    """The members of a list, the characters of a string or the keys of an object, as in the templates."""
     if isinstance(value, list | str | dict):
         return value
-    raise bad(where, shown(value), "a list")
+    raise cannot_write(where, shown(value), "a list")

@@ -1,4 +1,4 @@
-"""The turns of a conversation behind the system turn."""
+"""The turns of a conversation after the system turn."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Literal
 from mlx_impl.chat.prompt.calls import Calls, names_by_id
 from mlx_impl.chat.prompt.content import write_content
 from mlx_impl.chat.prompt.output import Output
-from mlx_impl.chat.prompt.plain import bad
+from mlx_impl.chat.prompt.plain import cannot_write
 from mlx_impl.chat.prompt.template import LAUNCH, TURN_CLOSING, Template
 from mlx_impl.errors import shown
 
 Message = Mapping[str, Any]
 End = Literal["", "call", "response", "media"]
-"""What a message ends with: a call waits for the tool, a response for the model."""
+"""The last part of a message: after a call the tool is next, after a response the model."""
 
 
 class Turns:
@@ -29,9 +29,9 @@ class Turns:
         self._current = template.since(TURN_CLOSING)
 
     def write(self, messages: Sequence[Message], *, first: int) -> End:
-        """Write all messages, of which the first is `messages[first]` of the conversation; how the last one ends.
+        """Write the messages from `messages[first]` of the conversation on; return how the last one ends.
 
-        Since 2026-04-10 a message of role tool is no turn: it answers a call within the turn that made it.
+        Since 2026-04-10 a message of role tool is not a turn of its own: it answers a call within the turn of the call.
         """
         users = [index for index, message in enumerate(messages) if message["role"] == "user"]
         last_user = users[-1] if users else -1
@@ -62,7 +62,7 @@ class Turns:
         before: str | None,
         after: str | None,
     ) -> End:
-        """Write `messages[index]` of the conversation with the tools' answers to it; how it ends."""
+        """Write `messages[index]` of the conversation with the tools' answers to it; return how it ends."""
         where, role = f"messages[{index}]", "model" if message["role"] == "assistant" else message["role"]
         if self._launch or not (role == "model" and before == "assistant"):
             self._out.mark(f"<|turn>{role}\n")
@@ -88,7 +88,7 @@ class Turns:
         return end
 
     def _close(self, role: str, end: End, after: str | None, *, answered: bool, says: bool) -> None:
-        """End the turn, or leave it open where a tool's response or the rest of the answer follows."""
+        """End the turn, or leave it open if a tool's response or the rest of the answer follows."""
         if end == "call" and not self._launch:
             self._out.mark("<|tool_response>")
             return
@@ -101,14 +101,14 @@ class Turns:
             self._out.mark("<turn|>\n")
 
     def _write_reasoning(self, message: Message, where: str, *, recent: bool, with_calls: bool) -> None:
-        """The thoughts behind the last user turn: of tool calls alone before 2026-07-09, of every message since."""
+        """Write the thoughts after the last user turn: of tool calls only, and since 2026-07-09 of all messages."""
         thought = None if self._launch else message.get("reasoning") or message.get("reasoning_content")
         wanted = recent and (with_calls or self._current)
         kept = self._current and self._preserve_thinking and with_calls
         if not thought or not (wanted or kept):
             return
         if not isinstance(thought, str):
-            raise bad(f"{where}.reasoning", shown(thought), "a string")
+            raise cannot_write(f"{where}.reasoning", shown(thought), "a string")
         self._out.mark("<|channel>thought\n")
         self._out.say(thought)
         self._out.mark("\n<channel|>")
@@ -117,9 +117,9 @@ class Turns:
 def _list_in(message: Message, key: str, where: str) -> Sequence[object]:
     value = message.get(key) or []
     if not isinstance(value, list):
-        raise bad(f"{where}.{key}", shown(value), "a list")
+        raise cannot_write(f"{where}.{key}", shown(value), "a list")
     return value
 
 
 def _no_call(where: str) -> Exception:
-    return bad(where, "a tool's answer without a call before it", "it behind a message with tool_calls alone")
+    return cannot_write(where, "a tool's answer without a call before it", "one after a message with tool_calls")

@@ -1,4 +1,4 @@
-"""JSON values as the format writes them: strings between `<|"|>`, keys sorted without regard to case."""
+"""JSON values in the notation of the format: strings between `<|"|>`, keys sorted without regard to case."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ QUOTE = '<|"|>'
 def write_value(out: Output, value: object, *, null: str, quote_keys: bool) -> None:
     """Write a plain JSON value.
 
-    `null` is what None is written as ("None" before 2026-07-09). Keys stand between quotes in schemas alone. Numbers
-    are written as Python writes them: `3`, `151.5`, `1e-05`.
+    `null` is the word for None ("None" before 2026-07-09). Keys are quoted in schemas only. Numbers are written as
+    Python writes them: `3`, `151.5`, `1e-05`.
     """
     if value is None:
         out.mark(null)
@@ -46,11 +46,12 @@ def write_value(out: Output, value: object, *, null: str, quote_keys: bool) -> N
 
 
 def write_string(out: Output, text: str) -> None:
+    """Write a string between `<|"|>`."""
     out.mark(QUOTE)
     out.say(text)
     out.mark(QUOTE)
 
 
 def sorted_items(value: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The items in the order of their keys in lower case; equal ones keep their order."""
+    """The items sorted by their keys in lower case; items with equal keys keep their order."""
     return sorted(value.items(), key=lambda item: item[0].lower())

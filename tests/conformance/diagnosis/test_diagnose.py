@@ -274,7 +274,7 @@ def test_what_passes_tells_mistakes_apart(call: Called, tmp_path: Path, monkeypa
 
     class SlidingToo(MUTANT.oracle.ops):
         def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
-            return super().inverse_frequencies(head_dim, rope) * (2 if rope.rotary == "default" else 1)
+            return super().inverse_frequencies(head_dim, rope) * (2 if rope.rope_type == "default" else 1)
 
     both = dataclasses.replace(MUTANT, id="both", wrong=SlidingToo)
     monkeypatch.setattr(mutants, "MUTANTS", {"full-alone": MUTANT, "both": both})

@@ -131,15 +131,15 @@ def test_pieces_come_when_they_are_certain() -> None:
 @pytest.mark.parametrize(
     ("text", "at", "got", "cure"),
     [
-        ("So\n<channel|>Hi", 3, "<channel|> where nothing is open", "thinking_open=True"),
-        ("Hi<tool_call|>", 2, "<tool_call|> where nothing is open", "ask again"),
+        ("So\n<channel|>Hi", 3, "<channel|>, which closes nothing", "thinking_open=True"),
+        ("Hi<tool_call|>", 2, "<tool_call|>, which closes nothing", "ask again"),
         ("Hi<|channel>final\nx<channel|>", 12, "the channel 'final'", "ask again"),
         ("<|channel>final", 10, "the channel 'final'", "ask again"),
         ("<|channel>\nx", 10, "the channel ''", "ask again"),
-        ("Hi<turn|>\n", 9, "'\\n' behind <turn|>", "stop_ids()"),
-        ("<|tool_call>call:f{<turn|>x", 26, "'x' behind <turn|>", "stop_ids()"),
-        ("<|channel>thought\nx<eos>Hi", 24, "'Hi' behind <eos>", "stop_ids()"),
-        (f"<|tool_call>call:f{{}}<tool_call|><|tool_response>{'x' * 90}", 48, f"'{'x' * 40}' behind", "stop_ids()"),
+        ("Hi<turn|>\n", 9, "'\\n' after <turn|>", "stop_ids()"),
+        ("<|tool_call>call:f{<turn|>x", 26, "'x' after <turn|>", "stop_ids()"),
+        ("<|channel>thought\nx<eos>Hi", 24, "'Hi' after <eos>", "stop_ids()"),
+        (f"<|tool_call>call:f{{}}<tool_call|><|tool_response>{'x' * 90}", 48, f"'{'x' * 40}' after", "stop_ids()"),
     ],
 )
 def test_what_is_out_of_place_is_named(text: str, at: int, got: str, cure: str) -> None:
@@ -168,7 +168,7 @@ def test_nothing_follows_finish() -> None:
     stream = AnswerStream()
     stream.feed("Hi")
     assert (stream.finish(), stream.feed("")) == ([], [])
-    with pytest.raises(MlxImplError, match=r"character 2: got 'x' behind finish\(\); .* begin another AnswerStream"):
+    with pytest.raises(MlxImplError, match=r"character 2: got 'x' after finish\(\); .* use another AnswerStream"):
         stream.feed("x")
 
 

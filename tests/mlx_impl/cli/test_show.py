@@ -47,7 +47,7 @@ def test_an_answer_that_breaks_the_format_is_shown_as_it_is(tokenizer: Tokenizer
     speech = spoken(tokenizer, "the <channel|>ant<tool_call|>", stop="<turn|>")
     assert speech.parts == {"thinking": None, "content": "the <channel|>ant<tool_call|>"}
     assert speech.breach is not None
-    assert speech.breach.startswith("answer, character 4: got <channel|> where nothing is open")
+    assert speech.breach.startswith("answer, character 4: got <channel|>, which closes nothing")
     swallowed = spoken(tokenizer, "A<turn|>an", stop="<turn|>")  # A is a byte that comes with the token behind it
     assert swallowed.parts["content"] == swallowed.text == "A<turn|>an"
     half = spoken(tokenizer, "the <|tool_call>call:sing{what", stop="<turn|>")
@@ -110,7 +110,7 @@ def test_a_breach_is_told(tokenizer: Tokenizer, capsys: pytest.CaptureFixture[st
     shown(tokenizer, TextShow(), "a<channel|>", "cancelled")
     out, err = capsys.readouterr()
     assert out == "a<channel|>\n"
-    assert err.startswith("the answer breaks the format and is shown as it is from there on: answer, character 1: got")
+    assert err.startswith("the answer breaks the format; from there on it is shown unchanged: answer, character 1: got")
     assert ", interrupted, seed 7" in err
 
 

@@ -19,8 +19,8 @@ from reference.oracle.summation import ORDERS
 from tests.support import naive
 
 Array = np.ndarray[Any, np.dtype[Any]]
-ROPE_DEFAULT = Rope(theta=1e4, rotary="default", partial_rotary_factor=1.0)
-ROPE_PROPORTIONAL = Rope(theta=1e6, rotary="proportional", partial_rotary_factor=0.25)
+ROPE_DEFAULT = Rope(rope_theta=1e4, rope_type="default", partial_rotary_factor=1.0)
+ROPE_PROPORTIONAL = Rope(rope_theta=1e6, rope_type="proportional", partial_rotary_factor=0.25)
 OPS = Ops(F64)
 ALL = (F64, F32, BF16, F16, BF16_EVERY_OP)
 
@@ -83,7 +83,7 @@ def test_proportional_frequencies_divide_by_the_head_dim_and_end_in_zeros() -> N
     still = [*range(64, 256), *range(256 + 64, 512)]
     assert np.array_equal(turned[..., still], x[..., still])
     assert (turned[..., [*range(64), *range(256, 320)]] != x[..., [*range(64), *range(256, 320)]]).all()
-    uncut = Rope(theta=1e6, rotary="proportional", partial_rotary_factor=1.0)
+    uncut = Rope(rope_theta=1e6, rope_type="proportional", partial_rotary_factor=1.0)
     assert (OPS.inverse_frequencies(512, uncut) > 0).all()
 
 

@@ -65,9 +65,11 @@ def test_what_was_computed_from_another_value_is_no_answer() -> None:
 
 
 def test_a_recording_keeps_what_was_computed_and_gives_what_is_given() -> None:
-    recording = Recording({"b": 7})
-    assert [recording("a", 1), recording("b", 2)] == [1, 7]
-    assert recording.taps == {"a": 1, "b": 2}
+    recording = Recording({"b": K, "c": PLE})
+    assert recording("a", HIDDEN) is HIDDEN
+    assert recording("b", V) is K
+    assert recording("c", V) is V  # of a wrong shape: the rest of a wrong layer may take no other
+    assert recording.taps == {"a": HIDDEN, "b": V, "c": V}
 
 
 @pytest.mark.parametrize("layer", [None, 3])

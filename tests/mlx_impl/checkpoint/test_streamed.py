@@ -34,8 +34,13 @@ def seen(decoder: Any, steps: list[int] | None) -> dict[str, list[mx.array]]:
     """All taps of the calls of a plan, logits last."""
     caches, start = None if steps is None else decoder.make_caches(), 0
     taps: dict[str, list[mx.array]] = {}
+
+    def tap(name: str, value: mx.array) -> mx.array:
+        taps.setdefault(name, []).append(value)
+        return value
+
     for step in steps or [IDS.shape[1]]:
-        decoder(IDS[:, start : start + step], caches=caches, tap=lambda name, x: taps.setdefault(name, []).append(x))
+        decoder(IDS[:, start : start + step], caches=caches, tap=tap)
         start += step
     return taps
 

@@ -44,6 +44,11 @@ def run_steps(
     caches = None if steps is None else decoder.make_caches()
     ids, positions = mx.array(inputs["ids"]), mx.array(inputs["positions"])
     valid = mx.array(inputs["valid"]).astype(mx.bool_) if "valid" in inputs else None
+
+    def tap(name: str, value: mx.array) -> mx.array:
+        parts.setdefault(name, []).append(value)
+        return value
+
     start = 0
     for step in [ids.shape[1]] if steps is None else steps:
         rows = slice(start, start + step)
@@ -52,7 +57,7 @@ def run_steps(
             positions[:, rows],
             valid=None if valid is None else valid[:, rows],
             caches=caches,
-            tap=lambda name, value: parts.setdefault(name, []).append(value),
+            tap=tap,
         )
         start += step
     axis = {tap.name: tap.axes.index("L") for tap in model_taps(example.config)}

@@ -45,6 +45,9 @@ def test_a_layer_and_an_attention_are_sub_graphs_too() -> None:
     assert attention.donated is None
     assert not attention.ple(2).any()
     assert attention.ple(0) is None
+    for question, width in ((asked("layer", hidden=HIDDEN), 2), (layer, 3), (layer, 0)):
+        with pytest.raises(ValueError, match="ple: got shape"):
+            question.ple(width)
 
 
 def test_an_input_that_is_missing_is_named() -> None:
@@ -62,6 +65,10 @@ def test_what_was_computed_from_another_value_is_no_answer() -> None:
     assert answerable(question, taps, {probs, context}) == set(taps)
     assert answerable(question, taps, {context}) == {probs, projected}
     assert answerable(question, taps, {probs}) == {probs, context}
+    keys = name("self_attn.k_rope")
+    own = asked("subgraph", **{"model.layers.1.output": HIDDEN, keys: K})
+    assert answerable(own, taps, {keys}) == set(taps)
+    assert answerable(own, taps, ()) == set()  # a layer with keys of its own is its own donor
 
 
 def test_a_recording_keeps_what_was_computed_and_gives_what_is_given() -> None:

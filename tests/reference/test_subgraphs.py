@@ -10,7 +10,7 @@ from conformance.adapters.base import Array, Request
 from conformance.adapters.registry import create
 from gemma4_contract import Fixtures
 from reference.cases import Draft
-from reference.cases.layer import layer_kinds, subgraph_draft
+from reference.cases.layer import layer_draft, layer_kinds, subgraph_draft
 from reference.export.agreement import worst
 from reference.export.derive import by_oracle, by_transformers, enclosing, single_threaded
 from reference.models import MODELS
@@ -24,7 +24,8 @@ LAYERS = [
 
 
 def every_node(model: str, layer: int) -> Draft:
-    return subgraph_draft(MODELS[model], "any", layer)
+    whole = layer_draft(MODELS[model], "any", layer, 0)
+    return subgraph_draft(MODELS[model], "any", whole, 0)
 
 
 def by_port(name: str, draft: Draft) -> Mapping[str, Array]:

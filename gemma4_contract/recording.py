@@ -1,8 +1,8 @@
-"""A recorder of taps that can also say what a forward pass goes on with."""
+"""Recorders of taps: of one call, which can say what the pass goes on with, and of several calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -33,3 +33,17 @@ class Recording(Generic[T]):
         self.taps[name] = value
         given = self.given.get(name, value)
         return given if given.shape == value.shape else value
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces(Generic[T]):
+    """Keeps the tensors of successive calls by tap, of the wanted taps alone where some are named."""
+
+    want: Collection[str] | None = None
+    taps: dict[str, list[T]] = field(default_factory=dict)
+
+    def __call__(self, name: str, value: T) -> T:
+        """Append `value` to the tap `name`; the pass goes on with it."""
+        if self.want is None or name in self.want:
+            self.taps.setdefault(name, []).append(value)
+        return value

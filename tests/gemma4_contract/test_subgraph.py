@@ -9,7 +9,7 @@ import pytest
 
 from gemma4_contract.graph import text_graph
 from gemma4_contract.module_reads import laid_back, laid_out, reads_of
-from gemma4_contract.recording import Recording
+from gemma4_contract.recording import Pieces, Recording
 from gemma4_contract.subgraph import Subgraph, answerable, subgraph
 
 POSITIONS = np.arange(3, dtype=np.int32)[None]
@@ -77,6 +77,14 @@ def test_a_recording_keeps_what_was_computed_and_gives_what_is_given() -> None:
     assert recording("b", V) is K
     assert recording("c", V) is V  # of a wrong shape: the rest of a wrong layer may take no other
     assert recording.taps == {"a": HIDDEN, "b": V, "c": V}
+
+
+def test_pieces_are_kept_call_by_call() -> None:
+    pieces = Pieces({"a"})
+    for name, value in (("a", K), ("b", V), ("a", V)):
+        assert pieces(name, value) is value
+    assert pieces.taps.keys() == {"a"}
+    assert all(kept is value for kept, value in zip(pieces.taps["a"], (K, V), strict=True))
 
 
 @pytest.mark.parametrize("layer", [None, 3])

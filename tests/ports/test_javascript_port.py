@@ -12,6 +12,7 @@ import pytest
 
 from conformance.adapters.base import Adapter, PortFault
 from conformance.adapters.external.process import ProcessAdapter
+from conformance.adapters.registry import create
 from conformance.diagnosis.diagnose import diagnose
 from conformance.diagnosis.replay import of_report
 from conformance.judging.judge import Judge
@@ -51,7 +52,8 @@ def started(*options: str) -> ProcessAdapter:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[ProcessAdapter]:
-    adapter = started()
+    adapter = create("javascript")
+    assert isinstance(adapter, ProcessAdapter)
     yield adapter
     adapter.close()
 

@@ -65,7 +65,7 @@ def enclosing(draft: Draft) -> Draft:
     """
     assert draft.model is not None
     plain = not MODELS[draft.model].config.hidden_size_per_layer_input
-    unfed = {"self_attn.probs", *(["residual_2"] if plain else [])}
+    unfed = ("self_attn.probs", "residual_2") if plain else ("self_attn.probs",)
     names = {f"model.layers.{draft.params['layer']}.{name}" for name in unfed}
     return replace(draft, inputs={name: x for name, x in draft.inputs.items() if name not in names})
 

@@ -110,7 +110,7 @@ class Fixtures:
     def taps(self, case: Case) -> list[TapSpec]:
         """The taps to ask of a port, in execution order.
 
-        `self_attn.probs` is asked in plan "no cache" without pads only, where S is the absolute key position.
+        Taps with an axis S are asked in one call without a cache and without pads, where S counts absolute positions.
         """
         taps = self.owner(case).taps
         if isinstance(case.golden, GoldenPointer):

@@ -198,4 +198,5 @@ def _notes(graph: Graph) -> Iterator[str]:
 
 
 def _readers(graph: Graph, name: str) -> list[str]:
-    return [node.short.rpartition(".")[2] for node in graph.nodes if any(name in one.tap for one in node.sources)]
+    direct = {node.short: [one.tap for one in node.sources if one.through is None] for node in graph.nodes}
+    return [short.rpartition(".")[2] for short, taps in direct.items() if any(name in tap for tap in taps)]

@@ -42,7 +42,7 @@ def _around(taps: tuple[TapVerdict, ...], index: int) -> list[str]:
     rest = taps[stop:]
     if rest:
         failed = sum(tap.status == "fail" for tap in rest)
-        lines.append(f"  ... {len(rest)} later taps, {failed} of which fail")
+        lines.append(f"  ... {len(rest)} later taps, {'all' if failed == len(rest) else failed} of which fail")
     return lines
 
 

@@ -91,7 +91,7 @@ def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
     assert case.model is not None
     single = isinstance(case.golden, GoldenPointer) and case.golden.rows[1] == 1
     # Over a single key the softmax is 1, whatever the score.
-    asked = {tap.name for tap in fixtures.taps(case) if not (single and "S" in tap.axes)}
+    asked = {tap.name for tap in fixtures.taps(case) if not (single and {"L", "S"} <= set(tap.axes))}
     touched = set(mutant.first_taps(config_of(fixtures.model_dir(case.model))))
     for tap in fixtures.owner(case).taps:  # in execution order
         if touched.intersection(tap.parents):

@@ -145,8 +145,9 @@ class Attention(Block):
             else:
                 kv = cache.update(k, v, positions, valid)
         mask = attention_mask(positions, kv.positions, kv.valid, self.config.window_of(self.layer))  # [B, 1, L, S]
-        probs = tap("self_attn.probs", attention_probs(q, kv.keys, mask))
-        context = tap("self_attn.context", attention_context(probs, kv.values))
+        k, v = tap("self_attn.k_read", kv.keys), tap("self_attn.v_read", kv.values)  # [B, K, S, E]
+        probs = tap("self_attn.probs", attention_probs(q, k, mask))
+        context = tap("self_attn.context", attention_context(probs, v))
         out = params.project(context, self.o_proj)  # [B, L, D]
         return tap("self_attn.o_proj", out), kv
 

@@ -6,7 +6,7 @@ import { decoderLayer } from "./layer.mjs";
 import { selfAttention } from "./self_attention.mjs";
 import { concatenate, ones, slice } from "./tensor.mjs";
 
-const HEADS = /\.self_attn\.(q_norm|q_rope|k_norm|k_rope|v_norm|probs)$/;
+const HEADS = /\.self_attn\.(q_norm|q_rope|k_norm|k_rope|v_norm|k_read|v_read|probs)$/;
 
 /** The axis of a tap that counts tokens: B H L E (or S) within attention, B L ... everywhere else. */
 const lengthAxis = (name) => (HEADS.test(name) ? 2 : 1);

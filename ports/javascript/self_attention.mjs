@@ -24,7 +24,11 @@ export function selfAttention(model, layer, x, shared, pass) {
   }
   const mask = attentionMask(positions, attended.positions, attended.valid, windowOf(model.config, layer)); // [B, L, S]
   const { context, probs } = attend(q, attended.keys, attended.values, mask, round); // [B, H, L, E], [B, H, L, S]
-  if (!cache) at.record("probs", probs);
+  if (!cache) {
+    at.record("k_read", attended.keys); // [B, K, S, E]
+    at.record("v_read", attended.values);
+    at.record("probs", probs);
+  }
   const [batch, heads, length, headDim] = context.shape;
   const joined = reshape(swapMiddle(context), [batch, length, heads * headDim]); // [B, H, L, E] -> [B, L, H*E]
   at.record("context", joined);

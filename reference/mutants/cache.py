@@ -20,7 +20,7 @@ from reference.taps import Recorder, silent
 
 AREA = Area("cache and decoding", place=70)
 
-_PROBS, _Q_ROPE = "self_attn.probs", "self_attn.q_rope"
+_K_READ, _PROBS, _Q_ROPE = "self_attn.k_read", "self_attn.probs", "self_attn.q_rope"
 
 Attended = tuple[Array, KeyValues]
 """What `Decoder.attention` returns."""
@@ -141,7 +141,7 @@ class _EvictsEarly(Decoder):
     does="Trims a sliding layer's keys to w columns before a chunk attends to them.",
     symptom="Token by token is right; a chunk's early queries lose keys, all of them in a chunk longer than w.",
     cure="Attend to w-1 old columns and all L new ones, then trim.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers="own-KV sliding layers",
     caught_by=("forward/e2b-mini/uniform-l9/one-shot",),
 )
@@ -158,7 +158,7 @@ class _ChunkTruncated(Decoder):
     does="Gives full layers a rotating cache as well: they keep the last w-1 columns between calls.",
     symptom="One-shot prefill is right; in decoding nothing further back than the window is recalled.",
     cure="Full layers keep every column; only sliding layers' caches rotate.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers="full layers",
     caught_by=("forward/e2b-mini/uniform-l19/chunks-11",),
 )
@@ -175,7 +175,7 @@ class _FullRotates(Decoder):
     does="Attends to the tokens of the call alone: the cache is written and never read, or made anew for every call.",
     symptom="Prefill is right; decoding forgets the prompt.",
     cure="Carry the cache from call to call, and attend to what update returns.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     caught_by=("forward/e2b-mini/uniform-l2/tokens",),
 )
 class _NotCarried(Decoder):
@@ -189,7 +189,7 @@ class _NotCarried(Decoder):
     does="Writes the second call's first token over column 0 of full layers' caches.",
     symptom="The first token, usually <bos>, is gone after prefill, and with it the sink of attention.",
     cure="Append at the cache's length.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers="full layers",
     caught_by=("forward/e2b-mini/uniform-l2/tokens",),
 )

@@ -224,7 +224,7 @@ class _DoubleWideEverywhere(TextConfig):
     does="Knows nothing of KV sharing: every layer uses k/v weights of its own.",
     symptom="Files that carry the redundant weights load and answer nonsense; others miss tensors.",
     cure="The last `num_kv_shared_layers` layers use the keys and values of their donors.",
-    first_tap="self_attn.probs",
+    first_tap="self_attn.k_read",
     layers="KV-shared layers",
     links=("vllm-project/vllm#43185",),
     caught_by=(

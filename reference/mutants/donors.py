@@ -10,7 +10,7 @@ from reference.mutants.registry import Area
 
 AREA = Area("KV sharing", place=60)
 
-_PROBS = "self_attn.probs"
+_K_READ = "self_attn.k_read"
 _SHARED = "KV-shared layers"
 
 
@@ -33,7 +33,7 @@ class _OtherDonor(TextConfig):
     does="Takes the first layer of the type for the donor.",
     symptom="Fluent but degraded text from the first shared layer on.",
     cure="The donor is the last own-KV layer of the shared layer's type.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     caught_by=(
         "module/shared-kv-donors/e2b",
@@ -50,7 +50,7 @@ class _FirstOfType(_OtherDonor):
     does="Takes the last but one own-KV layer of the type for the donor, where there are two.",
     symptom="Fluent but degraded text from the first shared layer on.",
     cure="Layers below N - num_kv_shared_layers have keys and values of their own, the last of them included.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     caught_by=(
         "module/shared-kv-donors/e2b",

@@ -19,7 +19,7 @@ from reference.taps import Recorder, silent
 
 AREA = Area("KV sharing", place=50)
 
-_PROBS = "self_attn.probs"
+_K_READ = "self_attn.k_read"
 _SHARED = "KV-shared layers"
 
 
@@ -75,7 +75,7 @@ def _has_own(decoder: Decoder, index: int) -> bool:
     does="Shares keys and values through the cache: without one, shared layers project their own by untrained weights.",
     symptom="Generation is right; training and scoring without a cache have twice the loss.",
     cure="Hand the donor's keys and values on within the pass, cache or not.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     links=(
         "huggingface/transformers#45242",
@@ -97,7 +97,7 @@ class _GatedOnCache(_OwnProjections):
     does="Lets shared layers use the k_proj and v_proj that the checkpoint carries for them.",
     symptom="Garbage with Google's E2B and E4B files; files without the redundant tensors do not load.",
     cure="Layers from N - num_kv_shared_layers on take their donor's; their own tensors are noise.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     caught_by=(
         "layer/e4b-mini/full-shared-hot",
@@ -113,7 +113,7 @@ class _AlwaysOwn(_OwnProjections):
     does="Projects keys and values for shared layers too, and writes them over the donor's newest columns after use.",
     symptom="Prefill is right; every later token attends to noise in the donors' caches.",
     cure="Shared layers read the cache and never write it.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers="donor layers",
     links=("vllm-project/vllm-ascend#11791", "vllm-project/tpu-inference#3406"),
     caught_by=("forward/e4b-mini/uniform-l2/tokens",),
@@ -172,7 +172,7 @@ class _OffsetAfterUpdate(QueriesAhead):
     does="Hands shared layers the keys and values of this call's tokens alone.",
     symptom="Prefill is right; decoded text drifts into garbage.",
     cure="Hand over what the donor attended to: history and new tokens.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     caught_by=("forward/e2b-mini/uniform-l2/tokens",),
 )
@@ -186,7 +186,7 @@ class _CurrentStep(_HandedOver):
     does="Lets shared sliding layers read the donor's ring as it is after the call, trimmed to the last w-1 columns.",
     symptom="Exact up to w-1 tokens; past them shared sliding layers lose keys, and early queries all of them.",
     cure="Hand over what the donor attended to: the columns kept and all new ones.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers="KV-shared sliding layers",
     links=("EricLBuehler/mistral.rs#2091", "ollama/ollama#15617", "ollama/ollama#15607"),
     caught_by=("forward/e2b-mini/uniform-l8/one-shot",),
@@ -203,7 +203,7 @@ class _Truncated(_HandedOver):
     does="Rotates the donor's keys once more in every shared layer.",
     symptom="Own-KV layers are right; shared layers see keys at twice their distance from the start.",
     cure="The donor's keys are rotated already: shared layers rotate queries alone.",
-    first_tap=_PROBS,
+    first_tap=_K_READ,
     layers=_SHARED,
     caught_by=(
         "attention/e2b-mini/full-shared-hot",

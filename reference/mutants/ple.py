@@ -5,16 +5,13 @@ Shape letters: B batch, L query length, D hidden, N layers, P per-layer width.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from reference.config import TextConfig
 from reference.mutants.norms import NoNorm
 from reference.mutants.registry import Area
-from reference.oracle.arithmetic import BF16, F64, Arithmetic, Array
+from reference.oracle.arithmetic import BF16, F64, Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
 from reference.oracle.ops import Ops
@@ -38,10 +35,8 @@ _CONTEXT = "model.per_layer_projection_norm"
     ),
 )
 class _NotImplemented(Decoder):
-    def __init__(
-        self, config: TextConfig, weights: Mapping[str, Array], ar: Arithmetic = F64, ops: type[Ops] = Ops
-    ) -> None:
-        super().__init__(dataclasses.replace(config, hidden_size_per_layer_input=0), weights, ar, ops)
+    def per_layer_inputs(self, ids: Array, h: Array, record: Recorder) -> Array:
+        return np.zeros((*ids.shape, self.config.num_hidden_layers, self.config.hidden_size_per_layer_input))
 
     def layer(self, *args: Any, layer_input: Array | None, **named: Any) -> tuple[Array, KeyValues]:
         return super().layer(*args, layer_input=None, **named)

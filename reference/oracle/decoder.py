@@ -151,9 +151,11 @@ class Decoder:
         if shared is None:
             shared = self.history(index, self.keys_and_values(index, x, positions, valid, tap), cache)
         mask = ops.attention_mask(positions, shared.positions, shared.valid, self.config.window_of(index))
-        probs = ops.attention_probs(q, shared.keys, mask)
+        k = tap("self_attn.k_read", shared.keys)
+        v = tap("self_attn.v_read", shared.values)
+        probs = ops.attention_probs(q, k, mask)
         probs = tap("self_attn.probs", probs)
-        context = ops.attention_context(probs, shared.values)
+        context = ops.attention_context(probs, v)
         context = tap("self_attn.context", context)
         y = self.ar.linear(context, self.weight(index, "self_attn.o_proj.weight"))
         return tap("self_attn.o_proj", y), shared

@@ -1,9 +1,10 @@
 """Capture taps from a running Gemma4ForCausalLM.
 
-The graph says which module shows which tap (`gemma4_contract.module_reads`). Four kinds of taps no module shows, and
+The graph says which module shows which tap (`gemma4_contract.module_reads`). Five kinds of taps no module shows, and
 they are read by hand:
 
 * `q_rope` and `k_rope`: calls of the function `apply_rotary_pos_emb`;
+* `k_read` and `v_read`: arguments of the function `eager_attention_forward`;
 * `model.ple`: the result of the method `project_per_layer_inputs`;
 * `router.combine`: the router's weights and indices, laid out over all experts;
 * `residual_2` of models without per-layer embeddings, where no module takes it: the sum of its two parents.
@@ -55,6 +56,7 @@ class Recorder:
         self._sizes: dict[str, int] = {}  # B and L of the call under way, N and P of the model
         self._residual: torch.Tensor | None = None  # B L D, before the feed-forward block
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
+        self._attended: set[int] = set()  # layers whose eager attention is watched
 
     def put(self, name: str, tensor: torch.Tensor) -> None:
         """Copy a tensor into the taps, if it is wanted."""
@@ -99,6 +101,23 @@ class Recorder:
         self.put(name, rotated.transpose(1, 2))  # B L H E -> B H L E
         self.replace(name, rotated, lambda given: given.transpose(1, 2))
 
+    def attention(self) -> None:
+        """Watch eager attention, which is no module either, in the layers that ask for its weights."""
+        original = modeling_gemma4.eager_attention_forward
+
+        def wrapper(
+            module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kw: Any
+        ) -> Any:
+            if module.layer_idx in self._attended:
+                for name, tensor in (("k_read", key), ("v_read", value)):  # B K S E
+                    tap = f"model.layers.{module.layer_idx}.self_attn.{name}"
+                    self.put(tap, tensor)
+                    self.replace(tap, tensor, lambda given: given)
+            return original(module, query, key, value, *args, **kw)
+
+        modeling_gemma4.eager_attention_forward = wrapper
+        self._stack.callback(setattr, modeling_gemma4, "eager_attention_forward", original)
+
     def model(self, model: Gemma4ForCausalLM) -> None:
         """Hook all that lies outside the layers."""
         config = model.config
@@ -117,6 +136,8 @@ class Recorder:
 
         self.input(layer, begin)
         self._modules(model, index, probs=probs)
+        if probs:
+            self._attended.add(index)
         if layer.enable_moe_block:
             self.output(layer.router, lambda routed: self._routed(f"{prefix}router.combine", routed))
         if not layer.hidden_size_per_layer_input and not self._given:  # no sum of ours is an answer to a sub-graph
@@ -187,4 +208,5 @@ def recording(
     with ExitStack() as stack:
         recorder = Recorder(stack, dtype, wanted, take, given)
         recorder.ropes()
+        recorder.attention()
         yield recorder

@@ -39,7 +39,7 @@ def test_the_picture_is_the_one_that_the_commands_make(made: tuple[str, str]) ->
     """Shades below the tolerance hang on the order of sums of the machine's products, and on nothing else."""
     committed, drawn = read(PICTURE), made[1]
     ours, theirs = cells(committed), cells(drawn)
-    assert len(ours) == 12 * 17
+    assert len(ours) == 12 * 19
     assert list(ours) == list(theirs)
     for cell, colour in ours.items():
         assert max(abs(a - b) for a, b in zip(colour, theirs[cell], strict=True)) <= 40, cell
@@ -56,7 +56,7 @@ def test_the_picture_shows_where_the_mistake_is() -> None:
     assert before & wrong == set()
     assert after <= wrong
     right = {tap for tap, layer in cells(svg).keys() - wrong if layer == "5"}
-    assert right == {"input_layernorm", "self_attn.q_norm", "self_attn.k_norm", "self_attn.v_norm"}
+    assert right == {"input_layernorm", "self_attn.q_norm", "self_attn.k_norm", "self_attn.v_norm", "self_attn.v_read"}
 
 
 def test_the_picture_is_small_and_stands_alone() -> None:

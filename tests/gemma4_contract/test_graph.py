@@ -162,7 +162,7 @@ def test_every_node_says_what_it_is(node: Node) -> None:
     assert re.fullmatch(r"[A-Z][^\n]*\.", node.does), node.does
     assert node.formula.strip() == node.formula != ""
     assert node.inputs
-    assert "L" in node.axes.split()
+    assert {"L", "S"} & set(node.axes.split())
     for letters, whole in ((node.stored or {}, node.axes.split()), (node.huggingface.axes or "", node.axes)):
         assert set(letters) <= set(whole) | set("* ")
 
@@ -226,8 +226,14 @@ def test_every_function_is_used_by_a_node_or_a_formula() -> None:
 
 
 def test_an_input_acts_through_another_input_of_the_node() -> None:
-    through = {node.short: one.through for node in GRAPH.nodes for one in node.sources if one.through}
-    assert through == {"self_attn.context": "model.layers.{i}.self_attn.probs"}
+    through = {(node.short, one.tap.rpartition(".")[2]): one.through for node in GRAPH.nodes for one in node.sources}
+    attention = "model.layers.{i}.self_attn."
+    assert {at: tap for at, tap in through.items() if tap} == {
+        ("self_attn.probs", "k_rope"): f"{attention}k_read",
+        ("self_attn.context", "q_rope"): f"{attention}probs",
+        ("self_attn.context", "k_rope"): f"{attention}probs",
+        ("self_attn.context", "v_norm"): f"{attention}v_read",
+    }
     for node in GRAPH.nodes:
         for one in node.sources:
             assert one.through is None or one.through in {other.tap for other in node.sources}

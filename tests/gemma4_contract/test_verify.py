@@ -328,13 +328,13 @@ def test_a_folder_without_cases_is_refused_with_the_cure(tmp_path: Path) -> None
         Fixtures(tmp_path)
 
 
-def test_pointed_goldens_are_rows_behind_pads_without_probabilities(root: Path) -> None:
+def test_pointed_goldens_are_rows_after_pads_without_taps_over_keys(root: Path) -> None:
     fixtures = Fixtures(root)
     golden = fixtures.golden(fixtures.case(GOLDEN))
-    probs = {name for name in golden if name.endswith("self_attn.probs")}
-    assert len(probs) == 3
+    over_keys = {name for name in golden if name.endswith((".k_read", ".v_read", ".probs"))}
+    assert len(over_keys) == 9
     padded = fixtures.golden(fixtures.case(PADDED))
-    assert padded.keys() == golden.keys() - probs
+    assert padded.keys() == golden.keys() - over_keys
     assert [tap.name for tap in fixtures.taps(fixtures.case(PADDED))] == list(padded)
     for row, pad in enumerate([0, 3, 12]):
         assert np.array_equal(padded["logits"][row, pad:], golden["logits"][0, : 19 - pad])

@@ -63,7 +63,7 @@ def _rope(call: Call) -> Array:
 
 
 def _probs(call: Call) -> Array:
-    q, k, positions, valid = call.x
+    q, _, k, positions, valid = call.x
     mask = OPS.attention_mask(positions, positions, valid, call.config.window_of(call.layer))
     return OPS.attention_probs(q, k, mask)
 
@@ -82,7 +82,8 @@ FUNCTIONS: Mapping[str, Callable[[Call], Array]] = {
     "head_norm": lambda c: OPS.rms_norm(_heads(c), c.w[1] if c.w[1:] else None, c.config.rms_norm_eps),
     "rope": _rope,
     "attention_probs": _probs,
-    "attention_context": lambda c: OPS.attention_context(c.x[2], c.x[3]),
+    "read": lambda c: c.x[0],
+    "attention_context": lambda c: OPS.attention_context(c.x[2], c.x[4]),
     "linear": lambda c: F64.linear(c.x[0], c.w[0]),
     "add": lambda c: c.x[0] + c.x[1],
     "activation": lambda c: OPS.activation(c.x[0], *c.w),

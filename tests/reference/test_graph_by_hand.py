@@ -23,8 +23,11 @@ model.ple                             | B L N P | model.embed_tokens_per_layer m
 0.self_attn.k_norm                    | B K L E | 0.input_layernorm
 0.self_attn.k_rope                    | B K L E | 0.self_attn.k_norm
 0.self_attn.v_norm                    | B K L E | 0.input_layernorm
-0.self_attn.probs                     | B H L S | 0.self_attn.q_rope 0.self_attn.k_rope
-0.self_attn.context  | B L H*E | 0.self_attn.q_rope 0.self_attn.k_rope 0.self_attn.probs 0.self_attn.v_norm
+0.self_attn.k_read                    | B K S E | 0.self_attn.k_rope
+0.self_attn.v_read                    | B K S E | 0.self_attn.v_norm
+0.self_attn.probs                     | B H L S | 0.self_attn.q_rope 0.self_attn.k_rope 0.self_attn.k_read
+0.self_attn.context                   | B L H*E | 0.self_attn.q_rope 0.self_attn.k_rope 0.self_attn.probs \
+    0.self_attn.v_norm 0.self_attn.v_read
 0.self_attn.o_proj                    | B L D   | 0.self_attn.context
 0.post_attention_layernorm            | B L D   | 0.self_attn.o_proj
 0.residual_1                          | B L D   | model.embed_tokens 0.post_attention_layernorm
@@ -44,8 +47,11 @@ model.ple                             | B L N P | model.embed_tokens_per_layer m
 1.self_attn.k_norm                    | B K L E | 1.input_layernorm
 1.self_attn.k_rope                    | B K L E | 1.self_attn.k_norm
 1.self_attn.v_norm                    | B K L E | 1.input_layernorm
-1.self_attn.probs                     | B H L S | 1.self_attn.q_rope 1.self_attn.k_rope
-1.self_attn.context  | B L H*E | 1.self_attn.q_rope 1.self_attn.k_rope 1.self_attn.probs 1.self_attn.v_norm
+1.self_attn.k_read                    | B K S E | 1.self_attn.k_rope
+1.self_attn.v_read                    | B K S E | 1.self_attn.v_norm
+1.self_attn.probs                     | B H L S | 1.self_attn.q_rope 1.self_attn.k_rope 1.self_attn.k_read
+1.self_attn.context                   | B L H*E | 1.self_attn.q_rope 1.self_attn.k_rope 1.self_attn.probs \
+    1.self_attn.v_norm 1.self_attn.v_read
 1.self_attn.o_proj                    | B L D   | 1.self_attn.context
 1.post_attention_layernorm            | B L D   | 1.self_attn.o_proj
 1.residual_1                          | B L D   | 0.output 1.post_attention_layernorm
@@ -62,8 +68,11 @@ model.ple                             | B L N P | model.embed_tokens_per_layer m
 2.input_layernorm                     | B L D   | 1.output
 2.self_attn.q_norm                    | B H L E | 2.input_layernorm
 2.self_attn.q_rope                    | B H L E | 2.self_attn.q_norm
-2.self_attn.probs                     | B H L S | 2.self_attn.q_rope 0.self_attn.k_rope
-2.self_attn.context  | B L H*E | 2.self_attn.q_rope 0.self_attn.k_rope 2.self_attn.probs 0.self_attn.v_norm
+2.self_attn.k_read                    | B K S E | 0.self_attn.k_rope
+2.self_attn.v_read                    | B K S E | 0.self_attn.v_norm
+2.self_attn.probs                     | B H L S | 2.self_attn.q_rope 0.self_attn.k_rope 2.self_attn.k_read
+2.self_attn.context                   | B L H*E | 2.self_attn.q_rope 0.self_attn.k_rope 2.self_attn.probs \
+    0.self_attn.v_norm 2.self_attn.v_read
 2.self_attn.o_proj                    | B L D   | 2.self_attn.context
 2.post_attention_layernorm            | B L D   | 2.self_attn.o_proj
 2.residual_1                          | B L D   | 1.output 2.post_attention_layernorm
@@ -80,8 +89,11 @@ model.ple                             | B L N P | model.embed_tokens_per_layer m
 3.input_layernorm                     | B L D   | 2.output
 3.self_attn.q_norm                    | B H L E | 3.input_layernorm
 3.self_attn.q_rope                    | B H L E | 3.self_attn.q_norm
-3.self_attn.probs                     | B H L S | 3.self_attn.q_rope 1.self_attn.k_rope
-3.self_attn.context  | B L H*E | 3.self_attn.q_rope 1.self_attn.k_rope 3.self_attn.probs 1.self_attn.v_norm
+3.self_attn.k_read                    | B K S E | 1.self_attn.k_rope
+3.self_attn.v_read                    | B K S E | 1.self_attn.v_norm
+3.self_attn.probs                     | B H L S | 3.self_attn.q_rope 1.self_attn.k_rope 3.self_attn.k_read
+3.self_attn.context                   | B L H*E | 3.self_attn.q_rope 1.self_attn.k_rope 3.self_attn.probs \
+    1.self_attn.v_norm 3.self_attn.v_read
 3.self_attn.o_proj                    | B L D   | 3.self_attn.context
 3.post_attention_layernorm            | B L D   | 3.self_attn.o_proj
 3.residual_1                          | B L D   | 2.output 3.post_attention_layernorm
@@ -107,8 +119,11 @@ LAYER_4_WITH_EXPERTS = """
 4.self_attn.k_norm                    | B K L E | 4.input_layernorm
 4.self_attn.k_rope                    | B K L E | 4.self_attn.k_norm
 4.self_attn.v_norm                    | B K L E | 4.input_layernorm
-4.self_attn.probs                     | B H L S | 4.self_attn.q_rope 4.self_attn.k_rope
-4.self_attn.context  | B L H*E | 4.self_attn.q_rope 4.self_attn.k_rope 4.self_attn.probs 4.self_attn.v_norm
+4.self_attn.k_read                    | B K S E | 4.self_attn.k_rope
+4.self_attn.v_read                    | B K S E | 4.self_attn.v_norm
+4.self_attn.probs                     | B H L S | 4.self_attn.q_rope 4.self_attn.k_rope 4.self_attn.k_read
+4.self_attn.context                   | B L H*E | 4.self_attn.q_rope 4.self_attn.k_rope 4.self_attn.probs \
+    4.self_attn.v_norm 4.self_attn.v_read
 4.self_attn.o_proj                    | B L D   | 4.self_attn.context
 4.post_attention_layernorm            | B L D   | 4.self_attn.o_proj
 4.residual_1                          | B L D   | 3.output 4.post_attention_layernorm
@@ -141,7 +156,7 @@ def of_graph(model: str) -> list[Line]:
 
 
 def test_the_taps_of_a_small_model_are_those_of_the_list() -> None:
-    assert len(by_hand(TRAP_GQA)) == 81
+    assert len(by_hand(TRAP_GQA)) == 89
     assert of_graph("trap-gqa") == by_hand(TRAP_GQA)
 
 

@@ -24,6 +24,8 @@ EVERY_LAYER = {
     "input_layernorm",
     "self_attn.q_norm",
     "self_attn.q_rope",
+    "self_attn.k_read",
+    "self_attn.v_read",
     "self_attn.probs",
     "self_attn.context",
     "self_attn.o_proj",
@@ -146,5 +148,7 @@ def test_shared_layers_have_their_donors_as_parents() -> None:
     taps = {tap.name: tap for tap in model_taps(MODELS["e2b-mini"].config)}
     for layer, donor in {5: 3, 8: 3, 9: 4, 4: 4}.items():
         prefix, other = f"model.layers.{layer}.self_attn.", f"model.layers.{donor}.self_attn."
-        assert taps[prefix + "probs"].parents == (prefix + "q_rope", other + "k_rope")
-        assert other + "v_norm" in taps[prefix + "context"].parents
+        assert taps[prefix + "k_read"].parents == (other + "k_rope",)
+        assert taps[prefix + "v_read"].parents == (other + "v_norm",)
+        assert taps[prefix + "probs"].parents == (prefix + "q_rope", other + "k_rope", prefix + "k_read")
+        assert {other + "v_norm", prefix + "v_read"} <= set(taps[prefix + "context"].parents)

@@ -199,7 +199,7 @@ def positions(batch: int, left_pad: tuple[int, ...] = ()) -> Array:
 
 
 def tap_shapes(kind: str, batch: int = 1, length: int = LENGTH) -> dict[str, tuple[int, ...]]:
-    """Every tap of docs/FIXTURES.md that a model of this kind has, with its shape; `self_attn.probs` excepted."""
+    """Every tap of docs/FIXTURES.md that a model of this kind has, with its shape, those of plain passes excepted."""
     c = text_config(kind)
     n, d, h, p = c["num_hidden_layers"], c["hidden_size"], c["num_attention_heads"], c["hidden_size_per_layer_input"]
     rows = (batch, length)

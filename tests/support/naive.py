@@ -202,10 +202,12 @@ class Naive:
         if name == "self_attn.v_norm":
             source = "k_proj" if full and raw["attention_k_eq_v"] else "v_proj"
             return norm(heads(linear_by(f"self_attn.{source}"), head_dim), None, self.eps)
+        if name in ("self_attn.k_read", "self_attn.v_read"):
+            return first
         if name == "self_attn.probs":
-            return probs(first, parents[1], self.positions, None if full else raw["sliding_window"])
+            return probs(first, parents[2], self.positions, None if full else raw["sliding_window"])
         if name == "self_attn.context":
-            return context(parents[2], parents[3])
+            return context(parents[2], parents[4])
         if name in ("residual_1", "residual_2"):
             return first + parents[1]
         if name == "mlp.act":

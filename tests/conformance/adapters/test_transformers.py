@@ -65,8 +65,11 @@ def test_hello_names_both_attentions_and_offers_f64_with_eager_alone(adapters: d
 def test_offers_every_tap_with_its_name_and_shape(
     kind: str, adapters: dict[str, TransformersAdapter], directories: dict[str, Path]
 ) -> None:
-    probs = "model.layers.1.self_attn.probs"
-    expected = c.tap_shapes(kind) | {probs: (1, 4, c.LENGTH, c.LENGTH)}
+    attention = "model.layers.1.self_attn."
+    probs = f"{attention}probs"
+    keys = c.tap_shapes(kind)[f"{attention}k_rope"]
+    read = {f"{attention}k_read": keys, f"{attention}v_read": keys}
+    expected = c.tap_shapes(kind) | {probs: (1, 4, c.LENGTH, c.LENGTH)} | read
     taps = adapters["eager"].run(r.request(directories[kind], kind, Plan(), want=tuple(expected)))
     assert {tap: value.shape for tap, value in taps.items()} == expected
     assert set(adapters["sdpa"].run(r.request(directories[kind], kind, Plan(), want=(probs, "logits")))) == {"logits"}

@@ -14,7 +14,7 @@ from gemma4_contract.routing import Experts, routing_margins
 from reference.models import MODELS
 from reference.taps import Tap, model_taps
 
-TAPS = [tap for tap in model_taps(MODELS["26b-a4b-mini"].config) if not tap.name.endswith("probs")]
+TAPS = [tap for tap in model_taps(MODELS["26b-a4b-mini"].config) if "S" not in tap.axes]
 ROUTING = [tap.name for tap in TAPS if tap.cls == "routing"]
 LENGTH, BATCH = 5, 2
 ROUTER, CHOICE = "model.layers.1.router.proj", "model.layers.1.router.combine"

@@ -25,6 +25,8 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
         layer: dict[str, tuple[int, ...]] = {
             "self_attn.q_norm": (B, heads, L, head_dim),
             "self_attn.q_rope": (B, heads, L, head_dim),
+            "self_attn.k_read": (B, kv_heads, L, head_dim),
+            "self_attn.v_read": (B, kv_heads, L, head_dim),
             "self_attn.probs": (B, heads, L, L),
             "self_attn.context": (B, L, heads * head_dim),
             "mlp.act": (B, L, config.mlp_width(i)),

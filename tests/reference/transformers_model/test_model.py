@@ -181,6 +181,7 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             (*rows, d),
         )
         layer |= dict.fromkeys(("self_attn.q_norm", "self_attn.q_rope"), (b, h, LENGTH, e))
+        layer |= dict.fromkeys(("self_attn.k_read", "self_attn.v_read"), (b, k, LENGTH, e))
         layer |= {"self_attn.probs": (b, h, LENGTH, LENGTH), "self_attn.context": (*rows, h * e), "mlp.act": (*rows, f)}
         if not shared:
             layer |= dict.fromkeys(("self_attn.k_norm", "self_attn.k_rope", "self_attn.v_norm"), (b, k, LENGTH, e))
@@ -210,7 +211,8 @@ def test_probabilities_are_left_out_where_their_keys_are_not_absolute(
     attention: str, steps: list[int] | None, left_pad: list[int] | None
 ) -> None:
     taps = model_of("ple", "float32", attention).run(IDS, positions=POSITIONS, steps=steps, left_pad=left_pad)
-    shapes = {name: shape for name, shape in expected_shapes(config_of("ple")).items() if not name.endswith(".probs")}
+    over_keys = (".k_read", ".v_read", ".probs")
+    shapes = {name: shape for name, shape in expected_shapes(config_of("ple")).items() if not name.endswith(over_keys)}
     assert {name: tap.shape for name, tap in taps.items()} == shapes
 
 
@@ -244,6 +246,8 @@ def relations(kind: str, index: int) -> dict[str, tuple[Array, Array]]:
     context = (tap("self_attn.probs") @ np.repeat(values, groups, 1)).swapaxes(1, 2)
     pre = tap("pre_feedforward_layernorm")
     found = {
+        "self_attn.k_read": keys,
+        "self_attn.v_read": values,
         "self_attn.probs": weight / weight.sum(-1, keepdims=True),
         "self_attn.context": context.reshape(2, LENGTH, -1),
         "self_attn.o_proj": linear(tap("self_attn.context"), "self_attn.o_proj"),

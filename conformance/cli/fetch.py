@@ -14,9 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import Json, app, complain, err
-from conformance.fetch.fetched import Fetched
 from conformance.fetch.index import DEFAULT_INDEX, Index
 from conformance.fetch.published import CURRENT, TEMPLATES
+from conformance.fetch.stored import Fetched
 
 commands = typer.Typer(help="Fetch what the project does not ship, and verify it.", no_args_is_help=True)
 app.add_typer(commands, name="fetch")
@@ -99,7 +99,7 @@ def _say(fetched: Sequence[Fetched], used: Sequence[Path] = (), *, as_json: bool
         typer.echo(json.dumps({"files": files, "packages": [str(path) for path in used]}, indent=1))
         return
     for file in fetched:
-        damaged = ", in the place of a damaged one" if file.damaged else ""
+        damaged = ", instead of a damaged one" if file.damaged else ""
         typer.echo(f"{file.name}: {file.path} ({file.source}{damaged})")
     for path in used:
         size = path.stat().st_size / 1_000_000

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
-import numpy.typing as npt
-
 from gemma4_contract import Plan
 from gemma4_contract.models import Kind
+from gemma4_contract.tensors import Array as Array
 
-Array = npt.NDArray[Any]
 PORT, ONE_SHOT, DUMP, MUTANT = "port:", "once:", "dump:", "mutant:"
 """In the place of an implementation's name: a command asked by lines, one started for each case, a file of answers."""
 

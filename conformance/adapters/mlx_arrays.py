@@ -6,16 +6,12 @@ other side (`ml_dtypes.bfloat16`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import ml_dtypes
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
 from gemma4_contract.profiles import installed_profiles
-
-Array = npt.NDArray[Any]
+from gemma4_contract.tensors import Array
 
 OFFERED = ("f32", "bf16", "f16")
 """The profiles that MLX offers: it computes float64 on the CPU alone."""

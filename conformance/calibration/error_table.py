@@ -10,13 +10,13 @@ from decimal import ROUND_UP, Context, Decimal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import Error, measure
 from conformance.judging.routing import Choice, Node, comparable_rows
 from conformance.judging.tolerance import tolerance
 from gemma4_contract import Policy
 from gemma4_contract.profiles import Profile
 from gemma4_contract.selection import spread_mask
+from gemma4_contract.tensors import Array
 from reference.export.errors import ExportError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, Array, Request, Skip
+from conformance.adapters.base import Adapter, Request, Skip
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import ADAPTERS, create
 from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of
@@ -24,6 +24,7 @@ from gemma4_contract.models import Variant
 from gemma4_contract.profiles import Profile
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.derive import by_oracle, single_threaded

@@ -12,7 +12,6 @@ from itertools import count
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of, rounded_up
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
@@ -22,6 +21,7 @@ from gemma4_contract.documents import read_model
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
 from reference.streaming.kept import Kept

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 import transformers
 
-from conformance.adapters.base import Array, Skip
+from conformance.adapters.base import Skip
 from conformance.adapters.registry import create
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures, Plan
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
+from gemma4_contract.tensors import Array
 from reference.export.second import kept_by_transformers
 from reference.full_size import SLICES
 from reference.oracle.arithmetic import BF16_EVERY_OP, F64, PROFILES, Arithmetic

@@ -12,11 +12,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.diagnosis.evidence import Evidence, rms
 from conformance.judging.compare import TapVerdict
 from gemma4_contract import TapSpec
 from gemma4_contract.graph import text_graph
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.mutants.mutant import LOW_PRECISION
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.tolerance import Tolerance
+from gemma4_contract.tensors import Array
 
 NOTHING = 0.9
 """Misfit from which a prediction explains nothing: that of the golden itself, for an error ten times the tolerance."""

@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import TapSpec
 from gemma4_contract.profiles import Profile
-from gemma4_contract.tensors import DTYPES
+from gemma4_contract.tensors import DTYPES, Array
 
 Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
 

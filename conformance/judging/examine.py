@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import TapVerdict, compare
 from conformance.judging.logits_metrics import judge_logits
 from conformance.judging.question import Question
 from conformance.judging.routing import choices_of, comparable_rows
 from conformance.judging.tolerance import CaseFloors, tolerance_of
 from gemma4_contract import Case, Fixtures
+from gemma4_contract.tensors import Array
 
 Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
 _ROUNDING = "rounding may choose other experts there; nothing before it fails"

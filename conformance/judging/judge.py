@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, Array, PortFault, Skip
+from conformance.adapters.base import Adapter, PortFault, Skip
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
 
 class Judge:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import Error, TapVerdict
 from conformance.judging.tolerance import CaseFloors, Tolerance
 from gemma4_contract import Policy
+from gemma4_contract.tensors import Array
 
 KL, NLL, ARGMAX = "logits.kl", "logits.nll", "logits.argmax"
 """Names of the figures among the taps; KL and NLL have floors of their own."""

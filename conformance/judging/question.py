@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Array, Request
+from conformance.adapters.base import Request
 from gemma4_contract import Case, Fixtures, Plan, TapSpec
 from gemma4_contract.selection import Selection
+from gemma4_contract.tensors import Array
 
 _COLUMNS = ("L", "S")
 """Axes that are as long as the tokens are many."""

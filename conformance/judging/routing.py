@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from gemma4_contract.graph import text_graph
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 
 
 class Node(Protocol):

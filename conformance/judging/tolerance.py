@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from gemma4_contract import Case, FixtureError, Fixtures, Policy, TapSpec
 from gemma4_contract.profiles import Profile
+from gemma4_contract.tensors import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -15,11 +15,10 @@ from conformance.judging.judge import Judge
 from conformance.selftest.reached import cases_of, reached
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
+from gemma4_contract.progress import Progress
 from reference.loading import config_of
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
-
-Progress = Callable[[int, int, str], None]
 
 ORDER = "split"
 """The order of summation of mutants under judgement: not the one that predictions of a diagnosis are made in."""

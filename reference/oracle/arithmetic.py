@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.tensors import DTYPES
+from gemma4_contract.tensors import Array as Array
 from reference.oracle import summation
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

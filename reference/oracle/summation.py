@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
+from gemma4_contract.tensors import Array
 
 ORDERS = ("blas", "sequential", "reversed", "split")
 """Orders that set floors."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from reference.oracle.arithmetic import Arithmetic, Array
+from gemma4_contract.tensors import Array
+from reference.oracle.arithmetic import Arithmetic
 from reference.streaming.matrix import Matrix
 
 

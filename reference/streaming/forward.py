@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gemma4_contract.progress import Progress
-from reference.oracle.arithmetic import Array
+from gemma4_contract.tensors import Array
 from reference.oracle.decoder import Decoder, Halt
 from reference.streaming.kept import Keeper
 from reference.streaming.state import load, save

@@ -13,8 +13,8 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_contract.tensors import Array
 from reference import weights
-from reference.oracle.arithmetic import Array
 
 BLOCK_BYTES = 64 << 20
 """Size of a block of rows in float64."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gemma4_contract.files import write_atomic
-from reference.oracle.arithmetic import Array
+from gemma4_contract.tensors import Array
 from reference.oracle.decoder import Halt
 from reference.oracle.kv_cache import KeyValues
 from reference.streaming.kept import Kept

@@ -36,7 +36,6 @@ from gemma4_contract.models import Variant
 from gemma4_contract.schema import SCHEMAS, schema_files, write_schemas
 from gemma4_contract.selection import spread_mask
 
-Array = np.ndarray[Any, np.dtype[Any]]
 FILE = TensorFile(file="expected.safetensors", sha256="0" * 64)
 TAP = TapSpec(name="y", parents=[], axes=["L", "D"], dtype="F64", shape=[3, 4], sha256="1" * 64, cls="floor")
 PROVENANCE = Provenance(

@@ -11,10 +11,10 @@ import pytest
 
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.files import sha256
+from gemma4_contract.tensors import Array
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.layouts import LAYOUTS
 
-Array = np.ndarray[Any, np.dtype[Any]]
 PARTS = (
     "cases/forward/trap-eps",
     "cases/module/rms-norm",

@@ -12,8 +12,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from tests.support.laws.budget import share
-from tests.support.laws.configurations import Array, Example, examples, token_ids, weights_of
+from tests.support.laws.configurations import Example, examples, token_ids, weights_of
 from tests.support.laws.implementations import Implementation, assert_close, assert_equal, both, rows_of, unpadded
 from tests.support.laws.judging import discard_narrow
 

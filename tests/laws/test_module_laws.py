@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from mlx_impl.model import attention, decoder, rope
 from mlx_impl.model.rope import layer_frequencies
 from reference.config import Rope
@@ -16,7 +17,7 @@ from reference.oracle.arithmetic import F64
 from reference.oracle.ops import Ops
 from tests.support.laws import mlx_models
 from tests.support.laws.budget import share
-from tests.support.laws.configurations import Array, Example, examples
+from tests.support.laws.configurations import Example, examples
 from tests.support.laws.random_values import normal, seeds, sizes
 
 few = share(2)

@@ -14,13 +14,11 @@ from zlib import crc32
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from gemma4_contract import tensors
+from gemma4_contract.tensors import Array
 from reference.layouts import split_experts
 from reference.models import prefixed
-
-Array = npt.NDArray[Any]
 
 V, LENGTH, WINDOW = 64, 19, 8
 ROPE = {

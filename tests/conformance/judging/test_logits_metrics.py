@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.judging.logits_metrics import ARGMAX, KL, NLL, judge_figures, whole_model
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
 POLICY = Fixtures().policy
 IDS = np.array([[0, 1, 1]])

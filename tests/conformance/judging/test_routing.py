@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.judging.routing import Comparable, choices_of, comparable_rows
 from gemma4_contract.routing import Experts, routing_margins
+from gemma4_contract.tensors import Array
 from reference.models import MODELS
 from reference.taps import Tap, model_taps
 

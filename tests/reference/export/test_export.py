@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gemma4_contract.tensors import Array
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
@@ -25,7 +27,6 @@ from reference.export.errors import ExportError  # noqa: E402
 from reference.layouts import LAYOUTS  # noqa: E402
 from reference.models import MODELS  # noqa: E402
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Taps = dict[str, Array]
 
 MODEL, LAYOUT = "trap-softcap", "layout-per-layer-config"

@@ -8,14 +8,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gemma4_contract.tensors import Array
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from transformers.models.gemma4 import modeling_gemma4  # noqa: E402  (after importorskip)
 
 from reference.transformers_model import TransformersModel  # noqa: E402  (after importorskip)
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 LENGTH = 19  # more than twice the window

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from reference import inputs, weights
 from reference.cases.forward import padded_inputs
 from reference.config import TextConfig
 from reference.family import FULL, SLIDING
 from reference.weights import Float64, fnv1a64
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SIMPLEST: Mapping[str, Any] = {
     "attention_bias": False,

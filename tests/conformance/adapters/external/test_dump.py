@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.adapters.external.dump import DumpAdapter
 from conformance.judging.judge import Judge
 from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.tensors import Array
 from tests.support.runs import run_command
 
 FIXTURES = Fixtures()

@@ -19,7 +19,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # a command reads few kinds
 
 
 class Document(Strict):

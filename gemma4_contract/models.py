@@ -21,6 +21,7 @@ Kind = Literal[
     "forward",
     "layer",
     "attention",
+    "subgraph",
     "attention_core",
     "shared_kv_donors",
     "linear",

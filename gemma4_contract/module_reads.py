@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,16 @@ def laid_out(tensor: Any, read: Read, sizes: Mapping[str, int]) -> Any:
             tensor = tensor.swapaxes(place, other)
             letters[place], letters[other] = letter, letters[place]
     return tensor
+
+
+def laid_back(tensor: Any, read: Read, shape: Sequence[int]) -> Any:
+    """The inverse of `laid_out`: a tensor with the tap's axes in the layout of the module, of this shape."""
+    letters = list(read.axes)
+    for place, letter in enumerate(letter for axis in read.layout for letter in _apart(axis, read)):
+        if (other := letters.index(letter)) != place:
+            tensor = tensor.swapaxes(place, other)
+            letters[place], letters[other] = letter, letters[place]
+    return tensor.reshape(tuple(shape))
 
 
 def _apart(axis: str, read: Read) -> list[str]:

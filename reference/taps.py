@@ -16,12 +16,13 @@ from reference.config import TextConfig
 __all__ = ["Recorder", "Tap", "closed", "layer_taps", "model_taps", "output_of", "scoped", "silent"]
 
 Array = npt.NDArray[Any]
-Recorder = Callable[[str, Array], None]
-"""Called with a tap's full name and tensor as the forward pass reaches it."""
+Recorder = Callable[[str, Array], Array]
+"""Called with a tap's full name and tensor as the forward pass reaches it, which goes on with what it returns."""
 
 
-def silent(name: str, value: Array) -> None:
+def silent(_name: str, value: Array) -> Array:
     """The recorder that records nothing."""
+    return value
 
 
 def scoped(record: Recorder, prefix: str) -> Recorder:

@@ -9,6 +9,8 @@ from pathlib import Path
 # Before torch is imported, here and in the processes of tests: on products this small its threads wait for each other,
 # and a test takes ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes would each compile the packages again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings

@@ -6,7 +6,7 @@ name, is not offered, or left out by `want` and read by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -28,16 +28,27 @@ class Sizes(Protocol):
 
 
 class Tapes:
-    """What was recorded: for each tap the tensors of the successive calls, joined along L at the end."""
+    """What was recorded: for each tap the tensors of the successive calls, joined along L at the end.
 
-    def __init__(self, concatenate: Concatenate) -> None:
+    The tensor of a tap that has a `given` value is overwritten with it; `replaced` names those that were.
+    """
+
+    def __init__(self, concatenate: Concatenate, given: Mapping[str, Any] | None = None) -> None:
         """Start empty."""
         self.pieces: dict[str, list[Any]] = {}
+        self.replaced: set[str] = set()
         self._concatenate = concatenate
+        self._given = given or {}
 
     def add(self, tap: str, value: Any) -> None:
         """Append one call's tensor to a tap."""
         self.pieces.setdefault(tap, []).append(value)
+
+    def replace(self, tap: str, tensor: Any, as_there: Callable[[Any], Any]) -> None:
+        """Overwrite a tensor of the tree in place, where the tap is given, by what `as_there` makes of the value."""
+        if tap in self._given:
+            tensor[...] = as_there(self._given[tap])
+            self.replaced.add(tap)
 
     def joined(self) -> dict[str, Any]:
         """Every tap over all its calls; over several there are no attention probabilities, whose S grows."""

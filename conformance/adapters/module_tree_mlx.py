@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
 from conformance.adapters.module_tree import Sizes, Tapes, first_argument, reads
-from gemma4_contract.module_reads import Read, laid_out, shown
+from gemma4_contract.module_reads import Read, laid_back, laid_out, shown
 
 Notes = Callable[[tuple[Any, ...], Any], None]
 """Called with the arguments and the result of a call."""
@@ -22,9 +23,9 @@ Before = Callable[[mx.array], None]
 class MlxTapes(Tapes):
     """Tapes of MLX arrays, which are lazy."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Mapping[str, mx.array] | None = None) -> None:
         """Start empty."""
-        super().__init__(lambda pieces, axis: mx.concatenate(list(pieces), axis=axis))
+        super().__init__(lambda pieces, axis: mx.concatenate(list(pieces), axis=axis), given)
 
     def evaluate(self) -> None:
         """Compute what was recorded so far, so that no graph grows over the calls."""
@@ -58,13 +59,18 @@ class Recorder:
 
 @contextmanager
 def mlx_taps(
-    root: Any, config: Sizes, want: Collection[str] | None = None, prefix: str = "model."
+    root: Any,
+    config: Sizes,
+    want: Collection[str] | None = None,
+    prefix: str = "model.",
+    given: Mapping[str, mx.array] | None = None,
 ) -> Iterator[MlxTapes]:
     """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
 
     `prefix` is what stands in the tree instead of `model.`. What the root returns, `logits`, is the caller's to add.
+    The tree goes on with a `given` value after it has shown its own.
     """
-    tapes = MlxTapes()
+    tapes = MlxTapes(given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
     layers = {f"{prefix}layers.{layer}" for layer in range(config.num_hidden_layers)}
     by_module: dict[str, list[Read]] = {path: [] for path in layers}
@@ -74,8 +80,8 @@ def mlx_taps(
     with ExitStack() as stack:
         for path in sorted(by_module, key=lambda path: -path.count(".")):  # a module before the one that holds it
             if (found := find(root, path)) is not None:
-                before = _rows_of(sizes) if path in layers else None
-                stack.enter_context(standing_in(*found, _noting(by_module[path], tapes, sizes), before=before))
+                before = _noting_input(by_module[path], tapes, sizes, is_layer=path in layers)
+                stack.enter_context(standing_in(*found, _noting_output(by_module[path], tapes, sizes), before=before))
         yield tapes
 
 
@@ -133,19 +139,28 @@ def reading(tapes: Tapes, values: Mapping[str, Callable[[tuple[Any, ...], Any], 
     return notes
 
 
-def _rows_of(sizes: dict[str, int]) -> Before:
-    """Notes B and L of the hidden state [B, L, D] that enters a layer."""
+def _noting_input(reads: list[Read], tapes: Tapes, sizes: dict[str, int], *, is_layer: bool) -> Before:
+    """Notes the taps that are the first argument, and B and L of the hidden state [B, L, D] that enters a layer."""
 
-    def note(hidden: mx.array) -> None:
-        sizes["B"], sizes["L"] = hidden.shape[:2]
+    def note(argument: mx.array) -> None:
+        if is_layer:
+            sizes["B"], sizes["L"] = argument.shape[:2]
+        for read in reads:
+            if read.at == "input":
+                _note(read, argument, tapes, sizes)
 
     return note
 
 
-def _noting(found: list[Read], tapes: Tapes, sizes: Mapping[str, int]) -> Notes:
-    def notes(args: tuple[Any, ...], result: Any) -> None:
-        for read in found:
-            value = shown(read, args[0] if read.at == "input" else result)
-            tapes.add(read.tap, mx.array(laid_out(value, read, sizes)))  # `h *= s` would change the array that was read
+def _noting_output(reads: list[Read], tapes: Tapes, sizes: Mapping[str, int]) -> Notes:
+    def notes(_args: tuple[Any, ...], result: Any) -> None:
+        for read in reads:
+            if read.at == "output":
+                _note(read, shown(read, result), tapes, sizes)
 
     return notes
+
+
+def _note(read: Read, value: mx.array, tapes: Tapes, sizes: Mapping[str, int]) -> None:
+    tapes.add(read.tap, mx.array(laid_out(value, read, sizes)))  # `h *= s` would change the array that was read
+    tapes.replace(read.tap, value, partial(laid_back, read=read, shape=value.shape))

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from conformance.adapters.module_tree import Sizes, Tapes, first_argument, reads
-from gemma4_contract.module_reads import Read, laid_out, shown
+from gemma4_contract.module_reads import Read, laid_back, laid_out, shown
 
 
 @contextmanager
 def torch_taps(
-    root: nn.Module, config: Sizes, want: Collection[str] | None = None, prefix: str = "model."
+    root: nn.Module,
+    config: Sizes,
+    want: Collection[str] | None = None,
+    prefix: str = "model.",
+    given: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[Tapes]:
     """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
 
     `prefix` is what stands in the tree instead of `model.`. Tensors are copied, for a layer may change them later.
-    `self_attn.probs` is among them where the attention returns it beside its output.
+    `self_attn.probs` is among them where the attention returns it beside its output. The tree goes on with a `given`
+    value after it has shown its own.
     """
-    tapes = Tapes(lambda pieces, axis: torch.cat(list(pieces), axis))
+    tapes = Tapes(lambda pieces, axis: torch.cat(list(pieces), axis), given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
     with ExitStack() as stack:
         for layer in range(config.num_hidden_layers):
@@ -55,6 +61,8 @@ def _hook(module: nn.Module, read: Read, tapes: Tapes, sizes: dict[str, int]) ->
         tensor = shown(read, value)
         if tensor is not None:  # attention weights of a fused attention
             tapes.add(read.tap, laid_out(tensor, read, sizes).detach().clone())
+            if not read.needs_eager:  # attention weights are shown after their use
+                tapes.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
 
     if read.at == "output":
         return module.register_forward_hook(lambda _module, _args, output: take(output))

@@ -10,6 +10,7 @@ import numpy as np
 
 from conformance.adapters.base import Array, Hello, Request, Skip
 from gemma4_contract import __version__
+from gemma4_contract.subgraph import SUBGRAPH_KINDS, subgraph
 from reference.oracle import answers
 from reference.oracle.arithmetic import PROFILES, Arithmetic
 from reference.oracle.decoder import Decoder
@@ -39,7 +40,7 @@ class OracleAdapter:
             language="Python",
             family="numpy",
             profiles=tuple(PROFILES),
-            kinds=("forward", "layer", "attention", *answers.MODULE_KINDS),
+            kinds=("forward", *SUBGRAPH_KINDS, *answers.MODULE_KINDS),
             device="cpu",
         )
 
@@ -55,10 +56,8 @@ class OracleAdapter:
         decoder = self._decoder(request.model_dir, request.profile)
         if request.kind == "forward":
             return answers.forward(decoder, request.inputs, request.plan.steps if request.plan else None, request.want)
-        if request.kind == "layer":
-            return answers.layer(decoder, request.params, request.inputs)
-        if request.kind == "attention":
-            return answers.layer_attention(decoder, request.params, request.inputs)
+        if request.kind in SUBGRAPH_KINDS:
+            return answers.layer(decoder, subgraph(request.kind, request.params, request.inputs))
         raise Skip(f"no kind {request.kind}")
 
     def _arithmetic(self, profile: str) -> Arithmetic:

@@ -57,6 +57,7 @@ ADAPTERS: Mapping[str, _Entry] = {
     "pure_python": _Entry(
         module="pure_python", factory="PurePythonAdapter", cure="reinstall gemma4-conformance", sets_floors=True
     ),
+    "javascript": _Entry(module="javascript", factory="JavaScriptAdapter", cure="install Node 20, run in a checkout"),
     # `conformance.calibration.floors` makes its own variants of the oracle.
     "oracle": _Entry(module="oracle", factory="OracleAdapter", cure="reinstall gemma4-conformance", sets_floors=False),
 }

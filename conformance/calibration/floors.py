@@ -6,6 +6,7 @@ Goldens of other seeds than the stored one come from the float64 oracle, so this
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
+from reference.export.case_files import SINGLE
 from reference.export.derive import by_oracle, single_threaded
 from reference.export.errors import ExportError
 from reference.layouts import LAYOUTS
@@ -51,13 +53,20 @@ def honest_variants(profile: str) -> dict[str, Adapter]:
 
 
 def measure_floors(
-    fixtures: Fixtures, profile: str, adapters: Mapping[str, Adapter], seeds: int, command: str, progress: Progress
+    fixtures: Fixtures,
+    profile: str,
+    adapters: Mapping[str, Adapter],
+    seeds: int,
+    command: str,
+    progress: Progress,
+    cases: str = "*",
 ) -> Floors:
-    """The floors of a profile over these implementations, their known failures left out.
+    """The floors of a profile over these implementations, their known failures left out; of ids like `cases` alone.
 
-    ExportError when one gives NaN or a wrong shape.
+    ExportError when an implementation gives NaN or a wrong shape.
     """
-    drafts = [(seed, draft) for seed in range(seeds) for draft in _drafts(seed, profile)]
+    asked = ((seed, draft) for seed in range(seeds) for draft in _drafts(seed, profile))
+    drafts = [(seed, draft) for seed, draft in asked if fnmatchcase(draft.id, cases)]
     for name, adapter in adapters.items():
         require_exact_products(fixtures, adapter, name, profile)
     known = {name: KnownFailures.of(name) for name in adapters}
@@ -78,6 +87,22 @@ def measure_floors(
     return _floors(fixtures.profile(profile), adapters, table, golden, seeds, command, fixtures.policy)
 
 
+def with_measured(stored: Floors, measured: Floors) -> Floors:
+    """The stored floors with those of the measured cases instead of their own, if the same variants measured both.
+
+    ExportError where they did not.
+    """
+    if (stored.variants, stored.seeds) != (measured.variants, measured.seeds):
+        raise ExportError("--cases: the stored floors come from other variants, versions or seeds: measure all cases")
+    families = sorted({*stored.leave_one_family_out, *measured.leave_one_family_out})
+    ratios = {
+        family: max(floors.leave_one_family_out.get(family, 0.0) for floors in (stored, measured))
+        for family in families
+    }
+    update = {"floors": {**stored.floors, **measured.floors}, "leave_one_family_out": ratios}
+    return stored.model_copy(update=update)
+
+
 def _drafts(seed: int, profile: str) -> Iterator[Draft]:
     for draft in all_drafts(seed):
         if draft.model in LAYOUTS:  # the same weights and plan as the model's own golden
@@ -92,8 +117,8 @@ def _drafts(seed: int, profile: str) -> Iterator[Draft]:
 
 
 def _golden(draft: Draft) -> dict[str, Array]:
-    """The golden as it would be stored: F32 for forward and layer cases, F64 for others; integers have no floor."""
-    dtype = np.float32 if draft.kind in ("forward", "layer") else np.float64
+    """The golden as it would be stored: F32 for some kinds, F64 for others; integers have no floor."""
+    dtype = np.float32 if draft.kind in SINGLE else np.float64
     derived = by_oracle(draft)
     return {
         tap.name: derived[tap.name].astype(dtype)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -14,9 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import Json, app, complain, err
-from conformance.fetch.index import DEFAULT_INDEX, Index
-from conformance.fetch.published import CURRENT, TEMPLATES
+from conformance.fetch.published import CURRENT, DEFAULT_INDEX, TEMPLATES
 from conformance.fetch.stored import Fetched
+
+if TYPE_CHECKING:
+    from conformance.fetch.index import Index
 
 commands = typer.Typer(help="Fetch what the project does not ship, and verify it.", no_args_is_help=True)
 app.add_typer(commands, name="fetch")
@@ -78,6 +80,8 @@ def fetch_templates(
 @contextmanager
 def _index(url: str | None, *, quiet: bool) -> Iterator[Index]:
     """The index, with a bar on stderr for what it downloads."""
+    from conformance.fetch.index import Index
+
     if url is not None and urlsplit(url).scheme not in ("http", "https", "file"):
         raise BadOption(f"--index-url: got {url!r}, expected a URL such as {DEFAULT_INDEX}")
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))

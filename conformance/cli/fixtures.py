@@ -183,6 +183,10 @@ def floors(
             "--first-only", help="At full size: of the text the first tokens alone, which raise what is stored."
         ),
     ] = False,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Glob over ids: measure these cases alone; all other floors stay.", metavar="GLOB"),
+    ] = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:
     """Measure the errors that honest implementations make, and write them to floors/<profile>.json.
@@ -197,20 +201,23 @@ def floors(
     elif first_only:
         raise BadOption("--first-only: got it without a model, expected it with --model or --checkpoint")
     else:
-        ratios = _measure(fixtures, profile, seeds)
+        ratios = _measure(fixtures, profile, seeds, cases)
     for family, ratio in ratios.items():
         out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
 
 
-def _measure(fixtures: Fixtures, profile: str, seeds: int) -> dict[str, float]:
+def _measure(fixtures: Fixtures, profile: str, seeds: int, cases: str | None) -> dict[str, float]:
     for fault in fixtures.verify():
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
             raise fault
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
-        from conformance.calibration.floors import honest_variants, measure_floors
+        from conformance.calibration.floors import honest_variants, measure_floors, with_measured
 
         command = f"gemma4-conformance floors --profile {profile} --seeds {seeds}"
-        measured = measure_floors(fixtures, profile, honest_variants(profile), seeds, command, progress)
+        variants = honest_variants(profile)
+        measured = measure_floors(fixtures, profile, variants, seeds, command, progress, cases or "*")
+        if cases is not None:
+            measured = with_measured(fixtures.floors(profile), measured)
         write_model(fixtures.root / "floors" / f"{profile}.json", measured)
         fixtures.write_sums()
     return measured.leave_one_family_out

@@ -12,10 +12,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 from conformance.fetch import cache
 from conformance.fetch.download import CURE, as_fetch_error, download, open_url
 from conformance.fetch.errors import FetchError
-from conformance.fetch.published import Package
+from conformance.fetch.published import DEFAULT_INDEX, Package
 from gemma4_contract.progress import Progress
 
-DEFAULT_INDEX = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"  # PEP 691
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+DEFAULT_INDEX = "https://pypi.org/simple"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:

@@ -26,9 +26,9 @@ class StreamedLayer(DecoderLayer):
         """`DecoderLayer.__call__`, bit by bit, with the results and taps evaluated before the weights are dropped."""
         unread, shown = self.tensors(), []
 
-        def keep(name: str, value: mx.array) -> None:
+        def keep(name: str, value: mx.array) -> mx.array:
             shown.append(value)
-            tap(name, value)
+            return tap(name, value)
 
         self.load_weights(list(self._read().items()))
         try:

@@ -43,25 +43,31 @@ def masked_softmax(scores: mx.array, mask: mx.array) -> mx.array:
     return weights / mx.maximum(total, 1.0)
 
 
-def attention_core(q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> tuple[mx.array, mx.array]:
-    """softmax(q k^T) v with scale 1.0 (q and k are normed) and no softcap.
+def attention_probs(q: mx.array, k: mx.array, mask: mx.array) -> mx.array:
+    """softmax(q k^T) with scale 1.0 (q and k are normed) and no softcap.
 
-    Queries are grouped: query head h reads key head h // (H/K). Scores, softmax and the weighted sum are computed in
-    float32, because scores reach 30 with scale 1, where bf16 has steps of 0.125.
-
-    q [B, H, L, E], k and v [B, K, S, E], mask [B, 1, L, S] -> context [B, L, H*E] in q's dtype, probs [B, H, L, S]
-    float32.
+    Queries are grouped: query head h reads key head h // (H/K). Scores and softmax are computed in float32, because
+    scores reach 30 with scale 1, where bf16 has steps of 0.125.
+    q [B, H, L, E], k [B, K, S, E], mask [B, 1, L, S] -> [B, H, L, S] float32.
     """
     batch, heads, length, head_dim = q.shape
     kv_heads, columns = k.shape[1], k.shape[2]
     q32 = q.astype(mx.float32).reshape(batch, kv_heads, heads // kv_heads, length, head_dim)  # [B, K, H/K, L, E]
     k32 = k.astype(mx.float32)[:, :, None]  # [B, K, 1, S, E]
-    v32 = v.astype(mx.float32)[:, :, None]  # [B, K, 1, S, E]
-    scores = q32 @ k32.swapaxes(-1, -2)  # [B, K, H/K, L, S]
-    probs = masked_softmax(scores, mask[:, :, None])
-    context32 = (probs @ v32).reshape(batch, heads, length, head_dim)  # [B, H, L, E]
-    context = context32.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_dim).astype(q.dtype)
-    return context, probs.reshape(batch, heads, length, columns)
+    probs = masked_softmax(q32 @ k32.swapaxes(-1, -2), mask[:, :, None])  # [B, K, H/K, L, S]
+    return probs.reshape(batch, heads, length, columns)
+
+
+def attention_context(probs: mx.array, v: mx.array) -> mx.array:
+    """probs v, summed in float32, all heads side by side; query head h reads value head h // (H/K).
+
+    probs [B, H, L, S] float32, v [B, K, S, E] -> [B, L, H*E] in v's dtype.
+    """
+    batch, heads, length, columns = probs.shape
+    kv_heads, head_dim = v.shape[1], v.shape[3]
+    grouped = probs.reshape(batch, kv_heads, heads // kv_heads, length, columns)  # [B, K, H/K, L, S]
+    context = (grouped @ v.astype(mx.float32)[:, :, None]).reshape(batch, heads, length, head_dim)  # [B, H, L, E]
+    return context.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_dim).astype(v.dtype)
 
 
 class Attention(Block):
@@ -89,10 +95,9 @@ class Attention(Block):
         """rope(rms_norm(q_proj x)): x [B, L, D] -> [B, H, L, E]."""
         q = self._heads(params.project(x, self.q_proj))  # [B, H, L, E]
         q = norms.rms_norm(q, self.q_norm.weight, self.config.rms_norm_eps)
-        tap("self_attn.q_norm", q)
+        q = tap("self_attn.q_norm", q)
         q = rope.apply_rope(q, positions, inv_freq)
-        tap("self_attn.q_rope", q)
-        return q
+        return tap("self_attn.q_rope", q)
 
     def keys_values(self, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
         """k = rope(rms_norm(k_proj x)), v = rms_norm(v_proj x) without weight: x [B, L, D] -> two [B, K, L, E].
@@ -103,12 +108,10 @@ class Attention(Block):
         k_raw = self._heads(params.project(x, self.k_proj))  # [B, K, L, E]
         v_raw = k_raw if self.config.k_eq_v(self.layer) else self._heads(params.project(x, self.v_proj))  # [B, K, L, E]
         k = norms.rms_norm(k_raw, self.k_norm.weight, eps)
-        tap("self_attn.k_norm", k)
+        k = tap("self_attn.k_norm", k)
         k = rope.apply_rope(k, positions, inv_freq)
         v = norms.rms_norm(v_raw, None, eps)
-        tap("self_attn.k_rope", k)
-        tap("self_attn.v_norm", v)
-        return k, v
+        return tap("self_attn.k_rope", k), tap("self_attn.v_norm", v)
 
     def __call__(
         self,
@@ -142,12 +145,10 @@ class Attention(Block):
             else:
                 kv = cache.update(k, v, positions, valid)
         mask = attention_mask(positions, kv.positions, kv.valid, self.config.window_of(self.layer))  # [B, 1, L, S]
-        context, probs = attention_core(q, kv.keys, kv.values, mask)
-        tap("self_attn.probs", probs)
-        tap("self_attn.context", context)
+        probs = tap("self_attn.probs", attention_probs(q, kv.keys, mask))
+        context = tap("self_attn.context", attention_context(probs, kv.values))
         out = params.project(context, self.o_proj)  # [B, L, D]
-        tap("self_attn.o_proj", out)
-        return out, kv
+        return tap("self_attn.o_proj", out), kv
 
     def _heads(self, x: mx.array) -> mx.array:
         """[B, L, heads*E] -> [B, heads, L, E]."""

@@ -88,7 +88,7 @@ class TextModel(Block):
         """norm(layers(embedding)): ids, positions [B, L] -> [B, L, D] in the weights' dtype; last_only: [B, 1, D]."""
         config = self.config
         h = embedding.scaled_embedding(ids, self.embed_tokens)  # [B, L, D]
-        tap("model.embed_tokens", h)
+        h = tap("model.embed_tokens", h)
         per_layer = self.per_layer_inputs(ids, h, tap) if config.hidden_size_per_layer_input > 0 else None
         frequencies = {config.layer_types[i]: rope.layer_frequencies(config, i) for i in self.first_of_each_type()}
 
@@ -113,8 +113,7 @@ class TextModel(Block):
             if own:
                 donors[i] = kv
         h = self.norm(h[:, -1:] if last_only else h)
-        tap("model.norm", h)
-        return h
+        return tap("model.norm", h)
 
     def per_layer_inputs(self, ids: mx.array, h: mx.array, tap: Tap = unwatched) -> mx.array:
         """`ple.per_layer_inputs` with this model's weights: ids [B, L], h [B, L, D] -> [B, L, N, P]."""
@@ -165,10 +164,9 @@ class Decoder(Block):
         at = pass_positions(ids, positions, valid, caches)  # [B, L]
         h = self.model(ids, at, valid=valid, caches=caches, tap=tap, last_only=last_only)  # [B, L, D]
         raw = params.unembed(h, self.model.embed_tokens)  # the tied embedding, unscaled: [B, L, V]
-        tap("logits.raw", raw)
+        raw = tap("logits.raw", raw)
         logits = softcap(raw, self.config.final_logit_softcapping)
-        tap("logits", logits)
-        return logits
+        return tap("logits", logits)
 
     def make_caches(self) -> list[FullKVCache]:
         """Fresh caches for this model, one per own-KV layer."""

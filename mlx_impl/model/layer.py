@@ -89,46 +89,46 @@ class DecoderLayer(Block):
         missing.
         """
         x = self.input_layernorm(h)
-        tap("input_layernorm", x)
+        x = tap("input_layernorm", x)
         attended, kv = self.self_attn(x, positions, inv_freq, valid=valid, shared=shared, cache=cache, tap=tap)
         branch = self.post_attention_layernorm(attended)
-        tap("post_attention_layernorm", branch)
+        branch = tap("post_attention_layernorm", branch)
         h = h + branch
-        tap("residual_1", h)
+        h = tap("residual_1", h)
 
         branch = self.feed_forward(h, tap)
         branch = self.post_feedforward_layernorm(branch)
-        tap("post_feedforward_layernorm", branch)
+        branch = tap("post_feedforward_layernorm", branch)
         h = h + branch
-        tap("residual_2", h)
+        h = tap("residual_2", h)
 
         if self.config.hidden_size_per_layer_input > 0:
             h = h + self.per_layer_input(h, ple_slice, tap)
         # The scalar multiplies the whole residual stream, last, on every layer.
         h = h * self.layer_scalar
-        tap("output", h)
+        h = tap("output", h)
         return h, kv
 
     def feed_forward(self, h: mx.array, tap: Tap) -> mx.array:
         """mlp(norm(h)), or norm_1(mlp(norm(h))) + norm_2(experts(norm_2'(h))): h [B, L, D] -> [B, L, D]."""
         x = self.pre_feedforward_layernorm(h)
-        tap("pre_feedforward_layernorm", x)
+        x = tap("pre_feedforward_layernorm", x)
         dense = mlp.gated_mlp(x, self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj, tap)
         facts = self.config.moe
         if facts is None:
             return dense
         dense = self.post_feedforward_layernorm_1(dense)
-        tap("post_feedforward_layernorm_1", dense)
+        dense = tap("post_feedforward_layernorm_1", dense)
         # The router reads the residual itself; only the experts read the second norm of it.
         router, experts = self.router, self.experts
         indices, weights = moe.route(
             h, router.scale, router.proj, router.per_expert_scale, facts.top_k, self.config.rms_norm_eps, tap
         )
         x = self.pre_feedforward_layernorm_2(h)
-        tap("pre_feedforward_layernorm_2", x)
+        x = tap("pre_feedforward_layernorm_2", x)
         sparse = moe.apply_experts(x, indices, weights, experts.gate_up_proj, experts.down_proj, tap)
         sparse = self.post_feedforward_layernorm_2(sparse)
-        tap("post_feedforward_layernorm_2", sparse)
+        sparse = tap("post_feedforward_layernorm_2", sparse)
         return dense + sparse
 
     def per_layer_input(self, h: mx.array, ple_slice: mx.array | None, tap: Tap) -> mx.array:

@@ -25,7 +25,6 @@ def gated_mlp(x: mx.array, gate: Weight, up: Weight, down: Weight, tap: Tap = un
     Source: `intermediate_size`, doubled on KV-shared layers by `use_double_wide_mlp`.
     """
     act = gelu_tanh(params.project(x, gate)) * params.project(x, up)  # [B, L, F]
-    tap("mlp.act", act)
+    act = tap("mlp.act", act)
     out = params.project(act, down)  # [B, L, D]
-    tap("mlp.down_proj", out)
-    return out
+    return tap("mlp.down_proj", out)

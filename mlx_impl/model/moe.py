@@ -31,14 +31,17 @@ def route(
     width = h.shape[-1]
     scaled = (normed.astype(mx.float32) * scale.astype(mx.float32) / math.sqrt(width)).astype(h.dtype)
     logits = params.project(scaled, proj)  # [B, L, X]
-    tap("router.proj", logits)
+    logits = tap("router.proj", logits)
     probs = mx.softmax(logits.astype(mx.float32), axis=-1)  # [B, L, X]
     indices = mx.argsort(-probs, axis=-1)[..., :top_k].astype(mx.int32)  # [B, L, top_k]; the sort is stable
     chosen = mx.take_along_axis(probs, indices, axis=-1)  # [B, L, top_k]
     weights = chosen / mx.sum(chosen, axis=-1, keepdims=True)
     weights = weights * per_expert_scale.astype(mx.float32)[indices]
     if tap is not unwatched:  # the pass itself needs no matrix
-        tap("router.combine", combine_matrix(indices, weights, logits.shape[-1]))
+        matrix = combine_matrix(indices, weights, logits.shape[-1])
+        if (given := tap("router.combine", matrix)) is not matrix:
+            indices = mx.argsort(-given, axis=-1)[..., :top_k].astype(mx.int32)
+            weights = mx.take_along_axis(given, indices, axis=-1)
     return indices, weights
 
 
@@ -90,8 +93,7 @@ def apply_experts(
         y32 = y.astype(mx.float32) * slot_weights[mx.array(slots)][:, None]
         total = total.at[rows].add(y32)
     out = total.astype(x.dtype).reshape(x.shape)  # [B, L, D]
-    tap("experts", out)
-    return out
+    return tap("experts", out)
 
 
 def gathered_experts(x: mx.array, indices: mx.array, weights: mx.array, gate_up: Stack, down: Stack) -> mx.array:

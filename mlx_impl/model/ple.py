@@ -29,18 +29,17 @@ def per_layer_inputs(
     # The scale is that of one layer's slice, sqrt(P) and not sqrt(N*P), so the rows are cut before they are scaled.
     rows = params.lookup(ids, table).reshape(shape)  # [B, L, N*P] -> [B, L, N, P]
     tokens = rows * embedding.embedding_scale(shape[-1], rows.dtype)
-    tap("model.embed_tokens_per_layer", tokens)
+    tokens = tap("model.embed_tokens_per_layer", tokens)
 
     projected = params.project(h, projection).reshape(shape)  # [B, L, N*P] -> [B, L, N, P]
     # Both constants multiply in float32: neither is a power of two, and no checkpoint rounds them.
     scaled = (projected.astype(mx.float32) / math.sqrt(width)).astype(h.dtype)
     context = norms.rms_norm(scaled, norm_weight, eps)
-    tap("model.per_layer_projection_norm", context)
+    context = tap("model.per_layer_projection_norm", context)
 
     total = context + tokens
     result = (total.astype(mx.float32) * math.sqrt(0.5)).astype(h.dtype)
-    tap("model.ple", result)
-    return result
+    return tap("model.ple", result)
 
 
 def gated(
@@ -57,9 +56,8 @@ def gated(
     h [B, L, D], ple_slice [B, L, P], gate [P, D], projection [D, P], norm_weight [D] -> [B, L, D] in h's dtype.
     """
     product = mlp.gelu_tanh(params.project(h, gate)) * ple_slice  # [B, L, P]
-    tap("ple_gated", product)
+    product = tap("ple_gated", product)
     projected = params.project(product, projection)  # [B, L, D]
-    tap("per_layer_projection", projected)
+    projected = tap("per_layer_projection", projected)
     normed = norms.rms_norm(projected, norm_weight, eps)
-    tap("post_per_layer_input_norm", normed)
-    return normed
+    return tap("post_per_layer_input_norm", normed)

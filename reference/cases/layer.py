@@ -1,14 +1,16 @@
-"""Teacher-forced cases: one layer, or its attention alone, on hidden states of the forward golden."""
+"""Teacher-forced cases: one layer, its attention alone, or each of its nodes alone, on values of the forward golden."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from gemma4_contract.routing import routing_margins
+from gemma4_contract.subgraph import POSITIONS, subgraph
 from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases.draft import Draft
@@ -25,11 +27,12 @@ ATTENTION_MODELS = ("e2b-mini", "12b-mini")
 
 
 def drafts(seed: int = 0) -> Iterator[Draft]:
-    """A `layer` case for every kind of layer of every miniature; an `attention` case for every kind of attention."""
+    """For every kind of layer of every miniature the layer and all its nodes; for every kind of attention that."""
     for model in MODELS.values():
         if model.nested:
             for name, layer in layer_kinds(model.config).items():
                 yield layer_draft(model, name, layer, seed)
+                yield subgraph_draft(model, name, layer, seed)
                 if model.id in ATTENTION_MODELS:
                     yield attention_draft(model, name, layer, seed)
 
@@ -62,6 +65,38 @@ def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
         },
         params={"layer": layer},
     )
+
+
+def subgraph_draft(model: Model, name: str, layer: int, seed: int = 0) -> Draft:
+    """Every node of a layer, each from golden values of its own parents."""
+    taps = layer_taps(model.config, layer)
+    parents = {parent for tap in taps for parent in tap.parents}
+    values = _values_around(model, layer, layer_draft(model, name, layer, seed), seed)
+    return Draft(
+        id=f"subgraph/{model.id}/{name}",
+        kind="subgraph",
+        level="L1",
+        topic="layer",
+        model=model.id,
+        purpose=f"Each node of layer {layer} ({name}) on given values of what it is computed from.",
+        # Each is judged alone; a routing tap keeps its parent, whose margins say which choices rounding may change.
+        taps=[tap if tap.cls == "routing" else replace(tap, parents=()) for tap in taps],
+        inputs={POSITIONS: values[POSITIONS], **{name: values[name] for name in sorted(parents)}},
+        params={"layer": layer},
+    )
+
+
+def _values_around(model: Model, layer: int, whole: Draft, seed: int) -> dict[str, Array]:
+    """Taps of the case of the whole layer: what it is given, and in bfloat16 what the layer makes of it."""
+    given = subgraph(whole.kind, whole.params, whole.inputs)
+    values = {name: _bf16(x) for name, x in answers.layer(_decoder(model.id), given).items()}
+    values |= {POSITIONS: given.positions, output_of(layer): given.hidden}
+    if given.donated is not None:
+        donor = f"model.layers.{model.config.kv_donor(layer)}.self_attn."
+        values |= {f"{donor}k_rope": given.donated[0], f"{donor}v_norm": given.donated[1]}
+    if model.config.hidden_size_per_layer_input:
+        values["model.ple"] = _bf16(_golden(model.id, seed)["model.ple"])
+    return values
 
 
 def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
@@ -109,7 +144,7 @@ def _hidden(model: Model, layer: int, seed: int) -> Array:
 
     def margin_of_last(rows: Array) -> float:
         inputs = {"hidden": rows, "positions": np.arange(rows.shape[1], dtype=np.int32)[None]}
-        taps = answers.layer(decoder, {"layer": layer}, inputs)
+        taps = answers.layer(decoder, subgraph("layer", {"layer": layer}, inputs))
         return float(routing_margins(taps[router + "proj"], taps[router + "combine"])[0, -1])
 
     others = (_bf16(_golden(model.id, 1000 * (seed + 1) + draw)[output_of(layer)])[0] for draw in range(20))

@@ -17,6 +17,9 @@ from reference.cases import Draft
 from reference.cases.hunts import hunted_by, reported
 from reference.taps import Tap
 
+SINGLE = ("forward", "layer", "subgraph")
+"""The kinds whose goldens are stored in F32 alone: whole layers in F64 would double the fixtures."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
@@ -43,7 +46,7 @@ def write_case(root: Path, draft: Draft, golden: Golden | None, provenance: Prov
         assert draft.pointer is not None
         owned: TensorFile | GoldenPointer = GoldenPointer(case=draft.owner, rows=[0, draft.pointer[1]])
     else:
-        single = draft.kind in ("forward", "layer")  # whole layers in F64 would double the fixtures
+        single = draft.kind in SINGLE
         stored = {name: _in_dtype(value, np.float32 if single else np.float64) for name, value in golden.taps.items()}
         owned = written("expected_f32.safetensors" if single else "expected.safetensors", stored)
         if any(value.dtype == np.float64 for value in stored.values()):

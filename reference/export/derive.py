@@ -6,6 +6,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from gemma4_contract import checkpoint
 from gemma4_contract.profiles import installed_profiles
+from gemma4_contract.subgraph import subgraph
 from gemma4_contract.tensors import Array
 from reference import loading
 from reference.cases import Draft
@@ -37,8 +39,7 @@ def by_oracle(draft: Draft) -> Taps:
     decoder = _oracle(draft.model)
     if draft.kind == "forward":
         return answers.forward(decoder, draft.inputs, draft.plan.steps if draft.plan else None)
-    run = answers.layer if draft.kind == "layer" else answers.layer_attention
-    return run(decoder, draft.params, draft.inputs)
+    return answers.layer(decoder, subgraph(draft.kind, draft.params, draft.inputs))
 
 
 def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
@@ -53,12 +54,23 @@ def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
     if draft.kind == "forward":
         assert draft.plan is not None
         return model.run(x["ids"], positions=x["positions"], steps=draft.plan.steps, left_pad=draft.plan.left_pad)
-    shared = (x["k"], x["v"]) if "k" in x else None
-    if draft.kind == "layer":
-        return model.run_layer(
-            draft.params["layer"], x["hidden"], positions=x["positions"], ple=x.get("ple"), shared_kv=shared
-        )
-    return model.run_attention(draft.params["layer"], x["x"], positions=x["positions"], shared_kv=shared)
+    return model.run_subgraph(subgraph(draft.kind, draft.params, x))
+
+
+def enclosing(draft: Draft) -> Draft:
+    """The smallest sub-graph around the nodes of a sub-graph that transformers does not compute from their parents.
+
+    Its attention multiplies the probabilities before it shows them; without per-layer embeddings no module takes
+    `residual_2`. Here these are not given.
+    """
+    assert draft.model is not None
+    unfed = (
+        ["self_attn.probs"]
+        if MODELS[draft.model].config.hidden_size_per_layer_input
+        else ["self_attn.probs", "residual_2"]
+    )
+    names = {f"model.layers.{draft.params['layer']}.{name}" for name in unfed}
+    return replace(draft, inputs={name: x for name, x in draft.inputs.items() if name not in names})
 
 
 def second(kind: str) -> str:

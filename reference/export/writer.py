@@ -12,7 +12,7 @@ from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.export.agreement import agreement_limit, worst
 from reference.export.case_files import Golden, write_case
-from reference.export.derive import Taps, by_oracle, by_transformers, second
+from reference.export.derive import Taps, by_oracle, by_transformers, enclosing, second
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
 
@@ -32,7 +32,7 @@ class Writer:
         derived = by_oracle(draft)
         golden = {tap.name: derived[tap.name] for tap in draft.taps if tap.name in derived}
         if draft.pointer is None:
-            figure = self._agreed(draft, by_transformers(draft, lifted=True), golden, "transformers, lifted")
+            figure = self._agreed_with_transformers(draft, golden)
             unlifted, _ = worst(by_transformers(draft, lifted=False), golden)
             if draft.kind == "forward":
                 self._goldens = {draft.id: golden}
@@ -57,6 +57,16 @@ class Writer:
             for name, value in self._goldens[owner].items()
             if name in derived and text_graph().is_asked(name, plain=plain)
         }
+
+    def _agreed_with_transformers(self, draft: Draft, golden: Taps) -> float:
+        derived, who = by_transformers(draft, lifted=True), "transformers, lifted"
+        if draft.kind != "subgraph":
+            return self._agreed(draft, derived, golden, who)
+        around = enclosing(draft)
+        rest = by_transformers(around, lifted=True)
+        alone = {name: value for name, value in golden.items() if name in derived}
+        others = {name: value for name, value in by_oracle(around).items() if name in rest and name not in alone}
+        return max(self._agreed(draft, derived, alone, who), self._agreed(around, rest, others, who))
 
     def _agreed(self, draft: Draft, derived: Taps, golden: Taps, who: str) -> float:
         missing = [name for name in golden if name not in derived]

@@ -206,6 +206,4 @@ class _NormOverAllHeads(Decoder):
         weight = np.tile(self.weight(index, f"{name}.weight"), heads)  # [heads*E]
         joint = x.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_dim)
         joint = self.ops.rms_norm(joint, weight, self.config.rms_norm_eps)
-        y = joint.reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3)
-        tap(name, y)
-        return y
+        return tap(name, joint.reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3))

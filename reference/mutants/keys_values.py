@@ -33,14 +33,12 @@ class _OtherValues(Decoder):
             return super().keys_and_values(index, x, positions, valid, tap)
         seen: dict[str, Array] = {}
 
-        def all_but_values(name: str, value: Array) -> None:
+        def all_but_values(name: str, value: Array) -> Array:
             seen[name] = value
-            if name != _V_NORM:
-                tap(name, value)
+            return value if name == _V_NORM else tap(name, value)
 
         kv = super().keys_and_values(index, x, positions, valid, all_but_values)
-        values = self.values(index, x, positions, seen)
-        tap(_V_NORM, values)
+        values = tap(_V_NORM, self.values(index, x, positions, seen))
         return dataclasses.replace(kv, values=values)
 
     def values(self, index: int, x: Array, positions: Array, seen: Mapping[str, Array]) -> Array:

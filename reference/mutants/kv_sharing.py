@@ -57,9 +57,9 @@ class _OwnProjections(Decoder):
         cache: KVCache | None = None,
         record: Recorder = silent,
     ) -> Attended:
-        def record_no_keys(name: str, value: Array) -> None:
-            if not name.endswith(("k_norm", "k_rope", "v_norm")):  # shared layers have no such taps
-                record(name, value)
+        def record_no_keys(name: str, value: Array) -> Array:
+            shown = not name.endswith(("k_norm", "k_rope", "v_norm"))  # shared layers have no such taps
+            return record(name, value) if shown else value
 
         if shared is None or not _has_own(self, index) or (cache is not None and not self.with_cache):
             return super().attention(index, *args, shared=shared, cache=cache, record=record)

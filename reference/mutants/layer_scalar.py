@@ -95,14 +95,11 @@ class _BeforePLE(Decoder):
             return super().layer(index, *args, layer_input=None, record=record, **named)
         tap = scoped(record, f"model.layers.{index}.")
 
-        def all_but_output(name: str, value: Array) -> None:
-            if not name.endswith(".output"):
-                record(name, value)
+        def all_but_output(name: str, value: Array) -> Array:
+            return value if name.endswith(".output") else record(name, value)
 
         h, attended = super().layer(index, *args, layer_input=None, record=all_but_output, **named)
-        h = h + self.per_layer_branch(index, h, layer_input, tap)
-        tap("output", h)
-        return h, attended
+        return tap("output", h + self.per_layer_branch(index, h, layer_input, tap)), attended
 
 
 @AREA.mutant(

@@ -38,8 +38,7 @@ class NormLeftOut(Decoder):
     def norm(self, index: int, name: str, x: Array, tap: Recorder) -> Array:
         if name != self.left_out:
             return super().norm(index, name, x, tap)
-        tap(name, x)
-        return x
+        return tap(name, x)
 
 
 class WeightsSwapped(Decoder):
@@ -278,10 +277,9 @@ class _LastHiddenAfterNorm(Decoder):
     ) -> Array:
         last = f"model.layers.{self.config.num_hidden_layers - 1}.output"
 
-        def show(name: str, value: Array) -> None:
+        def show(name: str, value: Array) -> Array:
             if name == "model.norm":
                 record(last, value)
-            if name != last:
-                record(name, value)
+            return value if name == last else record(name, value)
 
         return super().forward(ids, positions, valid, cache, show)

@@ -84,9 +84,7 @@ class _BeforeNorm(Decoder):
     def queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
         q = self.heads(index, "self_attn.q_proj.weight", x)
         q = self.ops.rope(q, positions, self.frequencies[self.config.layer_types[index]])
-        q = self.norm(index, "self_attn.q_norm", q, tap)
-        tap("self_attn.q_rope", q)
-        return q
+        return tap("self_attn.q_rope", self.norm(index, "self_attn.q_norm", q, tap))
 
 
 @AREA.mutant(

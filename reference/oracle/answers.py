@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gemma4_contract.recording import Recording
+from gemma4_contract.subgraph import Subgraph
 from reference import weights
 from reference.config import Rope, TextConfig
 from reference.oracle import plans
@@ -26,47 +28,29 @@ def forward(decoder: Decoder, inputs: Inputs, steps: list[int] | None, want: Col
     return plans.run(decoder, inputs["ids"], inputs["positions"], valid=inputs.get("valid"), steps=steps, want=want)
 
 
-def layer(decoder: Decoder, params: Params, inputs: Inputs) -> Taps:
-    """Kind `layer`: one layer on a given hidden state."""
-    taps: Taps = {}
-    hidden, ple_slice = decoder.ar.cast(inputs["hidden"]), inputs.get("ple")
+def layer(decoder: Decoder, question: Subgraph) -> Taps:
+    """The kinds of SUBGRAPH_KINDS: one pass of a layer that goes on with what is given."""
+    cast, shape = decoder.ar.cast, question.positions.shape
+    ple = question.ple(decoder.config.hidden_size_per_layer_input)
+    recording = Recording({name: cast(value) for name, value in question.given.items()})
     decoder.layer(
-        params["layer"],
-        hidden,
-        inputs["positions"],
-        np.ones(hidden.shape[:2], bool),
-        layer_input=None if ple_slice is None else decoder.ar.cast(ple_slice),
-        shared=_shared(decoder, inputs),
-        record=taps.__setitem__,
+        question.layer,
+        cast(question.hidden),
+        question.positions,
+        np.ones(shape, bool),
+        layer_input=None if ple is None else cast(ple),
+        shared=_lent(decoder, question),
+        record=recording,
     )
-    return taps
+    return recording.taps
 
 
-def layer_attention(decoder: Decoder, params: Params, inputs: Inputs) -> Taps:
-    """Kind `attention`: the attention of one layer on its normalised input."""
-    taps: Taps = {}
-    x = decoder.ar.cast(inputs["x"])
-    decoder.attention(
-        params["layer"],
-        x,
-        inputs["positions"],
-        np.ones(x.shape[:2], bool),
-        shared=_shared(decoder, inputs),
-        record=taps.__setitem__,
-    )
-    return taps
-
-
-def _shared(decoder: Decoder, inputs: Inputs) -> KeyValues | None:
-    if "k" not in inputs:
+def _lent(decoder: Decoder, question: Subgraph) -> KeyValues | None:
+    if question.donated is None:
         return None
-    positions = inputs["positions"]
-    return KeyValues(
-        keys=decoder.ar.cast(inputs["k"]),
-        values=decoder.ar.cast(inputs["v"]),
-        positions=positions,
-        valid=np.ones(positions.shape, bool),
-    )
+    keys, values = (decoder.ar.cast(value) for value in question.donated)
+    seen = np.ones(question.positions.shape, bool)
+    return KeyValues(keys=keys, values=values, positions=question.positions, valid=seen)
 
 
 def module(kind: str, params: Params, inputs: Inputs, ar: Arithmetic, oracle: Oracle = ORACLE) -> Taps:
@@ -111,7 +95,7 @@ def _embedding(params: Params, x: Inputs, ops: Ops) -> Taps:
 
 
 def _ple(params: Params, x: Inputs, ops: Ops) -> Taps:
-    taps: Taps = {}
+    recording: Recording[Array] = Recording()
     ops.per_layer_inputs(
         x["ids"],
         x["h"],
@@ -120,9 +104,9 @@ def _ple(params: Params, x: Inputs, ops: Ops) -> Taps:
         x["norm"],
         eps=params["eps"],
         num_layers=params["num_layers"],
-        record=taps.__setitem__,
+        record=recording,
     )
-    return taps
+    return recording.taps
 
 
 def _ple_index(params: Params, x: Inputs, ops: Ops) -> Taps:

@@ -89,7 +89,7 @@ class Decoder:
     def embed(self, ids: Array, record: Recorder = silent) -> tuple[Array, Array | None]:
         """What enters the first layer, [B, L, D], and the PLE [B, L, N, P] of models that have it."""
         h = self.ops.embedding(ids, self.weights["model.embed_tokens.weight"])
-        record("model.embed_tokens", h)
+        h = record("model.embed_tokens", h)
         return h, self.per_layer_inputs(ids, h, record) if self.config.hidden_size_per_layer_input else None
 
     def per_layer_inputs(self, ids: Array, h: Array, record: Recorder) -> Array:
@@ -125,14 +125,13 @@ class Decoder:
         x = self.norm(index, "input_layernorm", h, tap)
         x, attended = self.attention(index, x, positions, valid, shared=shared, cache=cache, record=record)
         h = h + self.norm(index, "post_attention_layernorm", x, tap)
-        tap("residual_1", h)
+        h = tap("residual_1", h)
         h = h + self.feed_forward(index, h, tap)
-        tap("residual_2", h)
+        h = tap("residual_2", h)
         if layer_input is not None:
             h = h + self.per_layer_branch(index, h, layer_input, tap)
         h = h * self.weight(index, "layer_scalar")
-        tap("output", h)
-        return h, attended
+        return tap("output", h), attended
 
     def attention(
         self,
@@ -153,31 +152,29 @@ class Decoder:
             shared = self.history(index, self.keys_and_values(index, x, positions, valid, tap), cache)
         mask = ops.attention_mask(positions, shared.positions, shared.valid, self.config.window_of(index))
         probs = ops.attention_probs(q, shared.keys, mask)
-        tap("self_attn.probs", probs)
+        probs = tap("self_attn.probs", probs)
         context = ops.attention_context(probs, shared.values)
-        tap("self_attn.context", context)
+        context = tap("self_attn.context", context)
         y = self.ar.linear(context, self.weight(index, "self_attn.o_proj.weight"))
-        tap("self_attn.o_proj", y)
-        return y, shared
+        return tap("self_attn.o_proj", y), shared
 
     def queries(self, index: int, x: Array, positions: Array, tap: Recorder) -> Array:
         """A layer's queries, normalised and rotated: x [B, L, D] -> [B, H, L, E]."""
         q = self.heads(index, "self_attn.q_proj.weight", x)  # [B, H, L, E]
         q = self.norm(index, "self_attn.q_norm", q, tap)
         q = self.ops.rope(q, positions, self.frequencies[self.config.layer_types[index]])
-        tap("self_attn.q_rope", q)
-        return q
+        return tap("self_attn.q_rope", q)
 
     def keys_and_values(self, index: int, x: Array, positions: Array, valid: Array, tap: Recorder) -> KeyValues:
         """A layer's own keys and values of this call: x [B, L, D] -> two [B, K, L, E]."""
         raw = self.heads(index, "self_attn.k_proj.weight", x)  # [B, K, L, E]
         k = self.norm(index, "self_attn.k_norm", raw, tap)
         k = self.ops.rope(k, positions, self.frequencies[self.config.layer_types[index]])
-        tap("self_attn.k_rope", k)
+        k = tap("self_attn.k_rope", k)
         if not self.config.k_eq_v(index):
             raw = self.heads(index, "self_attn.v_proj.weight", x)
         v = self.ops.rms_norm(raw, None, self.config.rms_norm_eps)  # neither weighted nor rotated
-        tap("self_attn.v_norm", v)
+        v = tap("self_attn.v_norm", v)
         return KeyValues(keys=k, values=v, positions=positions, valid=valid)
 
     def history(self, index: int, new: KeyValues, cache: KVCache | None) -> KeyValues:
@@ -189,9 +186,9 @@ class Decoder:
         x = self.norm(index, "pre_feedforward_layernorm", h, tap)
         gate, up = self.weight(index, "mlp.gate_proj.weight"), self.weight(index, "mlp.up_proj.weight")
         act = self.ops.activation(x, gate, up)
-        tap("mlp.act", act)
+        act = tap("mlp.act", act)
         y = self.ar.linear(act, self.weight(index, "mlp.down_proj.weight"))
-        tap("mlp.down_proj", y)
+        y = tap("mlp.down_proj", y)
         if self.config.enable_moe_block:
             sparse = self.mixture_of_experts(index, h, tap)
             y = self.norm(index, "post_feedforward_layernorm_1", y, tap) + self.norm(
@@ -205,33 +202,31 @@ class Decoder:
         assert config.top_k_experts is not None
         scale, proj = self.weight(index, "router.scale"), self.weight(index, "router.proj.weight")
         scores = ops.router_logits(h, scale, proj, config.rms_norm_eps)
-        tap("router.proj", scores)
+        scores = tap("router.proj", scores)
         combine = ops.combine_weights(scores, self.weight(index, "router.per_expert_scale"), config.top_k_experts)
-        tap("router.combine", combine)
+        combine = tap("router.combine", combine)
         x = self.norm(index, "pre_feedforward_layernorm_2", h, tap)
         gate_up, down = self.weight(index, "experts.gate_up_proj"), self.weight(index, "experts.down_proj")
         y = ops.experts(x, combine, gate_up, down)
-        tap("experts", y)
-        return y
+        return tap("experts", y)
 
     def per_layer_branch(self, index: int, h: Array, layer_input: Array, tap: Recorder) -> Array:
         """What the layer's slice of the PLE, `layer_input` [B, L, P], adds to the stream h [B, L, D]."""
         gated = self.ops.per_layer_gate(h, layer_input, self.weight(index, "per_layer_input_gate.weight"))
-        tap("ple_gated", gated)
+        gated = tap("ple_gated", gated)
         y = self.ar.linear(gated, self.weight(index, "per_layer_projection.weight"))
-        tap("per_layer_projection", y)
+        y = tap("per_layer_projection", y)
         return self.norm(index, "post_per_layer_input_norm", y, tap)
 
     def unembed(self, h: Array, record: Recorder = silent) -> Array:
         """Logits [B, L, V] of what leaves the last layer, [B, L, D]."""
         h = self.ops.rms_norm(h, self.weights["model.norm.weight"], self.config.rms_norm_eps)
-        record("model.norm", h)
+        h = record("model.norm", h)
         raw = self.ar.linear(h, self.weights["model.embed_tokens.weight"])  # the tied table, unscaled
-        record("logits.raw", raw)
+        raw = record("logits.raw", raw)
         cap = self.config.final_logit_softcapping
         capped = raw if cap is None else self.ops.softcap(raw, cap)
-        record("logits", capped)
-        return capped
+        return record("logits", capped)
 
     def heads(self, index: int, name: str, x: Array) -> Array:
         """x W^T cut into heads: [B, L, D] -> [B, heads, L, E]."""
@@ -240,9 +235,7 @@ class Decoder:
 
     def norm(self, index: int, name: str, x: Array, tap: Recorder) -> Array:
         """A layer's RMSNorm of this name, which is a tap."""
-        y = self.ops.rms_norm(x, self.weight(index, f"{name}.weight"), self.config.rms_norm_eps)
-        tap(name, y)
-        return y
+        return tap(name, self.ops.rms_norm(x, self.weight(index, f"{name}.weight"), self.config.rms_norm_eps))
 
     def weight(self, index: int, name: str) -> Array:
         """A layer's weight by its name below the layer."""

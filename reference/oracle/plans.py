@@ -31,9 +31,10 @@ def run(
     cache = None if steps is None else KVCache()
     parts: dict[str, list[Array]] = {}
 
-    def record(name: str, value: Array) -> None:
+    def record(name: str, value: Array) -> Array:
         if want is None or name in want:
             parts.setdefault(name, []).append(value)
+        return value
 
     start = 0
     for step in steps or [length]:

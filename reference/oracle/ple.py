@@ -48,12 +48,10 @@ class PLE(Norm, MLP):
     ) -> Array:
         """The context projection and the token rows combined: [B, L, N, P]; h is the scaled embedding."""
         rows = self.token_rows(ids, table, num_layers)
-        record("model.embed_tokens_per_layer", rows)
+        rows = record("model.embed_tokens_per_layer", rows)
         context = self.context_projection(h, projection, weight, eps, num_layers)
-        record("model.per_layer_projection_norm", context)
-        combined = self.combine_rows(context, rows)
-        record("model.ple", combined)
-        return combined
+        context = record("model.per_layer_projection_norm", context)
+        return record("model.ple", self.combine_rows(context, rows))
 
     def per_layer_gate(self, h: Array, layer_input: Array, weight: Array) -> Array:
         """gelu_tanh(h W^T) * this layer's slice of the PLE: h [B, L, D], weight [P, D] -> [B, L, P]."""

@@ -65,10 +65,12 @@ class Keeper:
         self._taps = {tap.name: tap for tap in model_taps(self.config)}
         self._logits = {parent for tap in self._taps.values() if tap.cls == "routing" for parent in tap.parents}
 
-    def __call__(self, name: str, value: Array) -> None:
-        counts = self._counts.get(name)
-        if counts is None:
-            return
+    def __call__(self, name: str, value: Array) -> Array:
+        if (counts := self._counts.get(name)) is not None:
+            self._keep(name, value, counts)
+        return value
+
+    def _keep(self, name: str, value: Array, counts: Mapping[str, int]) -> None:
         axes = self._taps[name].axes
         if name in self._logits:
             self._scores = value

@@ -12,8 +12,9 @@ Everything is copied at once, because the decoder multiplies the residual stream
 B batch, L query length, H heads, E head dim, X experts.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from transformers import Gemma4ForCausalLM
 from transformers.models.gemma4 import modeling_gemma4
 
 from gemma4_contract.graph import text_graph
-from gemma4_contract.module_reads import Read, laid_out, reads_of, shown
-from reference.transformers_model.arrays import Array, to_numpy
+from gemma4_contract.module_reads import Read, laid_back, laid_out, reads_of, shown
+from reference.transformers_model.arrays import Array, to_numpy, to_torch
 
 Taps = dict[str, Array]
 Observe = Callable[[torch.Tensor], None]
@@ -32,7 +33,8 @@ Observe = Callable[[torch.Tensor], None]
 class Recorder:
     """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`; of all taps where none are named.
 
-    `take`, where it is given, is called with each tap in the place of that.
+    `take`, where there is one, is called with each tap instead. The tensor of a tap that has a `given` value is
+    overwritten with it, in place, after it was copied; `replaced` names those that were.
     """
 
     def __init__(
@@ -40,9 +42,12 @@ class Recorder:
         stack: ExitStack,
         dtype: torch.dtype,
         wanted: Collection[str] | None = None,
-        take: Callable[[str, Array], None] | None = None,
+        take: Callable[[str, Array], object] | None = None,
+        given: Mapping[str, Array] | None = None,
     ) -> None:
         self.taps: Taps = {}
+        self.replaced: set[str] = set()
+        self._given = given or {}
         self._stack = stack
         self._dtype = dtype
         self._wanted = wanted
@@ -55,6 +60,12 @@ class Recorder:
         """Copy a tensor into the taps, if it is wanted."""
         if self._wanted is None or name in self._wanted:
             self._take(name, to_numpy(tensor, self._dtype))
+
+    def replace(self, name: str, tensor: torch.Tensor, as_there: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Overwrite a tensor with the tap's given value, if it has one, in the layout that the model has it in."""
+        if name in self._given:
+            tensor.copy_(as_there(to_torch(self._given[name], self._dtype)))
+            self.replaced.add(name)
 
     def output(self, module: nn.Module, observe: Callable[[Any], None]) -> None:
         """Call `observe` with each output of `module`."""
@@ -84,7 +95,9 @@ class Recorder:
         self.result(modeling_gemma4, "apply_rotary_pos_emb", self._rope)
 
     def _rope(self, rotated: torch.Tensor) -> None:
-        self.put(self._ropes.pop(0), rotated.transpose(1, 2))  # B L H E -> B H L E
+        name = self._ropes.pop(0)
+        self.put(name, rotated.transpose(1, 2))  # B L H E -> B H L E
+        self.replace(name, rotated, lambda given: given.transpose(1, 2))
 
     def model(self, model: Gemma4ForCausalLM) -> None:
         """Hook all that lies outside the layers."""
@@ -105,14 +118,9 @@ class Recorder:
         self.input(layer, begin)
         self._modules(model, index, probs=probs)
         if layer.enable_moe_block:
-            self.output(layer.router, lambda routed: self.put(f"{prefix}router.combine", self._combine(routed)))
-        if not layer.hidden_size_per_layer_input:
+            self.output(layer.router, lambda routed: self._routed(f"{prefix}router.combine", routed))
+        if not layer.hidden_size_per_layer_input and not self._given:  # no sum of ours is an answer to a sub-graph
             self._sum(layer, f"{prefix}residual_2")
-
-    def attention(self, model: Gemma4ForCausalLM, index: int, *, probs: bool) -> None:
-        """Hook the attention of one layer that is about to run alone."""
-        self._expect_ropes(f"model.layers.{index}.")
-        self._modules(model, index, probs=probs)
 
     def _modules(self, model: Gemma4ForCausalLM, index: int | None, *, probs: bool) -> None:
         """Hook the modules that the graph names, as far as the model has them: a KV-shared layer makes no keys."""
@@ -123,10 +131,22 @@ class Recorder:
                 register(module, self._observer(read))
 
     def _observer(self, read: Read) -> Callable[[Any], None]:
-        return lambda value: self.put(read.tap, laid_out(shown(read, value), read, self._sizes))
+        def observe(value: Any) -> None:
+            tensor = shown(read, value)
+            self.put(read.tap, laid_out(tensor, read, self._sizes))
+            if not read.needs_eager:  # attention weights are shown after their use
+                self.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
+
+        return observe
 
     def _expect_ropes(self, prefix: str) -> None:
         self._ropes = [f"{prefix}self_attn.q_rope", f"{prefix}self_attn.k_rope"]
+
+    def _routed(self, name: str, routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        self.put(name, self._combine(routed))
+        _, weights, chosen = routed  # B*L top-k
+        self.replace(name, weights, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).values)
+        self.replace(name, chosen, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).indices)
 
     def _combine(self, routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """The router's choice as B L X: probabilities B*L X, weights and indices B*L top-k."""
@@ -158,10 +178,13 @@ def _found(model: nn.Module, path: str) -> nn.Module | None:
 
 @contextmanager
 def recording(
-    dtype: torch.dtype, wanted: Collection[str] | None = None, take: Callable[[str, Array], None] | None = None
+    dtype: torch.dtype,
+    wanted: Collection[str] | None = None,
+    take: Callable[[str, Array], object] | None = None,
+    given: Mapping[str, Array] | None = None,
 ) -> Iterator[Recorder]:
     """Give a recorder whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
     with ExitStack() as stack:
-        recorder = Recorder(stack, dtype, wanted, take)
+        recorder = Recorder(stack, dtype, wanted, take, given)
         recorder.ropes()
         yield recorder

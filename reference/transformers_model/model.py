@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
+from gemma4_contract.subgraph import Subgraph, answerable
 from reference.transformers_model.arrays import TORCH_DTYPES, Array, DType, to_torch
 from reference.transformers_model.build import Attention, build_model
 from reference.transformers_model.capture import Taps, recording
@@ -86,52 +87,30 @@ class TransformersModel:
             parts.append(recorder.taps)
         return join(parts)
 
-    def run_layer(
-        self, layer: int, hidden: Array, *, positions: Array, ple: Array | None, shared_kv: tuple[Array, Array] | None
-    ) -> dict[str, Array]:
-        """Run one decoder layer on a given hidden state, without a cache, and return its taps under their full names.
+    def run_subgraph(self, question: Subgraph) -> dict[str, Array]:
+        """Run one decoder layer without a cache, its own taps overwritten in place by what is given for them.
 
-        Args:
-            layer: index of the layer.
-            hidden: float B L D, the layer's input.
-            positions: integers B L.
-            ple: float B L P, the layer's slice of `model.ple`; None for a model without PLE.
-            shared_kv: for a KV-shared layer its donor's `k_rope` and `v_norm`, float B K S E with S = L; else None.
+        Returns the taps that it computed from that, under their full names: not `self_attn.context` where `probs` are
+        given, which attention multiplies before it shows them; and in models without PLE neither `residual_2`, which
+        no module takes, nor `output` where it is given.
 
         Raises:
-            ValueError: if an argument is missing, superfluous or misshapen.
+            ValueError: if an input is missing, superfluous or misshapen.
         """
-        module = self._model.model.layers[layer]
-        _check_layer_arguments(module, self._model.config, hidden, positions, ple, shared_kv)
-        with torch.inference_mode(), lifting(self._lifted), recording(self._dtype) as recorder:
+        layer, positions = question.layer, question.positions
+        module, config = self._model.model.layers[layer], self._model.config
+        ple = question.ple(config.hidden_size_per_layer_input)
+        _check_inputs(question, module, config, ple)
+        with torch.inference_mode(), lifting(self._lifted), recording(self._dtype, given=question.given) as recorder:
             recorder.layer(self._model, layer, probs=self._eager)
             module(
-                to_torch(hidden, self._dtype),
+                to_torch(question.hidden, self._dtype).clone(),  # overwriting must not reach the question
                 None if ple is None else to_torch(ple, self._dtype),
                 past_key_values=None,
-                **self._surroundings(layer, hidden, positions, shared_kv),
+                **self._surroundings(layer, question.hidden, positions, question.donated),
             )
         taps: Taps = recorder.taps
-        return taps
-
-    def run_attention(
-        self, layer: int, x: Array, *, positions: Array, shared_kv: tuple[Array, Array] | None
-    ) -> dict[str, Array]:
-        """Run one layer's attention on its normalised input x B L D; its taps under their full names.
-
-        Other arguments and errors as in `run_layer`.
-        """
-        attention = self._model.model.layers[layer].self_attn
-        _check_donated(attention, self._model.config, x.shape[:2], shared_kv)
-        with torch.inference_mode(), lifting(self._lifted), recording(self._dtype) as recorder:
-            recorder.attention(self._model, layer, probs=self._eager)
-            attention(
-                hidden_states=to_torch(x, self._dtype),
-                past_key_values=None,
-                **self._surroundings(layer, x, positions, shared_kv),
-            )
-        taps: Taps = recorder.taps
-        return taps
+        return {name: taps[name] for name in answerable(question, taps, recorder.replaced)}
 
     def _surroundings(
         self, layer: int, hidden: Array, positions: Array, shared_kv: tuple[Array, Array] | None
@@ -158,25 +137,17 @@ class TransformersModel:
         }
 
 
-def _check_layer_arguments(
-    module: Any,
-    config: Any,
-    hidden: Array,
-    positions: Array,
-    ple: Array | None,
-    shared_kv: tuple[Array, Array] | None,
-) -> None:
-    """Raise ValueError unless the arguments of `run_layer` are what the layer needs."""
+def _check_inputs(question: Subgraph, module: Any, config: Any, ple: Array | None) -> None:
+    """Raise ValueError unless the inputs are what the layer needs."""
+    hidden, rows = question.hidden, question.hidden.shape[:2]
     if hidden.ndim != 3 or hidden.shape[-1] != config.hidden_size:
         raise ValueError(f"hidden: got shape {hidden.shape}, expected B L {config.hidden_size}")
-    rows = hidden.shape[:2]
-    if positions.shape != rows:
-        raise ValueError(f"positions: got shape {positions.shape}, expected {rows}")
+    if question.positions.shape != rows:
+        raise ValueError(f"positions: got shape {question.positions.shape}, expected {rows}")
     width = config.hidden_size_per_layer_input
-    wanted = (*rows, width) if width else None
-    if (None if ple is None else ple.shape) != wanted:
-        raise ValueError(f"ple: got shape {None if ple is None else ple.shape}, expected {wanted}")
-    _check_donated(module.self_attn, config, rows, shared_kv)
+    if ple is not None and ple.shape != (*rows, width):
+        raise ValueError(f"ple: got shape {ple.shape}, expected {(*rows, width)}")
+    _check_donated(module.self_attn, config, rows, question.donated)
 
 
 def _check_donated(attention: Any, config: Any, rows: tuple[int, ...], shared_kv: tuple[Array, Array] | None) -> None:

@@ -36,7 +36,7 @@ def run(
     *,
     dtype: DType,
     wanted: Collection[str],
-    take: Callable[[str, Array], None],
+    take: Callable[[str, Array], object],
     progress: Progress,
 ) -> None:
     """Run the decoder on ids [1, L] in one call, and `take` each wanted tap; logits of `rows` alone.

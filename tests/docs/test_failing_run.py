@@ -34,6 +34,7 @@ def cells(svg: str) -> dict[tuple[str, str], Colour]:
     return {(tap, layer): tuple(bytes.fromhex(colour)) for tap, layer, colour in found}
 
 
+@pytest.mark.slow
 def test_the_picture_is_the_one_that_the_commands_make(made: tuple[str, str]) -> None:
     """Shades below the tolerance hang on the order of sums of the machine's products, and on nothing else."""
     committed, drawn = read(PICTURE), made[1]

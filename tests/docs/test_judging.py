@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from conformance.judging.levels import LEVELS
 from conformance.selftest.specificity import as_table
 from conformance.selftest.tables import TRIALS, read_scores, read_trials, with_results
@@ -35,6 +37,7 @@ def test_its_table_is_the_self_test_s() -> None:
     assert block == as_table(read_trials(ROOT)), AGAIN
 
 
+@pytest.mark.slow
 def test_the_results_are_written_where_they_were(tmp_path: Path) -> None:
     """With other numbers before, all of them are put right."""
     for name in ("README.md", "docs/JUDGING.md", "docs/results/kill_matrix.json", TRIALS.as_posix()):

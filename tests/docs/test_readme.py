@@ -47,6 +47,7 @@ def test_its_commands_are_those_that_ci_runs() -> None:
         place = steps.index(command, place + 1)
 
 
+@pytest.mark.slow
 def test_five_lines_judge_a_port(tmp_path: Path) -> None:
     if shutil.which("c++") is None:
         pytest.skip("c++ is not installed")

@@ -43,7 +43,8 @@ def test_taps_are_those_of_the_stored_cases(model: str) -> None:
         assert case.kind != "forward" or asked == list(taps)
         for spec in case.taps:
             tap = taps[spec.name]
-            inside = [parent for parent in tap.parents if parent in asked]
+            alone = case.kind == "subgraph" and tap.cls != "routing"  # every parent's value is given
+            inside = [parent for parent in tap.parents if parent in asked and not alone]
             assert (spec.axes, spec.parents, spec.cls) == (list(tap.axes), inside, tap.cls), (case.id, spec.name)
 
 

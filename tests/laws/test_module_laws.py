@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4_contract.recording import Recording
 from gemma4_contract.tensors import Array
 from mlx_impl.model import attention, decoder, rope
 from mlx_impl.model.rope import layer_frequencies
@@ -48,7 +49,7 @@ def test_a_key_outside_the_window_changes_nothing(size: Heads, data: st.DataObje
     mask = attention.attention_mask(positions, positions, None, size.window)
 
     def context(k: Array, v: Array) -> Array:
-        made = attention.attention_core(mx.array(q), mx.array(k), mx.array(v), mask)[0]
+        made = attention.attention_context(attention.attention_probs(mx.array(q), mx.array(k), mask), mx.array(v))
         return np.array(made[0])  # [L, H*E]
 
     other_k, other_v = k.copy(), v.copy()
@@ -72,7 +73,7 @@ def test_a_sliding_layer_reaches_no_further_than_its_window(example: Example, da
     def context(x: Array) -> Array:
         seen: dict[str, mx.array] = {}
         frequencies = layer_frequencies(block.config, layer)
-        block(mx.array(x), mx.arange(length)[None], frequencies, tap=seen.__setitem__)
+        block(mx.array(x), mx.arange(length)[None], frequencies, tap=Recording(taps=seen))
         return np.array(seen["self_attn.context"][0])
 
     assert_reach(context(other), context(x), at, config.sliding_window)

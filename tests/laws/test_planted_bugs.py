@@ -9,11 +9,14 @@ import mlx.core as mx
 import pytest
 from hypothesis import find, settings
 
+from gemma4_contract.recording import Recording
 from mlx_impl.model import attention, config, norms
 from reference.family import FULL, SLIDING
 from tests.support.laws.configurations import Example, examples
 from tests.support.laws.judging import divergence
 from tests.support.laws.yardstick import Divergence, golden_of, is_narrow
+
+pytestmark = pytest.mark.slow
 
 WITHIN = 200
 """How many random examples a planted mistake may survive."""
@@ -70,7 +73,7 @@ def value_from_normed_key(right: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrong(self: attention.Attention, x: mx.array, positions: mx.array, inv_freq: mx.array, tap: Any) -> Any:
         seen: dict[str, mx.array] = {}
-        keys, values = right(self, x, positions, inv_freq, seen.__setitem__)
+        keys, values = right(self, x, positions, inv_freq, Recording(taps=seen))
         if self.config.k_eq_v(self.layer):
             values = seen["self_attn.v_norm"] = norms.rms_norm(seen["self_attn.k_norm"], None, self.config.rms_norm_eps)
         for name, value in seen.items():

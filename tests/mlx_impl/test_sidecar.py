@@ -45,7 +45,7 @@ def flat_checkpoint(folder: Path, name: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["e2b-mini", "31b-mini"])
+@pytest.fixture(scope="module", params=["e2b-mini", pytest.param("31b-mini", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return flat_checkpoint(tmp_path_factory.mktemp("sidecar") / request.param, request.param)
 
@@ -183,6 +183,7 @@ def completed(port: int, prompt: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_the_server(tmp_path: Path) -> None:
     """Two prompts that begin alike, the second of which mlx-lm serves from what it holds of the first."""
     plain = flat_checkpoint(tmp_path / "plain", "e2b-mini")

@@ -56,7 +56,7 @@ def port() -> Iterator[ProcessAdapter]:
     adapter.close()
 
 
-@pytest.mark.parametrize("profile", ["f64", "f32"])
+@pytest.mark.parametrize("profile", [pytest.param("f64", marks=pytest.mark.slow), "f32"])
 def test_every_case_passes_and_every_tap_is_offered(port: ProcessAdapter, profile: str) -> None:
     judge = Judge(FIXTURES, port, profile)
     for case_id in FIXTURES.case_ids:

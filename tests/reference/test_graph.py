@@ -16,6 +16,7 @@ import pytest
 from gemma4_contract import expand
 from gemma4_contract.graph import text_graph
 from gemma4_contract.node import Input, Node
+from gemma4_contract.recording import Recording
 from gemma4_contract.tensors import Array
 from reference.cases.forward import padded_inputs
 from reference.cases.layer import layer_kinds
@@ -26,6 +27,7 @@ from reference.models import MODELS
 from reference.oracle.arithmetic import F64
 from reference.oracle.decoder import Decoder
 from reference.oracle.ops import Ops
+from reference.taps import Recorder
 
 GRAPH = text_graph()
 LENGTH, PADS = 11, [0, 3]  # more than the window, and a row with pads
@@ -172,7 +174,7 @@ class Pass:
     def nodes(self) -> list[At]:
         return [At(node=node, layer=layer, config=self.config) for node, layer in expand.nodes_of(GRAPH, self.config)]
 
-    def run(self, inputs: Mapping[str, Array], record: Callable[[str, Array], None]) -> None:
+    def run(self, inputs: Mapping[str, Array], record: Recorder) -> None:
         decoder = Decoder(self.config, self.weights)
         decoder.forward(inputs["ids"], inputs["positions"], inputs["valid"].astype(bool), record=record)
 
@@ -182,7 +184,7 @@ def whole(model: str) -> Pass:
     config = MODELS[model].config
     inputs = padded_inputs(token_ids(f"graph/{model}#ids", LENGTH, config.vocab_size), PADS)
     made = Pass(config=config, weights=model_weights(MODELS[model]), inputs=inputs)
-    made.run(inputs, lambda name, value: made.taps.__setitem__(name, value.copy()))
+    made.run(inputs, Recording(taps=made.taps))
     return made
 
 
@@ -278,11 +280,11 @@ def intervened(made: Pass, at: At, pinned: bool) -> Array:
     declared = {*at.sources, *(name for one in at.between.values() for name in one.sources)} if pinned else set()
     found: list[Array] = []
 
-    def overwrite(name: str, value: Array) -> None:
+    def overwrite(name: str, value: Array) -> Array:
         if name == at.name:
-            found.append(value.copy())
+            found.append(value)
             raise _Reached
-        value[...] = made.taps[name] if name in declared else noise(made)[name]
+        return made.taps[name] if name in declared else noise(made)[name]
 
     inputs = {name: x if name in declared else shaken(name, x, made.config) for name, x in made.inputs.items()}
     with np.errstate(all="ignore"), pytest.raises(_Reached):

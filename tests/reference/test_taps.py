@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gemma4_contract.tensors import Array
 from reference.cases.forward import golden_ids
 from reference.cases.layer import inner_taps, layer_kinds
 from reference.export.checkpoint import model_weights
@@ -50,10 +51,15 @@ MOE = {
 @cache
 def recorded(model_id: str) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of everything that one forward pass records, in the order in which it does."""
-    model, seen = MODELS[model_id], []
-    ids = golden_ids(model, 0)[:, :LENGTH]
+    model = MODELS[model_id]
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def record(name: str, value: Array) -> Array:
+        seen.append((name, value.shape))
+        return value
+
     Decoder(model.config, model_weights(model)).forward(
-        ids, np.arange(LENGTH)[None], record=lambda name, value: seen.append((name, value.shape))
+        golden_ids(model, 0)[:, :LENGTH], np.arange(LENGTH)[None], record=record
     )
     return seen
 

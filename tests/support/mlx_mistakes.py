@@ -11,6 +11,7 @@ import mlx.core as mx
 import pytest
 
 import mlx_impl
+from gemma4_contract.recording import Recording
 from mlx_impl import Config, Decoder
 from mlx_impl.checkpoint import names, split_experts
 from mlx_impl.model import attention, config_parse, decoder, embedding, kv_cache, mlp, moe, norms, params, ple, rope
@@ -134,7 +135,7 @@ def pads_attended(patch: Patch) -> None:
 
 
 def scores_scaled(patch: Patch) -> None:
-    replace(patch, attention, "attention_core", lambda f: lambda q, *rest: f(q * q.shape[-1] ** -0.5, *rest))
+    replace(patch, attention, "attention_probs", lambda f: lambda q, *rest: f(q * q.shape[-1] ** -0.5, *rest))
 
 
 def scores_capped(patch: Patch) -> None:
@@ -286,7 +287,7 @@ def weights_not_renormalised(patch: Patch) -> None:
     def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
         def route(h: mx.array, scale: mx.array, proj: Any, per_expert: mx.array, k: int, eps: float, tap: Any) -> Any:
             seen: dict[str, mx.array] = {}
-            indices, weights = right(h, scale, proj, per_expert, k, eps, seen.__setitem__)
+            indices, weights = right(h, scale, proj, per_expert, k, eps, Recording(taps=seen))
             chosen = mx.softmax(seen["router.proj"], axis=-1)
             weights = weights * mx.take_along_axis(chosen, indices, axis=-1).sum(axis=-1, keepdims=True)
             tap("router.proj", seen["router.proj"])

@@ -14,12 +14,15 @@ from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Requ
 from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, to_mlx, to_numpy
 from conformance.adapters.mlx_impl.modules import MODULES
 from gemma4_contract.graph import text_graph
+from gemma4_contract.recording import Recording
+from gemma4_contract.subgraph import SUBGRAPH_KINDS, Subgraph, subgraph
 from mlx_impl import Decoder, MlxImplError
 from mlx_impl.chat import prompt
 from mlx_impl.chat.tokenizer import Tokenizer
 from mlx_impl.checkpoint.load import held_bytes
 from mlx_impl.model import rope
 from mlx_impl.model.kv_cache import KV
+from mlx_impl.model.taps import scope
 
 SHARE = 0.75
 """Of the memory that is free the most that weights may take; larger models are read layer by layer in every pass."""
@@ -41,7 +44,7 @@ class MlxImplAdapter:
             language="Python",
             family="mlx",
             profiles=tuple(PROFILE_DTYPES),
-            kinds=("forward", "layer", "attention", *MODULES),
+            kinds=("forward", *SUBGRAPH_KINDS, *MODULES),
             device=str(mx.default_device()),
         )
 
@@ -55,13 +58,11 @@ class MlxImplAdapter:
             taps = MODULES[request.kind](request.params, inputs)
         else:
             decoder = self._decoder(request.model_dir, DTYPE_NAMES[request.profile])
-            inputs = {name: _tensor(x, dtype) for name, x in request.inputs.items()}
             if request.kind == "forward":
-                return _forward(decoder, request, inputs)
-            if request.kind not in ("layer", "attention"):
+                return _forward(decoder, request, {name: _tensor(x, dtype) for name, x in request.inputs.items()})
+            if request.kind not in SUBGRAPH_KINDS:
                 raise Skip(f"no kind {request.kind}")
-            run = _layer if request.kind == "layer" else _attention
-            taps = run(decoder, request.params["layer"], inputs)
+            taps = _layer(decoder, subgraph(request.kind, request.params, request.inputs), dtype)
         return {name: to_numpy(value) for name, value in taps.items() if name in request.want}
 
     def prompt(self, request: PromptRequest) -> str:
@@ -95,9 +96,10 @@ def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict
     caches = None if steps is None else decoder.make_caches()
     parts: dict[str, list[mx.array]] = {}
 
-    def tap(name: str, value: mx.array) -> None:
+    def tap(name: str, value: mx.array) -> mx.array:
         if name in request.want:
             parts.setdefault(name, []).append(value)
+        return value
 
     start = 0
     for step in steps or [length]:
@@ -109,32 +111,22 @@ def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict
     return {name: to_numpy(mx.concatenate(values, axis=graph.length_axis(name))) for name, values in parts.items()}
 
 
-def _layer(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:
-    taps: dict[str, mx.array] = {}
-    prefix = f"model.layers.{layer}."
-    decoder.model.layers[layer](
-        x["hidden"],
-        x["positions"],
-        rope.layer_frequencies(decoder.config, layer),
-        ple_slice=x.get("ple"),
-        shared=_donated(x),
-        tap=lambda name, value: taps.__setitem__(prefix + name, value),
+def _layer(decoder: Decoder, question: Subgraph, dtype: mx.Dtype) -> dict[str, mx.array]:
+    ple = question.ple(decoder.config.hidden_size_per_layer_input)
+    recording = Recording({name: to_mlx(value, dtype) for name, value in question.given.items()})
+    decoder.model.layers[question.layer](
+        to_mlx(question.hidden, dtype),
+        mx.array(question.positions),
+        rope.layer_frequencies(decoder.config, question.layer),
+        ple_slice=None if ple is None else to_mlx(ple, dtype),
+        shared=_donated(question, dtype),
+        tap=scope(recording, f"model.layers.{question.layer}."),
     )
-    return taps
+    return recording.taps
 
 
-def _attention(decoder: Decoder, layer: int, x: dict[str, mx.array]) -> dict[str, mx.array]:
-    taps: dict[str, mx.array] = {}
-    prefix = f"model.layers.{layer}."
-    decoder.model.layers[layer].self_attn(
-        x["x"],
-        x["positions"],
-        rope.layer_frequencies(decoder.config, layer),
-        shared=_donated(x),
-        tap=lambda name, value: taps.__setitem__(prefix + name, value),
-    )
-    return taps
-
-
-def _donated(x: dict[str, mx.array]) -> KV | None:
-    return KV(keys=x["k"], values=x["v"], positions=x["positions"], valid=None) if "k" in x else None
+def _donated(question: Subgraph, dtype: mx.Dtype) -> KV | None:
+    if question.donated is None:
+        return None
+    keys, values = (to_mlx(value, dtype) for value in question.donated)
+    return KV(keys=keys, values=values, positions=mx.array(question.positions), valid=None)

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from conformance.adapters.mlx_arrays import to_numpy
+from gemma4_contract.recording import Recording
 from mlx_impl import parse_config
 from mlx_impl.model import attention, decoder, embedding, mlp, moe, norms, params, ple, rope
 
@@ -47,19 +48,19 @@ def _embedding(p: Params, x: Inputs) -> Taps:
 def _ple(p: Params, x: Inputs) -> Taps:
     taps: Taps = {}
     ple.per_layer_inputs(
-        x["ids"], x["h"], x["table"], x["projection"], x["norm"], p["eps"], p["num_layers"], taps.__setitem__
+        x["ids"], x["h"], x["table"], x["projection"], x["norm"], p["eps"], p["num_layers"], Recording(taps=taps)
     )
     return taps
 
 
 def _attention_core(p: Params, x: Inputs) -> Taps:
     mask = attention.attention_mask(x["q_positions"], x["k_positions"], None, p["window"])
-    return {"context": attention.attention_core(x["q"], x["k"], x["v"], mask)[0]}
+    return {"context": attention.attention_context(attention.attention_probs(x["q"], x["k"], mask), x["v"])}
 
 
 def _mlp(p: Params, x: Inputs) -> Taps:
     taps: Taps = {}
-    y = mlp.gated_mlp(x["x"], x["gate"], x["up"], x["down"], taps.__setitem__)
+    y = mlp.gated_mlp(x["x"], x["gate"], x["up"], x["down"], Recording(taps=taps))
     return {"act": taps["mlp.act"], "y": y}
 
 
@@ -69,7 +70,7 @@ def _gelu_tanh(p: Params, x: Inputs) -> Taps:
 
 def _router(p: Params, x: Inputs) -> Taps:
     taps: Taps = {}
-    moe.route(x["h"], x["scale"], x["proj"], x["per_expert_scale"], p["top_k"], p["eps"], taps.__setitem__)
+    moe.route(x["h"], x["scale"], x["proj"], x["per_expert_scale"], p["top_k"], p["eps"], Recording(taps=taps))
     return {"proj": taps["router.proj"], "combine": taps["router.combine"]}
 
 

@@ -23,6 +23,7 @@ from conformance.adapters.mlx_lm.modules import MODULES
 from conformance.adapters.mlx_lm.prompts import MlxLmPrompts
 from conformance.adapters.mlx_lm.taps import tapped_model
 from gemma4_contract import Plan
+from gemma4_contract.subgraph import SUBGRAPH_KINDS, answerable, subgraph
 
 MOE_ON_CPU = "mx.gather_mm is float32 only on the CPU"
 
@@ -42,7 +43,7 @@ class MlxLmAdapter(MlxLmPrompts):
             language="Python",
             family="mlx",
             profiles=tuple(PROFILE_DTYPES),
-            kinds=("forward", "layer", "attention", *MODULES),
+            kinds=("forward", *SUBGRAPH_KINDS, *MODULES),
             device=str(mx.default_device()),
         )
 
@@ -60,7 +61,7 @@ class MlxLmAdapter(MlxLmPrompts):
             answers = MODULES[request.kind](request.params, request.inputs, dtype)
         elif request.kind == "forward":
             answers = _forward(self._model(request, dtype), request)
-        elif request.kind in ("layer", "attention"):
+        elif request.kind in SUBGRAPH_KINDS:
             answers = _layer(self._model(request, dtype), request, dtype)
         else:
             raise Skip(f"mlx-lm has no {request.kind} to ask alone")
@@ -113,28 +114,28 @@ def _cache(model: Any, left_pad: list[int] | None) -> list[Any]:
 
 
 def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """One decoder layer, or the attention of one, on given inputs without a cache."""
-    index = int(request.params["layer"])
-    layer = model.layers[index]
-    inputs = request.inputs
-    hidden = to_mlx(inputs["hidden" if request.kind == "layer" else "x"], dtype)  # B L D
-    _refuse_other_positions(inputs, hidden.shape, None)
+    """One decoder layer on given inputs without a cache, its own taps overwritten by what is given for them."""
+    question = subgraph(request.kind, request.params, request.inputs)
+    layer = model.layers[question.layer]
+    hidden = to_mlx(question.hidden, dtype)  # B L D
+    _refuse_other_positions(request.inputs, hidden.shape, None)
     shared: tuple[mx.array, mx.array] | None = None
-    if not layer.self_attn.has_kv:
-        shared = (to_mlx(inputs["k"], dtype), to_mlx(inputs["v"], dtype))  # B K S E
-        if shared[0].shape[2] != hidden.shape[1]:
+    if question.donated is not None:
+        keys, values = (to_mlx(value, dtype) for value in question.donated)  # B K S E
+        if keys.shape[2] != hidden.shape[1]:
             raise Skip("no more keys than queries without a cache")
+        shared = keys, values
     window = model.model.window_size if layer.self_attn.is_sliding else None
     mask = create_attention_mask(hidden, None, window_size=window)
     offset = None if shared is None else 0
-    with tapped_model(model, request.want) as tapes:
-        if request.kind == "attention":
-            layer.self_attn(hidden, mask, None, shared_kv=shared, offset=offset)
-        else:
-            ple = to_mlx(inputs["ple"], dtype) if "ple" in inputs else None  # B L P
-            output, *_ = layer(hidden, mask, None, per_layer_input=ple, shared_kv=shared, offset=offset)
-            tapes.add(f"model.layers.{index}.output", output)
-    return tapes.joined()
+    ple = question.ple(model.args.hidden_size_per_layer_input)
+    given = {name: to_mlx(value, dtype) for name, value in question.given.items()}
+    with tapped_model(model, {*request.want, *given}, given) as tapes:
+        per_layer = None if ple is None else to_mlx(ple, dtype)  # B L P
+        output, *_ = layer(hidden, mask, None, per_layer_input=per_layer, shared_kv=shared, offset=offset)
+        tapes.add(f"model.layers.{question.layer}.output", output)
+    answers = tapes.joined()
+    return {name: answers[name] for name in answerable(question, answers, tapes.replaced)}
 
 
 def _refuse_other_positions(inputs: Mapping[str, Array], shape: tuple[int, ...], left_pad: list[int] | None) -> None:

@@ -5,7 +5,7 @@ B batch, L query length, H query heads, E head dim, X experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -27,17 +27,20 @@ def dense_combine(chosen: tuple[mx.array, mx.array], experts: int) -> mx.array:
 
 
 @contextmanager
-def tapped_model(model: Any, want: Collection[str]) -> Iterator[MlxTapes]:
+def tapped_model(model: Any, want: Collection[str], given: Mapping[str, mx.array] | None = None) -> Iterator[MlxTapes]:
     """Record the wanted taps of a `gemma4_text.Model`; the caller holds what it calls, a model or one of its layers.
 
+    The model goes on with a `given` value after it has shown its own.
     Without per-layer embeddings nothing takes `residual_2` alone: it is multiplied by `layer_scalar` at once.
     """
     wanted = set(want)
-    with mlx_taps(model, model.args, wanted - ELSEWHERE) as tapes, ExitStack() as stack:
+    with mlx_taps(model, model.args, wanted - ELSEWHERE, given=given) as tapes, ExitStack() as stack:
         for owner, name, method, values in _by_hand(model):
             if values := {tap: read for tap, read in values.items() if tap in wanted}:
                 stack.enter_context(standing_in(owner, name, reading(tapes, values), method))
         for index, layer in enumerate(model.layers):
+            if layer.enable_moe and (combine := f"model.layers.{index}.router.combine") in wanted:
+                stack.enter_context(standing_in(layer, "router", _router_notes(tapes, combine, layer.router)))
             ropes = [f"model.layers.{index}.self_attn.{name}" for name in ("k_rope", "q_rope")]
             if not wanted.isdisjoint(ropes):
                 notes = _rope_notes(tapes, ropes if layer.self_attn.has_kv else ropes[1:], wanted)
@@ -54,19 +57,24 @@ def _by_hand(model: Any) -> Iterator[tuple[Any, str, str, dict[str, _Read]]]:
         yield text, "_project_per_layer_inputs", "", project
     if model.tie_word_embeddings:
         yield text, "embed_tokens", "as_linear", {"logits.raw": _result}
-    for index, layer in enumerate(model.layers):
-        if layer.enable_moe:
-            read = _dense(layer.router.config.num_experts)
-            yield layer, "router", "", {f"model.layers.{index}.router.combine": read}
-
-
-def _dense(experts: int) -> _Read:
-    return lambda _args, result: dense_combine(result, experts)
 
 
 def _result(_args: tuple[Any, ...], result: Any) -> mx.array:
     value: mx.array = result
     return value
+
+
+def _router_notes(tapes: Tapes, tap: str, router: Any) -> Notes:
+    """Notes for a router's choice: indices B L k and weights B L k."""
+    top_k = router.config.top_k_experts
+
+    def notes(_args: tuple[Any, ...], result: Any) -> None:
+        indices, weights = result
+        tapes.add(tap, dense_combine(result, router.config.num_experts))
+        tapes.replace(tap, indices, lambda given: mx.argsort(-given, axis=-1)[..., :top_k].astype(indices.dtype))
+        tapes.replace(tap, weights, lambda given: -mx.sort(-given, axis=-1)[..., :top_k])
+
+    return notes
 
 
 def _rope_notes(tapes: Tapes, taps: list[str], want: set[str]) -> Notes:
@@ -78,6 +86,7 @@ def _rope_notes(tapes: Tapes, taps: list[str], want: set[str]) -> Notes:
         tap = taps[calls % len(taps)]
         calls += 1
         if tap in want:
-            tapes.add(tap, result)  # B H L E
+            tapes.add(tap, mx.array(result))  # B H L E
+            tapes.replace(tap, result, lambda given: given)
 
     return notes

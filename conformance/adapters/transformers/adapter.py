@@ -16,6 +16,7 @@ from conformance.adapters.base import Array, Hello, Request, Skip
 from conformance.adapters.transformers.prompts import TransformersPrompts
 from gemma4_contract import Plan, checkpoint
 from gemma4_contract.profiles import installed_profiles
+from gemma4_contract.subgraph import SUBGRAPH_KINDS, subgraph
 from reference.transformers_model import TransformersModel, modules
 from reference.transformers_model.arrays import DType
 from reference.transformers_model.build import Attention
@@ -40,7 +41,7 @@ class TransformersAdapter(TransformersPrompts):
             language="Python",
             family="torch",
             profiles=tuple(profile for profile in OFFERED if profile != "f64" or self._attention == "eager"),
-            kinds=("forward", "layer", "attention", *modules.MODULES),
+            kinds=("forward", *SUBGRAPH_KINDS, *modules.MODULES),
             device="cpu",
         )
 
@@ -98,29 +99,10 @@ def _forward(model: TransformersModel, request: Request) -> Mapping[str, Array]:
 
 
 def _layer(model: TransformersModel, request: Request) -> Mapping[str, Array]:
-    inputs = request.inputs
-    return model.run_layer(
-        int(request.params["layer"]),
-        inputs["hidden"],
-        positions=inputs["positions"],
-        ple=inputs.get("ple"),
-        shared_kv=_donated(inputs),
-    )
-
-
-def _attention(model: TransformersModel, request: Request) -> Mapping[str, Array]:
-    inputs = request.inputs
-    return model.run_attention(
-        int(request.params["layer"]), inputs["x"], positions=inputs["positions"], shared_kv=_donated(inputs)
-    )
-
-
-def _donated(inputs: Mapping[str, Array]) -> tuple[Array, Array] | None:
-    return (inputs["k"], inputs["v"]) if "k" in inputs else None
+    return model.run_subgraph(subgraph(request.kind, request.params, request.inputs))
 
 
 _WITH_MODEL: Final[dict[str, Callable[[TransformersModel, Request], Mapping[str, Array]]]] = {
     "forward": _forward,
-    "layer": _layer,
-    "attention": _attention,
+    **dict.fromkeys(SUBGRAPH_KINDS, _layer),
 }

@@ -24,6 +24,7 @@ pytest.importorskip("mlx_lm")
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy  # noqa: E402  (after importorskip)
 from conformance.adapters.mlx_lm.adapter import MlxLmAdapter  # noqa: E402
 from conformance.adapters.module_tree_mlx import Recorder  # noqa: E402
+from gemma4_contract.subgraph import SUBGRAPH_KINDS  # noqa: E402
 
 DTYPES: dict[str, Any] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
 TOLERANCE = {"f32": 5e-7, "bf16": 1e-2, "f16": 1e-3}
@@ -61,7 +62,7 @@ def test_hello_names_the_installed_release(adapter: MlxLmAdapter) -> None:
     hello = adapter.hello()
     assert (hello.name, hello.family, hello.profiles) == ("mlx-lm", "mlx", ("f32", "bf16", "f16"))
     assert hello.version.split(".")[0].isdigit()
-    assert {"forward", "layer", "attention"} | {q.kind for q in QUESTIONS.values()} == set(hello.kinds)
+    assert {"forward", *SUBGRAPH_KINDS} | {q.kind for q in QUESTIONS.values()} == set(hello.kinds)
 
 
 @pytest.mark.parametrize("kind", c.KINDS)

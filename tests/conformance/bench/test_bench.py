@@ -18,6 +18,7 @@ from tests.support import ROOT
 MODEL = ROOT / "fixtures" / "models" / "e2b-mini"
 
 
+@pytest.mark.slow
 def test_a_footprint_is_that_of_a_contender() -> None:
     resident, mapped = (footprint(name, MODEL, "float32") for name in ("mlx_impl", "mlx_impl mapped"))
     assert resident.keys() == mapped.keys()
@@ -74,6 +75,7 @@ def test_the_summary_names_what_was_measured_and_where(width: int) -> None:
         assert said in text
 
 
+@pytest.mark.slow
 def test_the_benchmarks_run(tmp_path: Path) -> None:
     """One of them for one contender, so that it takes seconds: with its conformance, its JSON and the summary."""
     command = [

@@ -537,7 +537,7 @@ def test_goldens_of_a_materialised_checkpoint_are_the_rule_s(
 
 
 @pytest.mark.parametrize("member", ["e2b", "26b-a4b"])
-@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("bits", [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
     member: str, bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -675,10 +675,10 @@ def first_half(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("oracle", "patches", "layers", "first"),
     [
-        (ORACLE, [], 5, None),  # the control
+        pytest.param(ORACLE, [], 5, None, marks=pytest.mark.slow),  # the control
         (ORACLE, [wrapped_index], 1, "model.ple"),
         (Oracle(config=WideWindow), [], 1, "model.layers.0.self_attn.context"),
-        (Oracle(ops=HalfAHead), [], 5, "model.layers.4.self_attn.context"),
+        pytest.param(Oracle(ops=HalfAHead), [], 5, "model.layers.4.self_attn.context", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_that_miniatures_cannot_show(

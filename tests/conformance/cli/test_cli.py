@@ -201,6 +201,7 @@ def test_export_without_its_extra(root: Path) -> None:
     assert one_line(done.stderr) == "export needs torch; pip install 'gemma4-conformance[reference,mlx-lm]'"
 
 
+@pytest.mark.slow
 def test_floors_without_an_implementation(root: Path) -> None:
     before = (root / "floors" / "f32.json").read_bytes()
     done = run_command("floors", "--fixtures-dir", str(root), env={"SUITE_BLOCKED": "mlx_lm"})

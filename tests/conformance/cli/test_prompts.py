@@ -139,6 +139,7 @@ def few(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("tokenizer_file", "real_templates")
 class TestExport:
+    @pytest.mark.slow
     def test_nothing_changes_when_nothing_did(self, call: Called, few: Path) -> None:
         before = {path: path.read_bytes() for path in few.rglob("*") if path.is_file()}
         assert call("export-prompts", "--check", "--fixtures-dir", str(few)) == (

@@ -86,6 +86,7 @@ def red(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Done]:
     return folder, folder / "report", done
 
 
+@pytest.mark.slow
 def test_the_mistake_is_named_from_the_report_of_a_red_run(red: tuple[Path, Path, Done]) -> None:
     """With the whole catalogue, by the command that the run itself proposes."""
     folder, directory, run = red

@@ -9,8 +9,8 @@ import pytest
 
 from conformance.fetch import cache, download
 from conformance.fetch.errors import FetchError
-from conformance.fetch.index import DEFAULT_INDEX, Index
-from conformance.fetch.published import Package
+from conformance.fetch.index import Index
+from conformance.fetch.published import DEFAULT_INDEX, Package
 from tests.support.fetch_fakes import Server, facts, serving
 
 DATA = bytes(range(100)) * 3

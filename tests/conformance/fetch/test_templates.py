@@ -215,6 +215,7 @@ def test_the_facts_are_those_of_the_fixtures() -> None:
     assert {name: (fact.sha256, fact.size) for name, fact in published.TEMPLATES.items()} == known
 
 
+@pytest.mark.slow
 def test_the_published_templates_are_made() -> None:
     packages = (published.LLAMA_CPP, published.TRL)
     paths = [cache.verified(REAL_ROOT / "downloads" / package.file, package.published) for package in packages]

@@ -219,6 +219,7 @@ def test_the_facts_are_those_of_the_fixtures() -> None:
     assert (known.tokenizer.sha256, known.tokenizer.bytes) == (published.TOKENIZER.sha256, published.TOKENIZER.size)
 
 
+@pytest.mark.slow
 def test_the_published_tokenizer_is_made() -> None:
     sdist = cache.verified(REAL_ROOT / "downloads" / published.LLAMA_CPP.file, published.LLAMA_CPP.published)
     if sdist is None:

@@ -126,7 +126,7 @@ def test_a_run_of_a_wrong_port_tells_what_is_wrong_and_keeps_a_report(tmp_path: 
     assert (run.implementation, "fail" in {line.outcome for line in lines.values()}) == ("saboteur", True)
 
 
-@pytest.mark.parametrize("how", ["zero", "crash"])
+@pytest.mark.parametrize("how", ["zero", pytest.param("crash", marks=pytest.mark.slow)])
 def test_failures_are_written_as_a_list_that_the_next_run_keeps_to(how: str, tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     asked = ("run", "--port", saboteur(how), "--cases", "module/rms-norm/*")

@@ -156,6 +156,7 @@ def test_taps_stand_in_the_order_of_execution_whatever_a_case_asks_for() -> None
     assert [heat_map.taps for heat_map in heat_maps(lines)] == [names[1]]
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_again(page: Path) -> None:
     before = page.read_bytes()
     page.unlink()
@@ -210,6 +211,7 @@ def test_a_long_list_of_failures_ends_and_advice_is_shown(tmp_path: Path) -> Non
     assert "keep the product in float32" in text
 
 
+@pytest.mark.slow
 def test_a_page_tells_what_changed(page: Path, tmp_path: Path) -> None:
     other = tmp_path / "earlier"
     report.start(other, RUN)

@@ -40,7 +40,9 @@ def judged(directory: Path, count: int, *options: str) -> Done:
 # The same as one
 
 
-@pytest.mark.parametrize("how", ["zero", f"slow at {FIRST}", f"crash at {SECOND}"])
+@pytest.mark.parametrize(
+    "how", ["zero", *(pytest.param(how, marks=pytest.mark.slow) for how in (f"slow at {FIRST}", f"crash at {SECOND}"))]
+)
 def test_what_is_told_does_not_depend_on_how_many_judge(how: str, tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     known.write_text(f"f32 {FIRST}  # yet to be mended\n", encoding="utf-8")
@@ -58,6 +60,7 @@ def test_what_is_told_does_not_depend_on_how_many_judge(how: str, tmp_path: Path
     assert {line.outcome for line in lines.values()} >= {"skip", "fail" if how == "zero" else "pass"}
 
 
+@pytest.mark.slow
 def test_an_implementation_of_python_is_judged_in_the_same_way(tmp_path: Path) -> None:
     asked = ("--impl", "mlx_impl", "--cases", "*/e2b-mini/*l9*", "--levels", "L1-L3")
     for count in (1, 2):

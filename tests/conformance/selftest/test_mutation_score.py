@@ -89,6 +89,7 @@ def test_a_case_catches_what_it_hunts(mutant_id: str, case: str) -> None:
 EQUIVALENT = [(profile, mutant.id) for mutant in MUTANTS.values() for profile in mutant.equivalent_in]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "mutant_id"), EQUIVALENT)
 def test_a_mistake_that_changes_nothing_fails_nothing(profile: str, mutant_id: str) -> None:
     quick = [case.id for case in FIXTURES.cases() if case.kind != "forward" or case.id.endswith("l19/no-cache")]

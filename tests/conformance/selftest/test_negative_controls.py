@@ -334,6 +334,7 @@ def test_a_case_that_cannot_see_the_mistake_stays_green(mistake: str, case: str,
     assert verdict.outcome == "pass", verdict.note or verdict.first_divergence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_mistake_is_called_by_its_name(mistake: str, monkeypatch: Patch) -> None:
     """The catalogue's mistakes were put into the oracle; these into MLX, by other hands: they must look the same."""

@@ -64,6 +64,7 @@ def test_options_of_the_prompt(model: Path, tokenizer: Tokenizer) -> None:
     assert begun["ids"] == greedy(model, "<bos>hi there", 4)  # and no second <bos>
 
 
+@pytest.mark.slow
 def test_either_decoder_and_place_of_the_table_says_the_same(model: Path) -> None:
     common = ("--model", str(model), "hi there", "--max-tokens", "20", *GREEDY)
     options = ((), ("--plain",), ("--ple", "mapped"), ("--plain", "--ple", "mapped"))
@@ -82,6 +83,7 @@ def test_the_template_is_that_of_the_size(tmp_path: Path) -> None:
     assert render(USER, "large") != render(USER, "small")
 
 
+@pytest.mark.slow
 def test_sampling_is_the_checkpoint_s_own_unless_it_is_said(tmp_path: Path) -> None:
     published = {"do_sample": True, "temperature": 1.0, "top_k": 64, "top_p": 0.95, "eos_token_id": [319]}
     sampling = checkpoint(tmp_path / "sampling", generation=published)
@@ -107,6 +109,7 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown(tmp_path: Path, model: Pa
     assert got["text"] == tokenizer.decode(free[:5])
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_changes_nothing_but_the_work(model: Path, tmp_path: Path) -> None:
     """Past the window of 8: the file holds what the next prompt shares with this one, and so can be gone on from."""
     file = tmp_path / "cache"
@@ -175,6 +178,7 @@ def unreadable(tmp_path: Path, model: Path, *without: str, **changed: str) -> st
     return str(folder)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_2(model: Path, tmp_path: Path) -> None:
     (tmp_path / "no cache").write_text("no cache")
     big = "".join(chr(0x4E00 + n) for n in range(200))

@@ -28,6 +28,7 @@ def tokenizer(model: Path) -> Tokenizer:
     return Tokenizer.load(model)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_text_and_leaves_the_file_as_it_was(model: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     file = tmp_path / "cache"
     asked("--model", str(model), "a", "--max-tokens", "1", *GREEDY, "--prompt-cache", str(file))

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from mlx_impl import Decoder, MlxImplError
 from mlx_impl.generation.generate import Generated, stream
 from mlx_impl.generation.sampling import Sampling
@@ -36,7 +37,7 @@ def run(decoder: Any, ids: list[int], **options: Any) -> list[Generated]:
 
 
 @pytest.mark.parametrize(("name", "length", "seed"), CASES)
-@pytest.mark.parametrize("prefill_step", [512, 5, 1])
+@pytest.mark.parametrize("prefill_step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (512, 1))])
 def test_greedy_equals_transformers(name: str, length: int, seed: int, prefill_step: int) -> None:
     pytest.importorskip("transformers")
     prompt = generated.prompt(name, length, seed)
@@ -104,11 +105,7 @@ def test_the_last_logits_of_left_padded_rows() -> None:
 @pytest.mark.parametrize("kind", g.SMALL)
 def test_shared_layers_compute_the_last_position_alone(kind: str) -> None:
     model, seen = g.small(kind), {}
-
-    def tap(name: str, value: mx.array) -> None:
-        seen[name] = value
-
-    model(mx.array(g.ids(1, 13)), tap=tap, last_only=True)
+    model(mx.array(g.ids(1, 13)), tap=Recording(taps=seen), last_only=True)
     for i in range(model.config.num_hidden_layers):
         length = 1 if model.config.is_kv_shared(i) else 13
         assert seen[f"model.layers.{i}.output"].shape == (1, length, 24)

@@ -23,7 +23,7 @@ COUNT = 20
 
 
 PATHS = {"plain": mini, "fused": lambda name: FusedDecoder(mini(name))}
-both_paths = pytest.mark.parametrize("path", PATHS)
+both_paths = pytest.mark.parametrize("path", [pytest.param("plain", marks=pytest.mark.slow), "fused"])
 
 
 def greedy(decoder: Any, ids: list[int], caches: Any = None, count: int = COUNT) -> list[int]:

@@ -55,7 +55,8 @@ def test_core_against_float64(heads: int, kv_heads: int) -> None:
     q, k, v = (rng.normal(size=(2, n, 7, 8)).astype(np.float32) * 2 for n in (heads, kv_heads, kv_heads))
     at = mx.arange(7)[None]
     mask = attention.attention_mask(mx.broadcast_to(at, (2, 7)), mx.broadcast_to(at, (2, 7)), None, W)
-    context, probs = attention.attention_core(mx.array(q), mx.array(k), mx.array(v), mask)
+    probs = attention.attention_probs(mx.array(q), mx.array(k), mask)
+    context = attention.attention_context(probs, mx.array(v))
 
     k64, v64 = (np.repeat(x, heads // kv_heads, axis=1).astype(np.float64) for x in (k, v))
     scores = np.where(np.array(mask), q @ k64.swapaxes(-1, -2), -np.inf)
@@ -68,7 +69,8 @@ def test_core_against_float64(heads: int, kv_heads: int) -> None:
 def test_a_row_without_keys_is_zero_and_the_others_do_not_notice() -> None:
     q = mx.array(np.random.default_rng(5).normal(size=(1, 2, 3, 8)).astype(np.float32))
     mask = mx.array([[[[False] * 3, [True, True, False], [True] * 3]]])
-    context, probs = attention.attention_core(q, q, q, mask)
+    probs = attention.attention_probs(q, q, mask)
+    context = attention.attention_context(probs, q)
     assert np.array_equal(np.array(context)[0, 0], np.zeros(16))
     assert np.array_equal(np.array(probs)[0, :, 0], np.zeros((2, 3)))
     assert np.array(probs)[0, :, 1:].sum(-1) == pytest.approx(np.ones((2, 2)))
@@ -77,7 +79,8 @@ def test_a_row_without_keys_is_zero_and_the_others_do_not_notice() -> None:
 def test_scores_far_apart_do_not_overflow() -> None:
     q = mx.array([[[[1e4]]]])
     k = mx.array([[[[1e4], [-1e4]]]])
-    context, probs = attention.attention_core(q, k, k, mx.ones((1, 1, 1, 2), dtype=mx.bool_))
+    probs = attention.attention_probs(q, k, mx.ones((1, 1, 1, 2), dtype=mx.bool_))
+    context = attention.attention_context(probs, k)
     assert probs.tolist() == [[[[1.0, 0.0]]]]
     assert context.tolist() == [[[1e4]]]
 
@@ -86,5 +89,5 @@ def test_bf16_scores_are_not_rounded() -> None:
     # 16 and 16.0625 are one number in bf16 (step 0.125); float32 scores tell them apart.
     q = mx.array([[[[4.0, 0.25]]]]).astype(mx.bfloat16)
     k = mx.array([[[[4.0, 0.0], [4.0, 0.25]]]]).astype(mx.bfloat16)
-    probs = attention.attention_core(q, k, k, mx.ones((1, 1, 1, 2), dtype=mx.bool_))[1]
+    probs = attention.attention_probs(q, k, mx.ones((1, 1, 1, 2), dtype=mx.bool_))
     assert (probs[0, 0, 0, 1] / probs[0, 0, 0, 0]).item() == pytest.approx(np.exp(0.0625), rel=1e-6)

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from mlx_impl import MlxImplError, parse_config
 from mlx_impl.model import attention, decoder, embedding, mlp, moe, norms, ple, rope
 from tests.support import gemma4_small as g
@@ -115,7 +116,7 @@ def test_per_layer_inputs_formula() -> None:
     projection, w = normal(12, 8), normal(4)
     taps: dict[str, mx.array] = {}
     got = ple.per_layer_inputs(
-        mx.array(ids), mx.array(h), mx.array(table), mx.array(projection), mx.array(w), 1e-6, 3, taps.__setitem__
+        mx.array(ids), mx.array(h), mx.array(table), mx.array(projection), mx.array(w), 1e-6, 3, Recording(taps=taps)
     )
     tokens = (table[ids] * math.sqrt(4)).reshape(1, 3, 3, 4)
     raw = (h.astype(np.float64) @ projection.T / math.sqrt(8)).reshape(1, 3, 3, 4)
@@ -167,16 +168,17 @@ def test_what_stays_float32_or_integer(dtype: mx.Dtype) -> None:
     assert (indices.dtype, weights.dtype) == (mx.int32, mx.float32)
     assert moe.combine_matrix(indices, weights, 4).dtype == mx.float32
     q = mx.array(normal(1, 2, 3, 8)).astype(dtype)
-    probs = attention.attention_core(q, q, q, mx.ones((1, 1, 3, 3), dtype=mx.bool_))[1]
+    probs = attention.attention_probs(q, q, mx.ones((1, 1, 3, 3), dtype=mx.bool_))
     assert probs.dtype == mx.float32
 
 
 @pytest.mark.parametrize("kind", g.SMALL)
 @pytest.mark.parametrize("dtype", g.DTYPES)
 def test_every_tap_of_a_model_keeps_the_dtype(kind: str, dtype: str) -> None:
-    seen: dict[str, mx.Dtype] = {}
+    taps: dict[str, mx.array] = {}
     model = g.small(kind, dtype)
-    model(mx.array(g.ids(1, 5)), tap=lambda name, value: seen.__setitem__(name, value.dtype))
+    model(mx.array(g.ids(1, 5)), tap=Recording(taps=taps))
+    seen = {name: value.dtype for name, value in taps.items()}
     wide = {name for name, found in seen.items() if found != g.DTYPES[dtype]}
     float32_by_design = {name for name in seen if name.endswith(("self_attn.probs", "router.combine"))}
     assert wide <= float32_by_design
@@ -191,7 +193,7 @@ def test_low_precision_stays_near_float32(kind: str, dtype: str, bound: float) -
     want: dict[str, mx.array] = {}
     got: dict[str, mx.array] = {}
     ids = mx.array(g.ids(1, 12))
-    g.small(kind)(ids, tap=want.__setitem__)
-    g.small(kind, dtype)(ids, tap=got.__setitem__)
+    g.small(kind)(ids, tap=Recording(taps=want))
+    g.small(kind, dtype)(ids, tap=Recording(taps=got))
     error = g.rel_rms(got["model.layers.0.residual_1"], want["model.layers.0.residual_1"])
     assert 1e-5 < error < bound

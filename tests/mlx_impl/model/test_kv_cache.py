@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from mlx_impl import Decoder, MlxImplError, parse_config
 from mlx_impl.model import kv_cache
 from mlx_impl.model.kv_cache import FullKVCache, RotatingKVCache
@@ -170,13 +171,11 @@ def test_shared_layers_attend_to_what_their_donor_attended_to(kind: str) -> None
     model = g.small(kind)
     caches = model.make_caches()
     model(mx.array(g.ids(1, 13)), caches=caches)
-    seen: dict[str, tuple[int, ...]] = {}
-    model(
-        mx.array(g.ids(1, 4, seed=1)), caches=caches, tap=lambda name, value: seen.__setitem__(name, tuple(value.shape))
-    )
+    seen: dict[str, mx.array] = {}
+    model(mx.array(g.ids(1, 4, seed=1)), caches=caches, tap=Recording(taps=seen))
     for i, donor in enumerate(model.config.kv_donors()):
-        columns = seen[f"model.layers.{i}.self_attn.probs"][-1]
-        assert columns == seen[f"model.layers.{donor}.self_attn.probs"][-1]
+        columns = seen[f"model.layers.{i}.self_attn.probs"].shape[-1]
+        assert columns == seen[f"model.layers.{donor}.self_attn.probs"].shape[-1]
         assert columns == (7 + 4 if model.config.is_sliding(i) else 13 + 4)
 
 

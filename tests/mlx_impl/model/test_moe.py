@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from mlx_impl.model import moe
 from mlx_impl.model.taps import Tap, unwatched
 from tests.support import gemma4_small as g
@@ -37,7 +38,7 @@ def combine_in_float64() -> np.ndarray:
 
 def test_route_and_combine() -> None:
     taps: dict[str, mx.array] = {}
-    indices, weights = route(taps.__setitem__)
+    indices, weights = route(Recording(taps=taps))
     want = combine_in_float64()
     assert indices.shape == weights.shape == (2, 4, TOP_K)
     assert g.rel_rms(moe.combine_matrix(indices, weights, X), want) < 1e-6

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from tests.support import gemma4_small as g
 
 LENGTH = 21  # more than two windows of 8
@@ -52,7 +53,7 @@ def test_taps_equal_transformers(kind: str) -> None:
         logits = model(torch.from_numpy(ids).long(), use_cache=False).logits.numpy()
 
     got: dict[str, mx.array] = {}
-    decoder(mx.array(ids), tap=got.__setitem__)
+    decoder(mx.array(ids), tap=Recording(taps=got))
     assert g.rel_rms(got["logits"], logits) < TOLERANCE
     assert g.rel_rms(got["logits.raw"], want["lm_head"]) < TOLERANCE
 

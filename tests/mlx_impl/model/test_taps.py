@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from mlx_impl import Config
 from mlx_impl.model import moe, taps
 from tests.support import gemma4_small as g
@@ -77,7 +78,7 @@ def test_looking_changes_nothing(kind: str) -> None:
 def test_taps_fit_together(kind: str) -> None:
     model = g.small(kind)
     got: dict[str, mx.array] = {}
-    logits = model(mx.array(g.ids(B, L)), tap=got.__setitem__)
+    logits = model(mx.array(g.ids(B, L)), tap=Recording(taps=got))
     tap = {name: np.array(value) for name, value in got.items()}
     assert np.array_equal(tap["logits"], np.array(logits))
     h = tap["model.embed_tokens"]
@@ -96,7 +97,7 @@ def test_taps_fit_together(kind: str) -> None:
 def test_v_norm_of_a_k_eq_v_layer_comes_from_the_raw_key() -> None:
     model = g.small("31b")
     got: dict[str, mx.array] = {}
-    model(mx.array(g.ids(B, L)), tap=got.__setitem__)
+    model(mx.array(g.ids(B, L)), tap=Recording(taps=got))
     attention = model.model.layers[2].self_attn
     assert "v_proj" not in attention
     key = np.array(got["model.layers.2.self_attn.k_norm"]) / np.array(attention.k_norm.weight)

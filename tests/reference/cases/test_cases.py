@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from gemma4_contract import Fixtures, Plan
+from gemma4_contract.subgraph import SUBGRAPH_KINDS
 from reference import weights
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import padded_inputs
@@ -53,7 +54,7 @@ def test_ids_say_what_the_cases_are() -> None:
 
 def test_every_kind_and_every_kind_of_layer_is_asked() -> None:
     kinds = Counter(draft.kind for draft in drafts().values())
-    assert kinds.keys() == {"forward", "layer", "attention", *MODULE_KINDS}
+    assert kinds.keys() == {"forward", *SUBGRAPH_KINDS, *MODULE_KINDS}
     layers = {draft.id for draft in drafts().values() if draft.kind == "layer"}
     assert {f"layer/e2b-mini/{name}" for name in ("sliding-own", "full-own", "sliding-shared", "full-shared-hot")} == {
         name for name in layers if "e2b" in name

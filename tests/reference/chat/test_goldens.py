@@ -65,6 +65,7 @@ def test_the_facts_are_those_of_the_builder() -> None:
     assert facts.stop_ids == [1, 106, 50]
 
 
+@pytest.mark.slow
 def test_every_golden_is_made_again(tokenizer_file: Path, real_templates: dict[str, str]) -> None:
     chat = RealChat(tokenizer_file)
     for prompt_id in CHATS:

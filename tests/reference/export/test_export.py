@@ -90,6 +90,8 @@ def test_both_derivations_give_every_tap_of_every_kind_of_case() -> None:
         names = [tap.name for tap in draft.taps]
         by_oracle = derive.by_oracle(draft)
         assert list(by_oracle) == names, draft.id
+        if draft.kind == "subgraph":
+            continue  # tests/reference/test_subgraphs.py: there transformers gives all but a few
         for lifted in (True, False):
             theirs = derive.by_transformers(draft, lifted=lifted)
             assert theirs.keys() == set(names), draft.id
@@ -98,7 +100,7 @@ def test_both_derivations_give_every_tap_of_every_kind_of_case() -> None:
             figure, tap = agreement.worst(theirs, by_oracle)
             assert figure <= limit, (draft.id, tap, figure)
         seen.add(draft.kind)
-    assert seen == {draft.kind for draft in drafts().values()} - {"attention"}
+    assert seen == {draft.kind for draft in drafts().values()} - {"attention", "subgraph"}
 
 
 def perturbed(tap: str, factor: float, rows: slice = slice(None)) -> Callable[..., Taps]:

@@ -160,6 +160,7 @@ def digest(adapter: OracleAdapter | MutantAdapter, case_id: str) -> str:
     return hashlib.sha256(b"".join(answer[tap].tobytes() for tap in sorted(answer))).hexdigest()
 
 
+@pytest.mark.slow
 def test_mutants_and_the_right_oracle_live_side_by_side() -> None:
     """In turns, and in threads, each answers as it does alone."""
     alone = {(who, case): digest(make(), case) for who, make in ANSWERING.items() for case in ASKED}

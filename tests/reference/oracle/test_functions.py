@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gemma4_contract.recording import Recording
 from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases import Draft, modules, smoke
@@ -194,7 +195,7 @@ def test_per_layer_inputs_by_hand() -> None:
     table, projection, weight = random(4, 6, seed=1), random(6, hidden, seed=2), random(width, seed=3)
     taps: dict[str, Array] = {}
     combined = OPS.per_layer_inputs(
-        ids, h, table, projection, weight, eps=1e-3, num_layers=layers, record=taps.__setitem__
+        ids, h, table, projection, weight, eps=1e-3, num_layers=layers, record=Recording(taps=taps)
     )
     for i, token in enumerate(ids[0]):
         for layer in range(layers):

@@ -144,6 +144,7 @@ def test_rows_and_ids_of_the_five_members() -> None:
         assert ids[0, 0] == 2  # <bos>
 
 
+@pytest.mark.slow
 def test_the_stored_goldens_of_e2b_are_made_again() -> None:
     """Its embedding, PLE and first two layers: seconds, and the whole would take a minute."""
     fixtures = Fixtures()

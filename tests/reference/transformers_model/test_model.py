@@ -1,5 +1,6 @@
 """transformers as a reference: complete taps, equal plans, lifted islands, strict inputs, nothing left patched."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.gemma4 import modeling_gemma4  # noqa: E402  (after importorskip)
 
+from gemma4_contract.subgraph import Subgraph  # noqa: E402
 from reference.transformers_model import TransformersModel  # noqa: E402  (after importorskip)
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -580,17 +582,18 @@ def test_no_two_taps_share_memory() -> None:
 # --- single layers
 
 
-def layer_arguments(kind: str, index: int, taps: Mapping[str, Array]) -> dict[str, Any]:
-    """The arguments of `run_layer`, out of a forward's own taps."""
+def layer_of(kind: str, index: int, taps: Mapping[str, Array]) -> Subgraph:
+    """A whole layer as a question, out of a forward's own taps."""
     owner = owner_of(config_of(kind), index)
-    return {
-        "hidden": taps["model.embed_tokens"] if index == 0 else taps[f"model.layers.{index - 1}.output"],
-        "positions": POSITIONS,
-        "ple": taps["model.ple"][:, :, index] if "model.ple" in taps else None,
-        "shared_kv": None
-        if owner == index
-        else tuple(taps[f"model.layers.{owner}.self_attn.{name}"] for name in ("k_rope", "v_norm")),
-    }
+    keys, values = (taps[f"model.layers.{owner}.self_attn.{name}"] for name in ("k_rope", "v_norm"))
+    return Subgraph(
+        layer=index,
+        positions=POSITIONS,
+        hidden=taps["model.embed_tokens"] if index == 0 else taps[f"model.layers.{index - 1}.output"],
+        given={},
+        donated=None if owner == index else (keys, values),
+        slice_of_ple=taps["model.ple"][:, :, index] if "model.ple" in taps else None,
+    )
 
 
 @each_kind
@@ -600,7 +603,7 @@ def test_a_layer_fed_from_a_forward_repeats_its_taps(kind: str, index: int, dtyp
     lifted = dtype == "float64"
     taps = forward(kind, dtype, attention, lifted=lifted)
     wanted = {name: tap for name, tap in taps.items() if name.startswith(f"model.layers.{index}.")}
-    got = model_of(kind, dtype, attention, lifted=lifted).run_layer(index, **layer_arguments(kind, index, taps))
+    got = model_of(kind, dtype, attention, lifted=lifted).run_subgraph(layer_of(kind, index, taps))
     assert got.keys() == wanted.keys()
     assert worst(got, wanted) < {"float64": 1e-13, "bfloat16": 1e-2, "float32": 1e-5}[dtype]
 
@@ -611,21 +614,21 @@ def test_attention_fed_from_a_forward_repeats_its_taps(kind: str, index: int) ->
     taps = forward(kind, "float64", "eager", lifted=True)
     prefix = f"model.layers.{index}."
     wanted = {name: tap for name, tap in taps.items() if name.startswith(f"{prefix}self_attn.")}
-    shared_kv = layer_arguments(kind, index, taps)["shared_kv"]
-    x = taps[f"{prefix}input_layernorm"]
-    got = model_of(kind, lifted=True).run_attention(index, x, positions=POSITIONS, shared_kv=shared_kv)
-    assert got.keys() == wanted.keys()
-    assert worst(got, wanted) < 1e-13
+    whole = layer_of(kind, index, taps)
+    x = f"{prefix}input_layernorm"
+    alone = dataclasses.replace(whole, hidden=np.zeros_like(whole.hidden), given={x: taps[x]})
+    got = model_of(kind, lifted=True).run_subgraph(alone)
+    assert worst({name: got[name] for name in wanted}, wanted) < 1e-13
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_rope_of_a_late_position_is_exact_only_when_lifted(index: int) -> None:
     """Scores depend on distances alone, so shifting all positions must not move the context."""
-    arguments = layer_arguments("ple", index, truth("ple"))
-    late = arguments | {"positions": POSITIONS + 100_000}
+    early = layer_of("ple", index, truth("ple"))
+    late = dataclasses.replace(early, positions=POSITIONS + 100_000)
     name = f"model.layers.{index}.self_attn.context"
     shifts = [
-        error(model.run_layer(index, **late)[name], model.run_layer(index, **arguments)[name])
+        error(model.run_subgraph(late)[name], model.run_subgraph(early)[name])
         for model in (model_of("ple", lifted=True), model_of("ple"))
     ]
     assert shifts[0] < 1e-9
@@ -635,15 +638,16 @@ def test_rope_of_a_late_position_is_exact_only_when_lifted(index: int) -> None:
 @pytest.mark.parametrize(
     ("index", "changes", "message"),
     [
-        (0, {"ple": None}, "ple"),
+        (0, {"slice_of_ple": np.zeros((2, LENGTH, 3))}, "ple"),
         (0, {"hidden": np.zeros((2, LENGTH, 95))}, "hidden"),
         (0, {"positions": POSITIONS[:, :-1]}, "positions"),
-        (0, {"shared_kv": (np.zeros((2, 1, LENGTH, 16)),) * 2}, "shared_kv"),
-        (3, {"shared_kv": None}, "shared_kv"),
-        (3, {"shared_kv": (np.zeros((2, 1, LENGTH, 32)),) * 2}, "shared_kv keys"),
+        (0, {"donated": (np.zeros((2, 1, LENGTH, 16)),) * 2}, "shared_kv"),
+        (3, {"donated": None}, "shared_kv"),
+        (3, {"donated": (np.zeros((2, 1, LENGTH, 32)),) * 2}, "shared_kv keys"),
     ],
-    ids=["no-ple", "width", "positions", "superfluous", "no-donor", "head-dim"],
+    ids=["ple-width", "width", "positions", "superfluous", "no-donor", "head-dim"],
 )
 def test_an_argument_that_does_not_fit_the_layer_is_refused(index: int, changes: dict[str, Any], message: str) -> None:
+    question = dataclasses.replace(layer_of("ple", index, truth("ple")), **changes)
     with pytest.raises(ValueError, match=message):
-        model_of("ple", lifted=True).run_layer(index, **layer_arguments("ple", index, truth("ple")) | changes)
+        model_of("ple", lifted=True).run_subgraph(question)

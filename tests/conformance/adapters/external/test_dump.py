@@ -107,6 +107,7 @@ def test_reading_one_by_one_gives_what_reading_at_once_gives(tmp_path: Path) -> 
         assert np.array_equal(read, x)
 
 
+@pytest.mark.slow
 def test_a_family_in_one_file_of_one_gigabyte_is_judged_within_256_megabytes(tmp_path: Path) -> None:
     dump, report = tmp_path / "family.safetensors", tmp_path / "report"
     family = {

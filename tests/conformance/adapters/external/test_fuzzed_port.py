@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.process import ProcessAdapter
 from conformance.judging.judge import Judge
@@ -19,6 +21,7 @@ FIXTURES = Fixtures()
 KINDS = ("module/rms-norm/", "module/rope/", "module/softcap/", "module/gelu-tanh/")
 
 
+@pytest.mark.slow
 def test_a_thousand_misbehaviours(tmp_path: Path) -> None:
     count = tmp_path / "count"
     count.write_text("0")

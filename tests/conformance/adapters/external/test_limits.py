@@ -88,7 +88,7 @@ def test_a_port_within_its_limit_is_not_accused(started: Callable[[str], Adapter
     assert Judge(FIXTURES, started(how), "f32").judge(CASE).outcome == "pass"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["--port", pytest.param("--once", marks=pytest.mark.slow)])
 def test_the_run_goes_on_with_the_next_case(mode: str, tmp_path: Path) -> None:
     how = "gorges at large" if mode == "--port" else "gorges"
     options = ("--cases", "module/[rs]*", "--levels", "L1", "--memory-limit", str(GIB), "--report", str(tmp_path))

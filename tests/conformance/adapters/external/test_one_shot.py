@@ -69,6 +69,7 @@ def test_a_program_that_is_not_there_is_an_error() -> None:
     assert verdict.note == "the port cannot be started: /no/such/program: No such file or directory"
 
 
+@pytest.mark.slow
 def test_a_run() -> None:
     once = shlex.join(words("honest"))
     done = run_command("run", "--once", once, "--cases", "module/rms-norm/*")

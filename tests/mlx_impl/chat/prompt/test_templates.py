@@ -34,6 +34,7 @@ def chat(tokenizer_file: Path) -> RealChat:
     return RealChat(tokenizer_file)
 
 
+@pytest.mark.slow
 @many
 @given(CONVERSATIONS, TOOLS, st.sampled_from(TEMPLATES), ARGUMENTS)
 def test_whatever_it_renders_is_what_the_template_renders(

@@ -1,0 +1,81 @@
+"""Every node of every layer of every miniature, each from golden values of its own parents: three implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from conformance.adapters.base import Array, Request
+from conformance.adapters.registry import create
+from gemma4_contract import Fixtures
+from reference.cases import Draft
+from reference.cases.layer import layer_kinds, subgraph_draft
+from reference.export.agreement import worst
+from reference.export.derive import by_oracle, by_transformers, enclosing, single_threaded
+from reference.models import MODELS
+
+FIXTURES = Fixtures()
+LAYERS = [
+    pytest.param(model, layer, id=f"{model}-{layer}")
+    for model in MODELS
+    for layer in range(MODELS[model].config.num_hidden_layers)
+]
+
+
+def every_node(model: str, layer: int) -> Draft:
+    return subgraph_draft(MODELS[model], "any", layer)
+
+
+def by_port(name: str, draft: Draft) -> Mapping[str, Array]:
+    assert draft.model is not None
+    request = Request(
+        case=draft.id,
+        kind=draft.kind,
+        profile="f32",
+        model_dir=FIXTURES.model_dir(draft.model),
+        params=draft.params,
+        inputs=draft.inputs,
+        want=tuple(tap.name for tap in draft.taps),
+    )
+    return create(name).run(request)
+
+
+@pytest.mark.parametrize(("model", "layer"), LAYERS)
+def test_transformers_agrees_on_every_node(model: str, layer: int) -> None:
+    draft = every_node(model, layer)
+    golden = by_oracle(draft)
+    with single_threaded():
+        alone, around = by_transformers(draft, lifted=True), by_transformers(enclosing(draft), lifted=True)
+    asked_around = golden.keys() - alone.keys()
+    plain = not MODELS[model].config.hidden_size_per_layer_input
+    listed = {"self_attn.context", *(("residual_2", "output") if plain else ())}
+    assert asked_around == {f"model.layers.{layer}.{name}" for name in listed}
+    assert worst(alone, golden)[0] < 1e-12
+    assert worst({name: around[name] for name in asked_around & around.keys()}, by_oracle(enclosing(draft)))[0] < 1e-12
+    assert asked_around - around.keys() <= {f"model.layers.{layer}.residual_2"}  # seen in `output`, one product later
+
+
+@pytest.mark.parametrize(("model", "layer"), LAYERS)
+def test_mlx_impl_agrees_on_every_node(model: str, layer: int) -> None:
+    pytest.importorskip("mlx.core")
+    draft = every_node(model, layer)
+    answer = by_port("mlx_impl", draft)
+    assert answer.keys() == {tap.name for tap in draft.taps}
+    assert worst(answer, by_oracle(draft))[0] < 1e-6
+
+
+def test_every_wrong_node_is_seen_and_no_other() -> None:
+    """A given value stands for each parent: no mistake is handed on, and a second one is not hidden by the first."""
+    draft = every_node("e2b-mini", 4)
+    golden, answer = by_oracle(draft), by_port("mutant:gelu-silu", draft)
+    wrong = {name for name in golden if worst({name: answer[name]}, golden)[0] > 1e-6}
+    assert wrong == {"model.layers.4.mlp.act", "model.layers.4.ple_gated"}
+
+
+def test_the_stored_ones_are_a_layer_of_every_kind_and_small() -> None:
+    stored = {case_id for case_id in FIXTURES.case_ids if case_id.startswith("subgraph/")}
+    nested = [model for model in MODELS.values() if model.nested]
+    assert stored == {f"subgraph/{model.id}/{name}" for model in nested for name in layer_kinds(model.config)}
+    folder = FIXTURES.root / "cases" / "subgraph"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 6_000_000

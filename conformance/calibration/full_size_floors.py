@@ -36,7 +36,7 @@ _Answer = Mapping[str, Kept]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured of a model."""
+    """The measurements of one model."""
 
     floors: Floors
     """The table of the profile, what stands in it of other models kept."""
@@ -111,7 +111,7 @@ def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choic
 
 
 def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
-    """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
+    """Relative RMS error of the last layer over rows that choose the golden's experts; over all rows if none do."""
     last = output_of(source.config.num_hidden_layers)
     rows = _certain(whole, answer)[last]  # [B, L]
     rows = rows if rows.any() else ~rows

@@ -29,7 +29,7 @@ from reference.streaming.kept import Keeper, Kept, wanted
 from reference.streaming.source import Source
 
 Pass = Callable[[Array, Sequence[int], Progress], Iterator[tuple[Variant, dict[str, Kept]]]]
-"""Those who answer to ids [1, L], with what is kept of these rows."""
+"""A pass: it yields (variant, stored taps) for ids [1, L] at these rows."""
 BLAS, EVERY_OP, GOLDEN = "oracle blas", "oracle every op", "float64"
 
 

@@ -45,7 +45,7 @@ class Asked:
 
 
 def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
-    """What opens the goldens of a user's own checkpoint; None where there is none. BadOption for half of the pair."""
+    """The function that opens the goldens of a user's checkpoint; None without one. BadOption for half of the pair."""
     if (checkpoint is None) != (goldens is None):
         raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
     if checkpoint is None or goldens is None:
@@ -83,7 +83,7 @@ def asked(
     if own is not None and model is not None:
         raise BadOption("--checkpoint, --model: got both, expected one of them")
     if own is not None and checkpoint is not None:
-        return Asked(source=source.own(checkpoint), opened=own, root=goldens)
+        return Asked(source=source.from_checkpoint(checkpoint), opened=own, root=goldens)
     if model is None:
         return None
     q = Remembered(_LAYER_BYTES) if passes_take_turns else weights.q

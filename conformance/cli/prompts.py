@@ -89,7 +89,7 @@ def export_prompts(
     check: Annotated[bool, typer.Option("--check", help="Change nothing: say what would change.")] = False,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Add a revision, or take a file in the place of the fetched one.", metavar="NAME=FILE"),
+        typer.Option(help="Add a revision, or take a file instead of the fetched one.", metavar="NAME=FILE"),
     ] = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:

@@ -29,7 +29,7 @@ from conformance.cli.app import (
 )
 from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
 from conformance.cli.report import write_report_page
-from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, models_of, told
+from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, badge_text, models_of
 from conformance.known_failures import KnownFailures
 from conformance.reporting import jsonl as report_file
 from conformance.run.jobs import judge_each
@@ -142,7 +142,7 @@ def run(
         typer.echo(json.dumps(found | ({"models": models_of(asked)} if full_size else {}), indent=1))
     else:
         _tell(session, tallies, failures)
-        level = told(reached, asked) if cases == "*" else "asked with all cases only"
+        level = badge_text(reached, asked) if cases == "*" else "asked with all cases only"
         out.print(f"level: {level}", highlight=False)
         if failures and report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")

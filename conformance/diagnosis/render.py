@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.diagnosis.diagnose import Diagnosis
 from conformance.reporting.jsonl import CaseLine
-from conformance.reporting.reproduce import again
+from conformance.reporting.reproduce import rerun_command
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 
@@ -47,14 +47,14 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
 
 
 def _reproduce(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
-    return again(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
+    return rerun_command(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
 
 
 def prompts_as_text(fixtures: Fixtures, wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
     """Prompts that are wrong: how many, and the first of them."""
     first = wrong[0]
     lines = [f"{len(wrong)} questions on prompts fail", f"first: {first.case}: {first.note}"]
-    return "\n".join([*lines, f"reproduce: {again(fixtures, impl, profile, first.case)}"])
+    return "\n".join([*lines, f"reproduce: {rerun_command(fixtures, impl, profile, first.case)}"])
 
 
 def everything_as_text(

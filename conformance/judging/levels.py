@@ -63,7 +63,7 @@ def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level |
     return reached
 
 
-def told(reached: Level | None, asked: Iterable[Leveled]) -> str:
-    """A badge in words, that of L5 with the models it is about."""
+def badge_text(reached: Level | None, asked: Iterable[Leveled]) -> str:
+    """The badge as text; for L5 with the models that were judged."""
     models = models_of(asked)
     return f"{reached or 'none'}" + (f" of {', '.join(models)}" if reached and models else "")

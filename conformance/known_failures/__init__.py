@@ -16,7 +16,7 @@ from gemma4_contract.profiles import installed_profiles
 Counted = Literal["pass", "fail", "skip", "known"]
 
 
-def counted(outcome: str, expected: str | None) -> Counted:
+def counts_as(outcome: str, expected: str | None) -> Counted:
     """What a verdict counts as, where `expected` is why the list says that it fails: a listed pass is a failure."""
     if outcome in ("skip", "undecidable", "advice"):
         return "skip"

@@ -1,4 +1,4 @@
-"""The command that puts one case again."""
+"""The command that runs one case again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from gemma4_contract import Fixtures, default_root
 from gemma4_contract.full_size import own_options
 
 
-def again(fixtures: Fixtures, impl: str, profile: str, case: str, tokens: int | None = None) -> str:
-    """The command that puts a case of these fixtures, or its first tokens, to an implementation."""
+def rerun_command(fixtures: Fixtures, impl: str, profile: str, case: str, tokens: int | None = None) -> str:
+    """The command that runs an implementation on one case of these fixtures, or on its first tokens."""
     asked = f"{_who(impl)} --profile {profile} --cases '{case}'"
     root = (fixtures.within or fixtures).root
     if fixtures.weights is None:
@@ -21,7 +21,7 @@ def again(fixtures: Fixtures, impl: str, profile: str, case: str, tokens: int | 
 
 
 def options(fixtures: Fixtures) -> str:
-    """What tells a command that goldens of a user's own are meant; "" for all others."""
+    """The options that name a user's own checkpoint and goldens; "" for other fixtures."""
     own = fixtures.weights is not None and fixtures.weights.is_own
     return own_options(fixtures.weights.root, fixtures.root) if fixtures.weights and own else ""
 

@@ -17,9 +17,9 @@ from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.judging.prompts import PromptJudge, PromptVerdict
-from conformance.known_failures import Counted, KnownFailures, counted
+from conformance.known_failures import Counted, KnownFailures, counts_as
 from conformance.reporting import jsonl as report_file
-from conformance.reporting.reproduce import again
+from conformance.reporting.reproduce import rerun_command
 from conformance.reporting.text import describe
 from conformance.run.full_size import check_floors, with_weights
 from gemma4_contract import FixtureError, Fixtures
@@ -72,7 +72,7 @@ class Session:
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
-        `full_size` opens the goldens of L5 in the place of all others: of them those are asked whose models' weights
+        `full_size` opens the goldens of L5 instead of all others: of them those are asked whose models' weights
         are there. BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
         """
         if tokens is not None and tokens < 1:
@@ -135,7 +135,7 @@ class Session:
             case=case_id,
             level=asked.level,
             outcome=verdict.outcome,
-            counted=counted(verdict.outcome, expected),
+            counted=counts_as(verdict.outcome, expected),
             text=self._told(case_id, verdict, expected),
             seen=_seen(verdict),
             line=None if self.report is None else report_file.case_line(self.report, verdict, expected),
@@ -177,7 +177,7 @@ class Session:
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
         tokens = None if self._asked[case_id].topic == prompts.TOPIC else self.tokens
-        return again(self.fixtures, self.impl, self.profile, case_id, tokens)
+        return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
 
 
 def _seen(verdict: CaseVerdict | PromptVerdict) -> str:

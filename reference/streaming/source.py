@@ -61,7 +61,7 @@ def rule(model: Model, q: Q = weights.q) -> Source:
     )
 
 
-def own(directory: Path) -> Source:
+def from_checkpoint(directory: Path) -> Source:
     """A checkpoint; its id is the folder's name. FixtureError where it is not whole."""
     raw = own_config(directory)
     expected, cure = "the configuration of a Gemma 4 text decoder", "name the folder of a whole checkpoint"

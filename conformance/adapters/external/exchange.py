@@ -8,7 +8,7 @@ from conformance.adapters.base import Array, PortFault, Request
 from gemma4_contract import FixtureError, protocol, tensors
 
 
-def put(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
+def write_request(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
     """Write the inputs of a case, if it has any; the line that asks for its answer in `out`."""
     if request.inputs:
         tensors.write(inputs, request.inputs)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
-from conformance.adapters.external.exchange import put, read_answer
+from conformance.adapters.external.exchange import read_answer, write_request
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.lines import death, kill_group, last_words
 
@@ -31,7 +31,7 @@ class OneShotAdapter:
         """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""
         with tempfile.TemporaryDirectory(prefix="gemma4-port-") as folder:
             inputs, out, asked = (Path(folder) / name for name in ("in.safetensors", "out.safetensors", "request.json"))
-            line = put(request, 1, inputs, out)
+            line = write_request(request, 1, inputs, out)
             model = {"model_dir": str(request.model_dir.resolve()) if request.model_dir else None}
             asked.write_text(json.dumps(line.model_dump(mode="json") | model), encoding="utf-8")
             self._call(asked, out)

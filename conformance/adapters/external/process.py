@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
-from conformance.adapters.external.exchange import put, read_answer
+from conformance.adapters.external.exchange import read_answer, write_request
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.lines import LineProcess
 from gemma4_contract import protocol
@@ -65,7 +65,7 @@ class ProcessAdapter:
         self._seq += 1
         inputs, out = self._file("in"), self._file("out")
         try:
-            answer = self._ask(put(request, self._seq, inputs, out), protocol.RunAnswer, self._seq)
+            answer = self._ask(write_request(request, self._seq, inputs, out), protocol.RunAnswer, self._seq)
             if answer.skipped is not None:
                 raise Skip(answer.skipped)
             if answer.error is not None:

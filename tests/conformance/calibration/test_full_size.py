@@ -50,7 +50,7 @@ from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
 from reference.streaming.kept import Keeper, Kept
 from reference.streaming.matrix import RuleMatrix
-from reference.streaming.source import own
+from reference.streaming.source import from_checkpoint
 from reference.streaming.weights import by_rule
 from tests.support.wide_models import WIDE
 
@@ -493,7 +493,7 @@ def test_a_pass_over_other_weights_is_not_gone_on_with(places: tuple[Path, Path]
             raise KeyboardInterrupt
 
     def export(root: Path, progress: Any = lambda *_: None) -> Any:
-        exporter.export(own(folder), fixtures, root, root, progress)
+        exporter.export(from_checkpoint(folder), fixtures, root, root, progress)
         return tensors.read(root / "cases" / "forward/tiny-full/text-l89/no-cache" / "expected_f32.safetensors")
 
     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,7 @@ from reference.streaming import forward, matrix  # noqa: E402
 from reference.streaming.arithmetic import streamed  # noqa: E402
 from reference.streaming.kept import Keeper, wanted  # noqa: E402
 from reference.streaming.matrix import RuleMatrix  # noqa: E402
-from reference.streaming.source import Source, own, rule  # noqa: E402
+from reference.streaming.source import Source, from_checkpoint, rule  # noqa: E402
 from reference.transformers_model import TransformersModel, streaming  # noqa: E402
 from reference.transformers_model import rule as torch_rule  # noqa: E402
 
@@ -81,7 +81,7 @@ def test_the_two_derivations_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["e2b-mini", "layout-split-experts", "layout-towers", "layout-sharded"])
 def test_they_agree_on_a_checkpoint(name: str) -> None:
-    assert_agreed(own(Fixtures().model_dir(name)))
+    assert_agreed(from_checkpoint(Fixtures().model_dir(name)))
 
 
 @pytest.mark.parametrize("profile", ["f32", "bf16"])

@@ -1,19 +1,28 @@
-"""A recorder of taps that can also say what a forward pass goes on with."""
+"""Recorders of taps: of one call, which can say what the pass goes on with, and of several calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class _Shaped(Protocol):
+    """A tensor of any framework."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+T = TypeVar("T", bound=_Shaped)
 
 
 @dataclass(frozen=True, slots=True)
 class Recording(Generic[T]):
     """Keeps every tap that it is called with; returns the tap's `given` value where it has one, else the value itself.
 
-    T is a tensor of any framework.
+    A value of another shape than the given one is wrong, and the pass goes on with it: the rest of it may not take the
+    right shape.
     """
 
     given: Mapping[str, T] = field(default_factory=dict)
@@ -22,4 +31,19 @@ class Recording(Generic[T]):
     def __call__(self, name: str, value: T) -> T:
         """Keep `value` as the tap `name`; what the pass is to go on with."""
         self.taps[name] = value
-        return self.given.get(name, value)
+        given = self.given.get(name, value)
+        return given if given.shape == value.shape else value
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces(Generic[T]):
+    """Keeps the tensors of successive calls by tap, of the wanted taps alone where some are named."""
+
+    want: Collection[str] | None = None
+    taps: dict[str, list[T]] = field(default_factory=dict)
+
+    def __call__(self, name: str, value: T) -> T:
+        """Append `value` to the tap `name`; the pass goes on with it."""
+        if self.want is None or name in self.want:
+            self.taps.setdefault(name, []).append(value)
+        return value

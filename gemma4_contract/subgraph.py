@@ -35,12 +35,20 @@ class Subgraph:
     """The donor's keys and values [B, K, S, E]; None where the layer has its own."""
     slice_of_ple: Array | None
     """The layer's slice of `model.ple`, [B, L, P]; None where it is not given."""
+    attention_alone: bool = False
+    """Whether nothing outside the attention is asked, so that zeros may stand for the hidden state and the slice."""
 
     def ple(self, width: int) -> Array | None:
-        """The slice for a model whose PLE have this width, zeros where none is given; None for width 0."""
-        if not width:
-            return None
-        return np.zeros((*self.positions.shape, width), np.float32) if self.slice_of_ple is None else self.slice_of_ple
+        """The slice for a model whose PLE have this width, 0 for none.
+
+        ValueError when the question has a slice that the model has no use for, or lacks one that it needs.
+        """
+        got, wanted = self.slice_of_ple, (*self.positions.shape, width) if width else None
+        if got is None and wanted is not None and self.attention_alone:
+            return np.zeros(wanted, np.float32)
+        if (None if got is None else got.shape) != wanted:
+            raise ValueError(f"ple: got shape {None if got is None else got.shape}, expected {wanted}")
+        return got
 
 
 def subgraph(kind: str, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Subgraph:
@@ -52,27 +60,27 @@ def subgraph(kind: str, params: Mapping[str, Any], inputs: Mapping[str, Array]) 
     layer = int(params["layer"])
     if kind == "subgraph":
         return _of_taps(layer, inputs)
-    given = {} if kind == "layer" else {f"model.layers.{layer}.input_layernorm": inputs["x"]}
+    alone = kind == "attention"
     return Subgraph(
         layer=layer,
         positions=inputs[POSITIONS],
-        hidden=inputs["hidden"] if kind == "layer" else np.zeros_like(inputs["x"]),
-        given=given,
+        hidden=np.zeros_like(inputs["x"]) if alone else inputs["hidden"],
+        given={f"model.layers.{layer}.input_layernorm": inputs["x"]} if alone else {},
         donated=(inputs["k"], inputs["v"]) if "k" in inputs else None,
         slice_of_ple=inputs.get("ple"),
+        attention_alone=alone,
     )
 
 
 def _of_taps(layer: int, inputs: Mapping[str, Array]) -> Subgraph:
     graph = text_graph()
     entering = expand.entering(graph, layer)
-    own = {name for name in inputs if graph.layer_of(name) == layer}
     lent = {name.rpartition(".")[2]: inputs[name] for name in inputs if graph.layer_of(name) not in (None, layer)}
     return Subgraph(
         layer=layer,
         positions=inputs[POSITIONS],
         hidden=inputs[entering],
-        given={name: inputs[name] for name in own},
+        given={name: value for name, value in inputs.items() if graph.layer_of(name) == layer},
         donated=(lent["k_rope"], lent["v_norm"]) if "k_rope" in lent else None,
         slice_of_ple=inputs["model.ple"][:, :, layer] if "model.ple" in inputs else None,
     )
@@ -83,11 +91,13 @@ def answerable(question: Subgraph, taps: Collection[str], replaced: Collection[s
 
     A port that cannot put a given value in goes on with its own: what it computes from that is no answer.
     """
-    lost = question.given.keys() - set(replaced)
-    graph = text_graph()
-    return {
-        name
-        for name in taps
-        if (node := graph.node_of(name)) is not None
-        and lost.isdisjoint(source.tap.replace("{i}", str(question.layer)) for source in node.sources)
-    }
+    strayed = question.given.keys() - set(replaced)
+    unanswered = set()
+    for node in text_graph().nodes:  # in execution order
+        name = node.named(question.layer)
+        sources = (source.tap if question.donated else source.tap.replace("{donor}", "{i}") for source in node.sources)
+        if not strayed.isdisjoint(source.replace("{i}", str(question.layer)) for source in sources):
+            unanswered.add(name)
+            if name not in replaced:
+                strayed.add(name)
+    return set(taps) - unanswered

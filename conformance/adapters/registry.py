@@ -101,6 +101,8 @@ def create(name: str, limits: Limits | None = None, profiles: Collection[str] | 
         raise BadOption(f"--impl: got {name!r}, expected a class of {entry.module}; it has none of that name")
     try:
         adapter: Adapter = getattr(module, entry.factory)()
+    except PortFault as error:
+        raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
     except Exception as error:  # as above
         raise broken(name, error) from None
     return adapter

@@ -12,7 +12,7 @@ import numpy as np
 
 from conformance.adapters.base import Adapter, Request, Skip
 from conformance.adapters.oracle import OracleAdapter
-from conformance.adapters.registry import ADAPTERS, create
+from conformance.adapters.registry import ADAPTERS, BadOption, create
 from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of
 from conformance.judging.compare import Error
 from conformance.judging.judge import crash_line
@@ -61,12 +61,13 @@ def measure_floors(
     progress: Progress,
     cases: str = "*",
 ) -> Floors:
-    """The floors of a profile over these implementations, their known failures left out; of ids like `cases` alone.
+    """The floors of a profile over these implementations, their known failures left out.
 
+    Measured are the goldens whose case's id matches the glob `cases`, with all cases that point into them.
     ExportError when an implementation gives NaN or a wrong shape.
     """
     asked = ((seed, draft) for seed in range(seeds) for draft in _drafts(seed, profile))
-    drafts = [(seed, draft) for seed, draft in asked if fnmatchcase(draft.id, cases)]
+    drafts = [(seed, draft) for seed, draft in asked if fnmatchcase(draft.owner, cases)]
     for name, adapter in adapters.items():
         require_exact_products(fixtures, adapter, name, profile)
     known = {name: KnownFailures.of(name) for name in adapters}
@@ -87,13 +88,26 @@ def measure_floors(
     return _floors(fixtures.profile(profile), adapters, table, golden, seeds, command, fixtures.policy)
 
 
+def variants_of(adapters: Mapping[str, Adapter]) -> list[Variant]:
+    """Who measures, as floors name them."""
+    hellos = ((name, adapter.hello()) for name, adapter in adapters.items())
+    return [Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos]
+
+
+def require_same_makers(stored: Floors, variants: list[Variant], seeds: int) -> None:
+    """BadOption unless the stored floors come from these variants and as many seeds."""
+    if (stored.variants, stored.seeds) != (variants, seeds):
+        raise BadOption("--cases: the stored floors come from other variants, versions or seeds: measure all cases")
+
+
 def with_measured(stored: Floors, measured: Floors) -> Floors:
     """The stored floors with those of the measured cases instead of their own, if the same variants measured both.
 
-    ExportError where they did not.
+    BadOption where they did not, and where no case was measured.
     """
-    if (stored.variants, stored.seeds) != (measured.variants, measured.seeds):
-        raise ExportError("--cases: the stored floors come from other variants, versions or seeds: measure all cases")
+    require_same_makers(stored, measured.variants, measured.seeds)
+    if not measured.floors:
+        raise BadOption("--cases: got a glob that matches no case with a golden of its own; try 'subgraph/*'")
     families = sorted({*stored.leave_one_family_out, *measured.leave_one_family_out})
     ratios = {
         family: max(floors.leave_one_family_out.get(family, 0.0) for floors in (stored, measured))
@@ -174,10 +188,9 @@ def _floors(
     command: str,
     policy: Policy,
 ) -> Floors:
-    hellos = [(name, adapter.hello()) for name, adapter in adapters.items()]
     return Floors(
         profile=profile.id,
-        variants=[Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos],
+        variants=variants_of(adapters),
         seeds=seeds,
         command=command,
         leave_one_family_out=table.leave_one_out(golden, profile, policy),

@@ -185,7 +185,7 @@ def floors(
     ] = False,
     cases: Annotated[
         str | None,
-        typer.Option(help="Glob over ids: measure these cases alone; all other floors stay.", metavar="GLOB"),
+        typer.Option(help="Glob over ids: measure these goldens alone; all other floors stay.", metavar="GLOB"),
     ] = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:
@@ -197,6 +197,8 @@ def floors(
     if (shared := fixtures.profile(profile).floors) != profile:
         raise BadOption(f"--profile: got {profile}, which the floors of {shared} judge, expected {shared}")
     if (asked := full_size.asked(model, checkpoint, goldens, passes_take_turns=True)) is not None:
+        if cases is not None:
+            raise BadOption("--cases: got it with a model at full size, expected it without --model and --checkpoint")
         ratios = full_size.measure(asked, fixtures, profile, first_only=first_only)
     elif first_only:
         raise BadOption("--first-only: got it without a model, expected it with --model or --checkpoint")
@@ -211,13 +213,17 @@ def _measure(fixtures: Fixtures, profile: str, seeds: int, cases: str | None) ->
         if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
             raise fault
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
-        from conformance.calibration.floors import honest_variants, measure_floors, with_measured
+        from conformance.calibration import floors as calibration
 
         command = f"gemma4-conformance floors --profile {profile} --seeds {seeds}"
-        variants = honest_variants(profile)
-        measured = measure_floors(fixtures, profile, variants, seeds, command, progress, cases or "*")
-        if cases is not None:
-            measured = with_measured(fixtures.floors(profile), measured)
+        variants = calibration.honest_variants(profile)
+        if cases is None:
+            measured = calibration.measure_floors(fixtures, profile, variants, seeds, command, progress)
+        else:
+            stored = fixtures.floors(profile)
+            calibration.require_same_makers(stored, calibration.variants_of(variants), seeds)  # before the long work
+            some = calibration.measure_floors(fixtures, profile, variants, seeds, command, progress, cases)
+            measured = calibration.with_measured(stored, some)
         write_model(fixtures.root / "floors" / f"{profile}.json", measured)
         fixtures.write_sums()
     return measured.leave_one_family_out

@@ -10,7 +10,7 @@ from conformance.judging.question import Question
 from gemma4_contract import Case, Fixtures, GoldenPointer
 from gemma4_contract.graph import text_graph
 
-_SMALLER_FIRST = ("attention", "layer", "forward")
+_SMALLER_FIRST = ("subgraph", "attention", "layer", "forward")
 _MANY = 1000
 
 StillFails = Callable[[str, int | None], bool]
@@ -44,7 +44,7 @@ def _size(verdict: CaseVerdict) -> tuple[int, int, int, str]:
 
 
 def size_of_kind(kind: str) -> int:
-    """Modules before attention, layers and whole passes."""
+    """Modules before sub-graphs, attention, layers and whole passes."""
     return _SMALLER_FIRST.index(kind) + 1 if kind in _SMALLER_FIRST else 0
 
 

@@ -31,8 +31,9 @@ def drafts(seed: int = 0) -> Iterator[Draft]:
     for model in MODELS.values():
         if model.nested:
             for name, layer in layer_kinds(model.config).items():
-                yield layer_draft(model, name, layer, seed)
-                yield subgraph_draft(model, name, layer, seed)
+                whole = layer_draft(model, name, layer, seed)
+                yield whole
+                yield subgraph_draft(model, name, whole, seed)
                 if model.id in ATTENTION_MODELS:
                     yield attention_draft(model, name, layer, seed)
 
@@ -67,11 +68,12 @@ def layer_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
     )
 
 
-def subgraph_draft(model: Model, name: str, layer: int, seed: int = 0) -> Draft:
-    """Every node of a layer, each from golden values of its own parents."""
+def subgraph_draft(model: Model, name: str, whole: Draft, seed: int) -> Draft:
+    """Every node of a layer, each from golden values of its own parents; `whole` is the case of that layer."""
+    layer = whole.params["layer"]
     taps = layer_taps(model.config, layer)
     parents = {parent for tap in taps for parent in tap.parents}
-    values = _values_around(model, layer, layer_draft(model, name, layer, seed), seed)
+    values = _values_around(model, whole, seed)
     return Draft(
         id=f"subgraph/{model.id}/{name}",
         kind="subgraph",
@@ -86,9 +88,9 @@ def subgraph_draft(model: Model, name: str, layer: int, seed: int = 0) -> Draft:
     )
 
 
-def _values_around(model: Model, layer: int, whole: Draft, seed: int) -> dict[str, Array]:
+def _values_around(model: Model, whole: Draft, seed: int) -> dict[str, Array]:
     """Taps of the case of the whole layer: what it is given, and in bfloat16 what the layer makes of it."""
-    given = subgraph(whole.kind, whole.params, whole.inputs)
+    layer, given = whole.params["layer"], subgraph(whole.kind, whole.params, whole.inputs)
     values = {name: _bf16(x) for name, x in answers.layer(_decoder(model.id), given).items()}
     values |= {POSITIONS: given.positions, output_of(layer): given.hidden}
     if given.donated is not None:

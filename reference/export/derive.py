@@ -64,11 +64,8 @@ def enclosing(draft: Draft) -> Draft:
     `residual_2`. Here these are not given.
     """
     assert draft.model is not None
-    unfed = (
-        ["self_attn.probs"]
-        if MODELS[draft.model].config.hidden_size_per_layer_input
-        else ["self_attn.probs", "residual_2"]
-    )
+    plain = not MODELS[draft.model].config.hidden_size_per_layer_input
+    unfed = ("self_attn.probs", "residual_2") if plain else ("self_attn.probs",)
     names = {f"model.layers.{draft.params['layer']}.{name}" for name in unfed}
     return replace(draft, inputs={name: x for name, x in draft.inputs.items() if name not in names})
 

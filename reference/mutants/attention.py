@@ -207,3 +207,20 @@ class _NormOverAllHeads(Decoder):
         joint = x.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_dim)
         joint = self.ops.rms_norm(joint, weight, self.config.rms_norm_eps)
         return tap(name, joint.reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3))
+
+
+@AREA.mutant(
+    "k-norm-weight-of-q",
+    does="Normalises the keys with q_norm's weight.",
+    symptom="Scores have the right size and the wrong channels; fluent but degraded text.",
+    cure="Queries and keys have a norm each: q_norm and k_norm.",
+    first_tap="self_attn.k_norm",
+    layers="own-KV layers",
+    caught_by=(
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _KNormWeightOfQ(Decoder):
+    def weight(self, index: int, name: str) -> Array:
+        return super().weight(index, name.replace("k_norm", "q_norm"))

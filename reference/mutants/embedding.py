@@ -9,7 +9,7 @@ import copy
 import math
 
 from reference.mutants.registry import Area
-from reference.oracle.arithmetic import Array
+from reference.oracle.arithmetic import BF16, Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.ops import Ops
 from reference.taps import Recorder, silent
@@ -88,3 +88,21 @@ class _FoldedIntoHead(Decoder):
         head = copy.copy(self)
         head.weights = {**self.weights, "model.embed_tokens.weight": scaled}
         return Decoder.unembed(head, h, record)
+
+
+@AREA.mutant(
+    "embed-scale-in-bfloat16",
+    does="Rounds sqrt(D) to bfloat16 whatever the dtype of the weights, as Gemma 1 to 3 were first published.",
+    symptom="All hidden states are off by up to 0.4 percent in float32; in bfloat16 nothing is wrong.",
+    cure="Round sqrt(D) to the dtype of the weights: in float32 it stays as it is.",
+    first_tap=_FIRST,
+    equivalent_in={"bf16": "The root is rounded to bfloat16 there by right."},
+    caught_by=(
+        "module/embedding/width-1536",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _InBfloat16(Ops):
+    def embedding(self, ids: Array, table: Array) -> Array:
+        root = BF16.dtype.type(math.sqrt(table.shape[-1]))
+        return table[ids] * self.ar.scalar(float(root), table)

@@ -80,3 +80,19 @@ class _Hardcoded(Ops):
 class _NotScaledBack(Ops):
     def softcap(self, x: Array, cap: float) -> Array:
         return np.tanh(x / self.ar.scalar(cap, x))
+
+
+@AREA.mutant(
+    "softcap-twice",
+    does="Caps logits that are capped already: in the model, and once more in the sampler or the loss.",
+    symptom="Greedy text is right; the largest logits are pressed together and sampling is too even.",
+    cure="Cap once, in the model.",
+    first_tap="logits",
+    caught_by=(
+        "module/softcap/cap-12",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _Twice(Ops):
+    def softcap(self, x: Array, cap: float) -> Array:
+        return super().softcap(super().softcap(x, cap), cap)

@@ -176,3 +176,21 @@ class _BranchNormsSwapped(WeightsSwapped):
 class _ExpertsFedMLPNorm(Decoder):
     def weight(self, index: int, name: str) -> Array:
         return super().weight(index, name.replace("pre_feedforward_layernorm_2", "pre_feedforward_layernorm"))
+
+
+@AREA.mutant(
+    "moe-weights-ignored",
+    does="Averages the chosen experts and leaves their combine weights out.",
+    symptom="The right experts run; the weakest chosen one counts as much as the strongest.",
+    cure="Weigh each expert's output by its combine weight and add them up.",
+    first_tap="experts",
+    caught_by=(
+        "module/experts/fused",
+        "layer/26b-a4b-mini/full-own-hot",
+        "forward/26b-a4b-mini/uniform-l1/no-cache",
+    ),
+)
+class _WeightsIgnored(Ops):
+    def experts(self, x: Array, combine: Array, gate_up: Array, down: Array) -> Array:
+        chosen = (combine != 0).astype(combine.dtype)
+        return super().experts(x, chosen / self.ar.sum(chosen), gate_up, down)

@@ -14,7 +14,7 @@ import numpy as np
 from reference.config import TextConfig
 from reference.mutants.norms import NoNorm
 from reference.mutants.registry import Area
-from reference.oracle.arithmetic import F64, Arithmetic, Array
+from reference.oracle.arithmetic import BF16, F64, Arithmetic, Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
 from reference.oracle.ops import Ops
@@ -157,3 +157,24 @@ class _ContextOnly(Ops):
 class _TokensOnly(Ops):
     def combine_rows(self, context: Array, rows: Array) -> Array:
         return rows
+
+
+@AREA.mutant(
+    "ple-projection-scale-folded-in-bfloat16",
+    does="Folds D^-0.5 into per_layer_model_projection while its weights are bfloat16, which rounds all of them.",
+    symptom="Models with PLE are off from layer 0 on by hundreds of float32 tolerances; other models are right.",
+    cure="Scale the product, or fold the factor into float32 weights.",
+    first_tap=_CONTEXT,
+    survives_in={
+        "bf16": "A rounding of the weights stays within what rounding the activations there does.",
+    },
+    caught_by=(
+        "module/ple/three-layers",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _ScaleFoldedInBfloat16(Ops):
+    def context_projection(self, h: Array, projection: Array, weight: Array, eps: float, num_layers: int) -> Array:
+        root = h.shape[-1] ** -0.5
+        folded = (projection.astype(F64.dtype) * root).astype(BF16.dtype).astype(F64.dtype)
+        return super().context_projection(h, (folded / root).astype(projection.dtype), weight, eps, num_layers)

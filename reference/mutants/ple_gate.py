@@ -110,3 +110,19 @@ class _BeforeMLP(Decoder):
             return super().feed_forward(index, h, tap)
         branch = self.per_layer_branch(index, h, self._slice, tap)
         return branch + super().feed_forward(index, h + branch, tap)
+
+
+@AREA.mutant(
+    "ple-gate-added",
+    does="Adds the activated gate to the PLE slice instead of multiplying them.",
+    symptom="Fluent but worse text on E2B and E4B alone.",
+    cure="gelu_tanh(per_layer_input_gate h) * slice.",
+    first_tap=_GATED,
+    caught_by=(
+        "layer/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _GateAdded(Ops):
+    def per_layer_gate(self, h: Array, layer_input: Array, weight: Array) -> Array:
+        return self.gelu_tanh(self.ar.linear(h, weight)) + layer_input

@@ -158,3 +158,19 @@ class _Int32Overflow(Ops):
     def ple_index(self, token: int, layer: int, channel: int, num_layers: int, width: int) -> int:
         offset = super().ple_index(token, layer, channel, num_layers, width)
         return (offset + 2**31) % 2**32 - 2**31
+
+
+@AREA.mutant(
+    "ple-rows-of-pad",
+    does="Looks up the pad's row for every token, as a path does that gets embeddings and keeps no ids.",
+    symptom="Text degrades on E2B and E4B alone, and every token gets the same rows.",
+    cure="Hand the ids to the PLE lookup, whatever the embeddings come from.",
+    first_tap="model.embed_tokens_per_layer",
+    caught_by=(
+        "module/ple/three-layers",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _RowsOfPad(Ops):
+    def token_rows(self, ids: Array, table: Array, num_layers: int) -> Array:
+        return super().token_rows(ids * 0, table, num_layers)

@@ -13,7 +13,7 @@ import numpy as np
 from reference.config import Rope, TextConfig
 from reference.mutants.mutant import WITHOUT_16_BITS, with_ops
 from reference.mutants.registry import Area
-from reference.oracle.arithmetic import Array
+from reference.oracle.arithmetic import BF16, Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
 from reference.oracle.ops import Ops
@@ -255,3 +255,76 @@ class _LowPrecision(Ops):
 class _TableClamped(Ops):
     def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
         return super().rope(x, np.minimum(positions, 4095), frequencies)
+
+
+@AREA.mutant(
+    "rope-frequencies-in-bfloat16",
+    does="Keeps the frequencies in bfloat16, as casting a whole module to bfloat16 and back does.",
+    symptom="Exact at position 0; every other angle is off by up to 0.4 percent.",
+    cure="Compute the frequencies in float32 and leave them out of casts of the module.",
+    first_tap="self_attn.q_rope",
+    caught_by=(
+        "module/rope/default-run",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
+)
+class _FrequenciesInBfloat16(Ops):
+    def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
+        frequencies = super().inverse_frequencies(head_dim, rope)
+        return frequencies.astype(BF16.dtype).astype(frequencies.dtype)
+
+
+@AREA.mutant(
+    "prop-rope-last-pairs",
+    does="Rotates the last quarter of the pairs of full layers instead of the first.",
+    symptom="Exact at position 0; full layers drift with distance.",
+    cure="The first partial_rotary_factor * E/2 pairs turn, the others stand still.",
+    first_tap="self_attn.q_rope",
+    layers=_FULL,
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
+)
+class _LastPairs(Ops):
+    def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
+        frequencies = super().inverse_frequencies(head_dim, rope)
+        return np.roll(frequencies, int((frequencies == 0).sum()))
+
+
+@AREA.mutant(
+    "rope-scaled-as-gemma-3",
+    does="Divides the positions of full layers by 8, the linear rope_scaling of Gemma 3.",
+    symptom="Full layers take tokens for eight times nearer than they are.",
+    cure="Gemma 4 has no rope_scaling: positions are used as they are.",
+    first_tap="self_attn.q_rope",
+    layers=_FULL,
+    caught_by=(
+        "module/inv-freq/e2b-full",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l2/no-cache",
+    ),
+)
+class _ScaledAsGemma3(Ops):
+    def inverse_frequencies(self, head_dim: int, rope: Rope) -> Array:
+        frequencies = super().inverse_frequencies(head_dim, rope)
+        return frequencies / 8 if rope.rope_type == "proportional" else frequencies
+
+
+@AREA.mutant(
+    "positions-start-at-one",
+    does="Counts positions from 1, as models do that keep position 0 for pads.",
+    symptom="None in the text: attention depends on distances alone. A cache shared with another runtime breaks.",
+    cure="The first token stands at position 0.",
+    first_tap="self_attn.q_rope",
+    caught_by=(
+        "module/rope/default-at-0",
+        "attention/e2b-mini/full-own",
+        "forward/e2b-mini/uniform-l1/no-cache",
+    ),
+)
+class _StartAtOne(Ops):
+    def rope(self, x: Array, positions: Array, frequencies: Array) -> Array:
+        return super().rope(x, positions + 1, frequencies)

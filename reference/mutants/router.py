@@ -261,3 +261,21 @@ class _PerExpertScaleInLogits(Ops):
 class _PerExpertScaleTwice(Ops):
     def combine_weights(self, logits: Array, per_expert_scale: Array, top_k: int) -> Array:
         return super().combine_weights(logits, per_expert_scale * per_expert_scale, top_k)
+
+
+@AREA.mutant(
+    "per-expert-scale-renormalised",
+    does="Renormalises the combine weights after per_expert_scale, so that they sum to 1 again.",
+    symptom="The sparse branch has the wrong size; its experts keep their shares.",
+    cure="Renormalise first, then multiply by per_expert_scale.",
+    first_tap=_COMBINE,
+    caught_by=(
+        "module/router/top-8-of-16",
+        "layer/26b-a4b-mini/full-own-hot",
+        "forward/26b-a4b-mini/uniform-l1/no-cache",
+    ),
+)
+class _PerExpertScaleRenormalised(Ops):
+    def combine_weights(self, logits: Array, per_expert_scale: Array, top_k: int) -> Array:
+        scaled = super().combine_weights(logits, per_expert_scale, top_k)
+        return scaled / self.ar.sum(scaled)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from gemma4_contract.graph import text_graph
+from gemma4_contract.recording import Pieces
 from reference.oracle.arithmetic import Array
 from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KVCache
@@ -29,21 +30,15 @@ def run(
     if steps is not None and sum(steps) != length:
         raise ValueError(f"the steps {list(steps)} add up to {sum(steps)} tokens, the case has {length}")
     cache = None if steps is None else KVCache()
-    parts: dict[str, list[Array]] = {}
-
-    def record(name: str, value: Array) -> Array:
-        if want is None or name in want:
-            parts.setdefault(name, []).append(value)
-        return value
-
+    pieces: Pieces[Array] = Pieces(want)
     start = 0
     for step in steps or [length]:
         rows = slice(start, start + step)
-        decoder.forward(ids[:, rows], positions[:, rows], None if valid is None else valid[:, rows], cache, record)
+        decoder.forward(ids[:, rows], positions[:, rows], None if valid is None else valid[:, rows], cache, pieces)
         start += step
     # S grows with the calls, so the probabilities of several calls are no one tensor.
     graph = text_graph()
-    whole = {name: values for name, values in parts.items() if graph.is_asked(name, plain=len(values) == 1)}
+    whole = {name: values for name, values in pieces.taps.items() if graph.is_asked(name, plain=len(values) == 1)}
     return {
         name: values[0] if len(values) == 1 else np.concatenate(values, graph.length_axis(name))
         for name, values in whole.items()

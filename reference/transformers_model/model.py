@@ -99,8 +99,8 @@ class TransformersModel:
         """
         layer, positions = question.layer, question.positions
         module, config = self._model.model.layers[layer], self._model.config
+        _check_inputs(question, module, config)
         ple = question.ple(config.hidden_size_per_layer_input)
-        _check_inputs(question, module, config, ple)
         with torch.inference_mode(), lifting(self._lifted), recording(self._dtype, given=question.given) as recorder:
             recorder.layer(self._model, layer, probs=self._eager)
             module(
@@ -137,16 +137,13 @@ class TransformersModel:
         }
 
 
-def _check_inputs(question: Subgraph, module: Any, config: Any, ple: Array | None) -> None:
+def _check_inputs(question: Subgraph, module: Any, config: Any) -> None:
     """Raise ValueError unless the inputs are what the layer needs."""
     hidden, rows = question.hidden, question.hidden.shape[:2]
     if hidden.ndim != 3 or hidden.shape[-1] != config.hidden_size:
         raise ValueError(f"hidden: got shape {hidden.shape}, expected B L {config.hidden_size}")
     if question.positions.shape != rows:
         raise ValueError(f"positions: got shape {question.positions.shape}, expected {rows}")
-    width = config.hidden_size_per_layer_input
-    if ple is not None and ple.shape != (*rows, width):
-        raise ValueError(f"ple: got shape {ple.shape}, expected {(*rows, width)}")
     _check_donated(module.self_attn, config, rows, question.donated)
 
 

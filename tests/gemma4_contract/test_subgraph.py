@@ -9,7 +9,7 @@ import pytest
 
 from gemma4_contract.graph import text_graph
 from gemma4_contract.module_reads import laid_back, laid_out, reads_of
-from gemma4_contract.recording import Recording
+from gemma4_contract.recording import Pieces, Recording
 from gemma4_contract.subgraph import Subgraph, answerable, subgraph
 
 POSITIONS = np.arange(3, dtype=np.int32)[None]
@@ -45,6 +45,9 @@ def test_a_layer_and_an_attention_are_sub_graphs_too() -> None:
     assert attention.donated is None
     assert not attention.ple(2).any()
     assert attention.ple(0) is None
+    for question, width in ((asked("layer", hidden=HIDDEN), 2), (layer, 3), (layer, 0)):
+        with pytest.raises(ValueError, match="ple: got shape"):
+            question.ple(width)
 
 
 def test_an_input_that_is_missing_is_named() -> None:
@@ -62,12 +65,26 @@ def test_what_was_computed_from_another_value_is_no_answer() -> None:
     assert answerable(question, taps, {probs, context}) == set(taps)
     assert answerable(question, taps, {context}) == {probs, projected}
     assert answerable(question, taps, {probs}) == {probs, context}
+    keys = name("self_attn.k_rope")
+    own = asked("subgraph", **{"model.layers.1.output": HIDDEN, keys: K})
+    assert answerable(own, taps, {keys}) == set(taps)
+    assert answerable(own, taps, ()) == set()  # a layer with keys of its own is its own donor
 
 
 def test_a_recording_keeps_what_was_computed_and_gives_what_is_given() -> None:
-    recording = Recording({"b": 7})
-    assert [recording("a", 1), recording("b", 2)] == [1, 7]
-    assert recording.taps == {"a": 1, "b": 2}
+    recording = Recording({"b": K, "c": PLE})
+    assert recording("a", HIDDEN) is HIDDEN
+    assert recording("b", V) is K
+    assert recording("c", V) is V  # of a wrong shape: the rest of a wrong layer may take no other
+    assert recording.taps == {"a": HIDDEN, "b": V, "c": V}
+
+
+def test_pieces_are_kept_call_by_call() -> None:
+    pieces = Pieces({"a"})
+    for name, value in (("a", K), ("b", V), ("a", V)):
+        assert pieces(name, value) is value
+    assert pieces.taps.keys() == {"a"}
+    assert all(kept is value for kept, value in zip(pieces.taps["a"], (K, V), strict=True))
 
 
 @pytest.mark.parametrize("layer", [None, 3])

@@ -12,6 +12,7 @@ import pytest
 
 from conformance.adapters.base import Adapter, PortFault
 from conformance.adapters.external.process import ProcessAdapter
+from conformance.adapters.registry import create
 from conformance.diagnosis.diagnose import diagnose
 from conformance.diagnosis.replay import of_report
 from conformance.judging.judge import Judge
@@ -51,7 +52,8 @@ def started(*options: str) -> ProcessAdapter:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[ProcessAdapter]:
-    adapter = started()
+    adapter = create("javascript")
+    assert isinstance(adapter, ProcessAdapter)
     yield adapter
     adapter.close()
 
@@ -60,7 +62,7 @@ def port() -> Iterator[ProcessAdapter]:
 def test_every_case_passes_and_every_tap_is_offered(port: ProcessAdapter, profile: str) -> None:
     judge = Judge(FIXTURES, port, profile)
     for case_id in FIXTURES.case_ids:
-        if judge.asks(case_id):
+        if judge.asks(case_id) and not case_id.startswith("subgraph/"):  # of its kinds the one it does not offer
             verdict = judge.judge(case_id)
             assert verdict.outcome == "pass", (case_id, verdict.note, verdict.first_divergence)
             assert [tap.name for tap in verdict.taps if tap.status == "absent"] == [], case_id

@@ -10,7 +10,7 @@ from conformance.adapters.base import Array, Request
 from conformance.adapters.registry import create
 from gemma4_contract import Fixtures
 from reference.cases import Draft
-from reference.cases.layer import layer_kinds, subgraph_draft
+from reference.cases.layer import layer_draft, layer_kinds, subgraph_draft
 from reference.export.agreement import worst
 from reference.export.derive import by_oracle, by_transformers, enclosing, single_threaded
 from reference.models import MODELS
@@ -24,7 +24,8 @@ LAYERS = [
 
 
 def every_node(model: str, layer: int) -> Draft:
-    return subgraph_draft(MODELS[model], "any", layer)
+    whole = layer_draft(MODELS[model], "any", layer, 0)
+    return subgraph_draft(MODELS[model], "any", whole, 0)
 
 
 def by_port(name: str, draft: Draft) -> Mapping[str, Array]:
@@ -63,6 +64,22 @@ def test_mlx_impl_agrees_on_every_node(model: str, layer: int) -> None:
     answer = by_port("mlx_impl", draft)
     assert answer.keys() == {tap.name for tap in draft.taps}
     assert worst(answer, by_oracle(draft))[0] < 1e-6
+
+
+@pytest.mark.parametrize("model", ["e2b-mini", "31b-mini", "26b-a4b-mini"])
+def test_mlx_lm_agrees_on_the_nodes_that_it_offers(model: str) -> None:
+    """What it fuses, and without per-layer embeddings never shows, is left out; a value not put in leaves out more."""
+    pytest.importorskip("mlx_lm")
+    plain = not MODELS[model].config.hidden_size_per_layer_input
+    fused = {"self_attn.probs", "self_attn.context", *(("residual_2", "output") if plain else ())}
+    for layer in layer_kinds(MODELS[model].config).values():
+        draft = every_node(model, layer)
+        answer = by_port("mlx_lm", draft)
+        assert {tap.name for tap in draft.taps} - answer.keys() == {f"model.layers.{layer}.{name}" for name in fused}
+        assert worst(answer, by_oracle(draft))[0] < 1e-6
+        context = f"model.layers.{layer}.self_attn.context"  # from queries, keys and values: no probabilities given
+        around = enclosing(draft)
+        assert worst({context: by_port("mlx_lm", around)[context]}, by_oracle(around))[0] < 1e-6
 
 
 def test_every_wrong_node_is_seen_and_no_other() -> None:

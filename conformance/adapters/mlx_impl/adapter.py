@@ -14,7 +14,7 @@ from conformance.adapters.base import Array, Hello, PromptRequest, Refused, Requ
 from conformance.adapters.mlx_arrays import DTYPE_NAMES, PROFILE_DTYPES, to_mlx, to_numpy
 from conformance.adapters.mlx_impl.modules import MODULES
 from gemma4_contract.graph import text_graph
-from gemma4_contract.recording import Recording
+from gemma4_contract.recording import Pieces, Recording
 from gemma4_contract.subgraph import SUBGRAPH_KINDS, Subgraph, subgraph
 from mlx_impl import Decoder, MlxImplError
 from mlx_impl.chat import prompt
@@ -94,21 +94,17 @@ def _forward(decoder: Decoder, request: Request, x: dict[str, mx.array]) -> dict
     steps = request.plan.steps if request.plan else None
     length = x["ids"].shape[1]
     caches = None if steps is None else decoder.make_caches()
-    parts: dict[str, list[mx.array]] = {}
-
-    def tap(name: str, value: mx.array) -> mx.array:
-        if name in request.want:
-            parts.setdefault(name, []).append(value)
-        return value
-
+    pieces: Pieces[mx.array] = Pieces(request.want)
     start = 0
     for step in steps or [length]:
         rows = slice(start, start + step)
         valid = x["valid"][:, rows] if "valid" in x else None
-        mx.eval(decoder(x["ids"][:, rows], x["positions"][:, rows], valid=valid, caches=caches, tap=tap))
+        mx.eval(decoder(x["ids"][:, rows], x["positions"][:, rows], valid=valid, caches=caches, tap=pieces))
         start += step
     graph = text_graph()
-    return {name: to_numpy(mx.concatenate(values, axis=graph.length_axis(name))) for name, values in parts.items()}
+    return {
+        name: to_numpy(mx.concatenate(values, axis=graph.length_axis(name))) for name, values in pieces.taps.items()
+    }
 
 
 def _layer(decoder: Decoder, question: Subgraph, dtype: mx.Dtype) -> dict[str, mx.array]:

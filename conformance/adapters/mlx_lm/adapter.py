@@ -120,7 +120,7 @@ def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]
     hidden = to_mlx(question.hidden, dtype)  # B L D
     _refuse_other_positions(request.inputs, hidden.shape, None)
     shared: tuple[mx.array, mx.array] | None = None
-    if question.donated is not None:
+    if question.donated is not None and not layer.self_attn.has_kv:
         keys, values = (to_mlx(value, dtype) for value in question.donated)  # B K S E
         if keys.shape[2] != hidden.shape[1]:
             raise Skip("no more keys than queries without a cache")

@@ -255,3 +255,35 @@ def test_every_read_is_of_a_known_tap() -> None:
     assert len(found) == len(set(found))
     assert {"model.layers.0.residual_1", "model.layers.1.mlp.act", "logits"} <= set(found)
     assert not [tap for tap in found if tap.endswith(("_rope", "combine", "model.ple"))]  # calls, which no module shows
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_the_tree_goes_on_with_what_is_given(framework: Framework, flat: bool) -> None:
+    """An output, one in another layout, one of B*L rows where tokens are flat, and an argument that also goes past."""
+    rng = np.random.default_rng(3)
+    prefix = "model.layers.0."
+    shapes = {
+        f"{prefix}input_layernorm": (B, L, D),
+        f"{prefix}self_attn.q_norm": (B, H, L, E),
+        f"{prefix}self_attn.v_norm": (B, K, L, E),
+        f"{prefix}experts": (B, L, D),
+        f"{prefix}mlp.down_proj": (B, L, D),
+        f"{prefix}residual_1": (B, L, D),
+        f"{prefix}post_feedforward_layernorm": (B, L, D),
+    }
+    given = {tap: rng.standard_normal(shape) for tap, shape in shapes.items()}
+    root, _ = toy(framework, flat=flat)
+    with framework.taps(root, CONFIG, None, given={tap: framework.array(x) for tap, x in given.items()}) as tapes:
+        root(framework.array(hidden(0, L)))
+    read = {tap: framework.numpy(x) for tap, x in tapes.joined().items()}
+    assert tapes.replaced == set(given)
+    q, v = (given[f"{prefix}self_attn.{name}"].swapaxes(1, 2) for name in ("q_norm", "v_norm"))  # B L heads E
+    expected = {
+        f"{prefix}self_attn.k_norm": 3.0 * given[f"{prefix}input_layernorm"][:, None, :, :E],
+        f"{prefix}self_attn.context": q.reshape(B, L, H * E) + v[:, :, 0, :1],
+        f"{prefix}pre_feedforward_layernorm": 1.3 * given[f"{prefix}residual_1"],
+        f"{prefix}post_feedforward_layernorm": 1.4 * (given[f"{prefix}mlp.down_proj"] + given[f"{prefix}experts"]),
+        f"{prefix}residual_2": given[f"{prefix}residual_1"] + given[f"{prefix}post_feedforward_layernorm"],
+    }
+    for tap, value in expected.items():
+        np.testing.assert_allclose(read[tap], value, rtol=1e-5, atol=1e-6, err_msg=tap)

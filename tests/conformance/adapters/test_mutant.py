@@ -25,7 +25,10 @@ def test_another_mistake_passes_there() -> None:
 @pytest.mark.parametrize(
     ("typo", "hint"),
     [
-        ("prop-rope-denomintor", "did you mean prop-rope-denominator or prop-rope-contiguous-prefix?"),
+        (
+            "prop-rope-denomintor",
+            "did you mean prop-rope-denominator or prop-rope-contiguous-prefix or prop-rope-last-pairs?",
+        ),
         ("", "see `gemma4-conformance bugs`"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from conformance.adapters.base import Skip
 from gemma4_contract import Plan
+from gemma4_contract.subgraph import SUBGRAPH_KINDS
 from gemma4_contract.tensors import Array
 from tests.support import adapter_checkpoints as c
 from tests.support import adapter_requests as r
@@ -58,7 +59,7 @@ def test_hello_names_both_attentions_and_offers_f64_with_eager_alone(adapters: d
     eager, sdpa = adapters["eager"].hello(), adapters["sdpa"].hello()
     assert (eager.name, sdpa.name, eager.family) == ("transformers-eager", "transformers-sdpa", "torch")
     assert (eager.profiles, sdpa.profiles) == (("f64", "f32", "bf16", "f16"), ("f32", "bf16", "f16"))
-    assert set(eager.kinds) == {"forward", "layer", "attention"} | {q.kind for q in QUESTIONS.values()} - {"softcap"}
+    assert set(eager.kinds) == {"forward", *SUBGRAPH_KINDS} | {q.kind for q in QUESTIONS.values()} - {"softcap"}
 
 
 @pytest.mark.parametrize("kind", c.KINDS)

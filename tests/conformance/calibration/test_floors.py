@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.adapters.base import Request
-from conformance.adapters.registry import ADAPTERS, AdapterUnavailable, _Entry
+from conformance.adapters.registry import ADAPTERS, AdapterUnavailable, BadOption, _Entry
 from conformance.calibration import floors
 from conformance.calibration.error_table import rounded_up
 from conformance.calibration.floors import honest_variants, measure_floors, with_measured
@@ -299,8 +299,17 @@ def test_some_cases_are_measured_and_the_others_stay() -> None:
     assert merged.leave_one_family_out["a"] == max(ratios)
 
 
+def test_cases_that_point_into_a_golden_are_measured_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "all_drafts", lambda seed: drafts(seed, pointer=(FIRST, 1)))
+    port = {"one": off_by({FIRST: 1, SECOND: 8}, family="a")}
+    assert measure_floors(FIXTURES, "f32", port, 1, "", lambda *_: None, FIRST).floors[FIRST]["y"] == [1.8, 2.0]
+    none = measure_floors(FIXTURES, "f32", port, 1, "", lambda *_: None, SECOND)
+    with pytest.raises(BadOption, match="matches no case with a golden of its own"):
+        with_measured(measured(port), none)
+
+
 def test_other_variants_or_seeds_do_not_mix() -> None:
     stored = measured({"one": off_by({}, family="a")})
     for other in (measured({"other": off_by({}, family="a")}), measured({"one": off_by({}, family="a")}, seeds=2)):
-        with pytest.raises(ExportError, match="other variants, versions or seeds"):
+        with pytest.raises(BadOption, match="other variants, versions or seeds"):
             with_measured(stored, other)

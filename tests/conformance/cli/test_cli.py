@@ -212,6 +212,23 @@ def test_floors_without_an_implementation(root: Path) -> None:
     assert (root / "floors" / "f32.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cases", "subgraph/*", "--seeds", "2"], "--cases: the stored floors come from other variants, versions or"),
+        (["--cases", "subgraph/*", "--model", "e2b-full"], "--cases: got it with a model at full size, expected it"),
+        (["--cases", "forward/*/chunks-*"], "--cases: got a glob that matches no case with a golden of its own"),
+    ],
+)
+def test_floors_of_some_cases(root: Path, options: list[str], said: str) -> None:
+    pytest.importorskip("mlx_lm")
+    before = (root / "floors" / "f32.json").read_bytes()
+    done = run_command("floors", "--fixtures-dir", str(root), *options)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert (root / "floors" / "f32.json").read_bytes() == before
+
+
 def test_nothing_is_missed_by_commands_that_need_no_extra() -> None:
     done = run_command("list", "module/rope/*-at-1", env={"SUITE_BLOCKED": "torch,transformers,mlx,mlx_lm,reference.*"})
     assert (done.returncode, done.stderr) == (0, "")

@@ -51,6 +51,13 @@ def test_the_last_tap_is_required() -> None:
     assert verdict.first_divergence is None
 
 
+def test_of_a_sub_graph_any_tap_will_do_but_there_must_be_one() -> None:
+    case = "subgraph/e2b-mini/full-own"
+    names = [tap.name for tap in FIXTURES.case(case).taps]
+    assert judged(case, without(*names[1:])).outcome == "pass"
+    assert judged(case, without(*names)).note == f"{names[-1]} is required and absent"
+
+
 def test_no_other_tap_is_required() -> None:
     verdict = judged(LAYER, without(*LAYER_TAPS[:-1]))
     assert verdict.outcome == "pass"

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from gemma4_contract.recording import Pieces
 from mlx_impl import MlxImplError
 from mlx_impl.checkpoint.load import held_bytes, load
 from mlx_impl.checkpoint.streamed import StreamedLayer
@@ -33,11 +34,11 @@ def written(folder: Path, config: dict[str, Any], layout: str) -> Path:
 def seen(decoder: Any, steps: list[int] | None) -> dict[str, list[mx.array]]:
     """All taps of the calls of a plan, logits last."""
     caches, start = None if steps is None else decoder.make_caches(), 0
-    taps: dict[str, list[mx.array]] = {}
+    pieces: Pieces[mx.array] = Pieces()
     for step in steps or [IDS.shape[1]]:
-        decoder(IDS[:, start : start + step], caches=caches, tap=lambda name, x: taps.setdefault(name, []).append(x))
+        decoder(IDS[:, start : start + step], caches=caches, tap=pieces)
         start += step
-    return taps
+    return pieces.taps
 
 
 @pytest.mark.parametrize("steps", [None, [9, 10, 1, 1]])

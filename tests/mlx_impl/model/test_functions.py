@@ -136,7 +136,6 @@ def modules(dtype: mx.Dtype) -> dict[str, Callable[[], Any]]:
     ids, at = mx.array([[1, 2, 3]]), mx.array([[0, 1, 2]])
     x = a(1, 3, 8)
     indices, weights = mx.array([[[0, 2]] * 3]), mx.full((1, 3, 2), 0.5)
-    mask = attention.attention_mask(at, at, None, None)
     return {
         "rms_norm": lambda: norms.rms_norm(x, a(8), 1e-6),
         "rms_norm without weight": lambda: norms.rms_norm(x, None, 1e-6),
@@ -149,7 +148,7 @@ def modules(dtype: mx.Dtype) -> dict[str, Callable[[], Any]]:
         "gated_mlp": lambda: mlp.gated_mlp(x, a(5, 8), a(5, 8), a(8, 5)),
         "expert_mlp": lambda: moe.expert_mlp(x[0], a(10, 8), a(8, 5)),
         "apply_experts": lambda: moe.apply_experts(x, indices, weights, a(3, 10, 8), a(3, 8, 5)),
-        "attention_core": lambda: attention.attention_core(a(1, 4, 3, 8), a(1, 2, 3, 8), a(1, 2, 3, 8), mask)[0],
+        "attention_context": lambda: attention.attention_context(mx.ones((1, 4, 3, 3)), a(1, 2, 3, 8)),
         "softcap": lambda: decoder.softcap(x, 30.0),
         "softcap of None": lambda: decoder.softcap(x, None),
     }

@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[str, str, str, Wrong]] = {
     "PLE slices reversed": ("e2b", "ple", "per_layer_inputs", after(lambda x: x[:, :, ::-1])),
     "PLE branch dropped": ("e2b", "ple", "gated", after(mx.zeros_like)),
     "window off by one": ("e2b", "attention", "attention_mask", window_off_by_one),
-    "scale not one": ("e2b", "attention", "attention_core", lambda f: lambda q, k, v, mask: f(q * 0.5, k, v, mask)),
+    "scale not one": ("e2b", "attention", "attention_probs", lambda f: lambda q, k, mask: f(q * 0.5, k, mask)),
     "softmax unmasked": ("31b", "attention", "masked_softmax", lambda f: lambda s, m: f(s, mx.ones_like(m))),
     "silu": ("31b", "mlp", "gelu_tanh", lambda _: lambda x: x * mx.sigmoid(x)),
     "MLP doubled before its sum": ("26b-a4b", "mlp", "gated_mlp", after(lambda x: x * x)),

@@ -62,7 +62,12 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
 def test_names_and_shapes_are_complete(kind: str) -> None:
     model = g.small(kind)
     seen: list[tuple[str, tuple[int, ...]]] = []
-    model(mx.array(g.ids(B, L)), tap=lambda name, value: seen.append((name, tuple(value.shape))))
+
+    def tap(name: str, value: mx.array) -> mx.array:
+        seen.append((name, tuple(value.shape)))
+        return value
+
+    model(mx.array(g.ids(B, L)), tap=tap)
     assert len(seen) == len(dict(seen))  # each exactly once
     assert dict(seen) == expected(model.config)
 
@@ -70,7 +75,7 @@ def test_names_and_shapes_are_complete(kind: str) -> None:
 @pytest.mark.parametrize("kind", g.SMALL)
 def test_looking_changes_nothing(kind: str) -> None:
     model, ids = g.small(kind), mx.array(g.ids(B, L))
-    looked = model(ids, tap=lambda _name, _value: None)
+    looked = model(ids, tap=Recording())
     assert mx.array_equal(looked, model(ids))
 
 
@@ -119,5 +124,5 @@ def test_nothing_is_computed_for_nobody(kind: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(moe, "combine_matrix", lambda *args: made.append(args) or right(*args))
     model(ids)
     assert made == []
-    model(ids, tap=lambda _name, _value: None)
+    model(ids, tap=Recording())
     assert len(made) == model.config.num_hidden_layers

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.gemma4 import modeling_gemma4  # noqa: E402  (after importorskip)
 
-from gemma4_contract.subgraph import Subgraph  # noqa: E402
+from gemma4_contract.subgraph import Subgraph, subgraph  # noqa: E402
 from reference.transformers_model import TransformersModel  # noqa: E402  (after importorskip)
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -616,8 +616,12 @@ def test_attention_fed_from_a_forward_repeats_its_taps(kind: str, index: int) ->
     wanted = {name: tap for name, tap in taps.items() if name.startswith(f"{prefix}self_attn.")}
     whole = layer_of(kind, index, taps)
     x = f"{prefix}input_layernorm"
-    alone = dataclasses.replace(whole, hidden=np.zeros_like(whole.hidden), given={x: taps[x]})
+    inputs = {"x": taps[x], "positions": POSITIONS}
+    if whole.donated is not None:
+        inputs |= dict(zip("kv", whole.donated, strict=True))
+    alone = subgraph("attention", {"layer": index}, inputs)
     got = model_of(kind, lifted=True).run_subgraph(alone)
+    assert {name for name in got if name.startswith(f"{prefix}self_attn.")} == wanted.keys()
     assert worst({name: got[name] for name in wanted}, wanted) < 1e-13
 
 
@@ -638,6 +642,7 @@ def test_rope_of_a_late_position_is_exact_only_when_lifted(index: int) -> None:
 @pytest.mark.parametrize(
     ("index", "changes", "message"),
     [
+        (0, {"slice_of_ple": None}, "ple"),
         (0, {"slice_of_ple": np.zeros((2, LENGTH, 3))}, "ple"),
         (0, {"hidden": np.zeros((2, LENGTH, 95))}, "hidden"),
         (0, {"positions": POSITIONS[:, :-1]}, "positions"),
@@ -645,7 +650,7 @@ def test_rope_of_a_late_position_is_exact_only_when_lifted(index: int) -> None:
         (3, {"donated": None}, "shared_kv"),
         (3, {"donated": (np.zeros((2, 1, LENGTH, 32)),) * 2}, "shared_kv keys"),
     ],
-    ids=["ple-width", "width", "positions", "superfluous", "no-donor", "head-dim"],
+    ids=["no-ple", "ple-width", "width", "positions", "superfluous", "no-donor", "head-dim"],
 )
 def test_an_argument_that_does_not_fit_the_layer_is_refused(index: int, changes: dict[str, Any], message: str) -> None:
     question = dataclasses.replace(layer_of("ple", index, truth("ple")), **changes)

@@ -14,6 +14,7 @@ import numpy as np
 
 import mlx_impl
 from gemma4_contract import tensors
+from gemma4_contract.recording import Pieces
 from gemma4_contract.tensors import Array
 from reference.taps import model_taps
 from tests.support.laws.configurations import Example, weights_of
@@ -41,7 +42,7 @@ def run_steps(
     decoder: mlx_impl.Decoder, example: Example, inputs: Mapping[str, Array], steps: Sequence[int] | None
 ) -> dict[str, Array]:
     """Every tap of `inputs` fed in `steps`."""
-    parts: dict[str, list[mx.array]] = {}
+    pieces: Pieces[mx.array] = Pieces()
     caches = None if steps is None else decoder.make_caches()
     ids, positions = mx.array(inputs["ids"]), mx.array(inputs["positions"])
     valid = mx.array(inputs["valid"]).astype(mx.bool_) if "valid" in inputs else None
@@ -53,11 +54,11 @@ def run_steps(
             positions[:, rows],
             valid=None if valid is None else valid[:, rows],
             caches=caches,
-            tap=lambda name, value: parts.setdefault(name, []).append(value),
+            tap=pieces,
         )
         start += step
     axis = {tap.name: tap.axes.index("L") for tap in model_taps(example.config)}
-    whole = {name: values for name, values in parts.items() if len(values) == 1 or not name.endswith(".probs")}
+    whole = {name: values for name, values in pieces.taps.items() if len(values) == 1 or not name.endswith(".probs")}
     joined = {name: mx.concatenate(values, axis=axis[name]) for name, values in whole.items()}
     mx.eval(joined)
     return {name: np.array(value) for name, value in joined.items()}

@@ -1,7 +1,8 @@
-"""How long a prompt takes: the builder in milliseconds, and against Jinja in the same run."""
+"""How long a prompt takes, against JSON and against Jinja in the same run: machines differ, ratios do not."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from pathlib import Path
@@ -19,7 +20,8 @@ CONVERSATION = [
         {"role": "assistant", "content": f"The answer to question {number} is the name of a city, which is short."},
     )
 ]
-LIMIT_MS = 2.0
+TIMES_JSON = 8.0
+"""A hundred turns take 2 ms where JSON needs 0.25 ms for them, there and back."""
 FASTER = 20.0
 
 
@@ -30,9 +32,16 @@ def milliseconds(build: object) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def test_a_hundred_turns_take_less_than_two_milliseconds() -> None:
-    times = [milliseconds(lambda: render(CONVERSATION, "large")) for _ in range(50)]
-    assert min(times) < LIMIT_MS, f"fastest of 50: {min(times):.2f} ms"
+def test_a_hundred_turns_take_as_long_as_a_few_round_trips_of_json() -> None:
+    pairs = [
+        (
+            milliseconds(lambda: render(CONVERSATION, "large")),
+            milliseconds(lambda: json.loads(json.dumps(CONVERSATION))),
+        )
+        for _ in range(50)
+    ]
+    ratio = statistics.median(ours / json_time for ours, json_time in pairs)
+    assert ratio < TIMES_JSON, f"median ratio {ratio:.1f}"
 
 
 def test_jinja_takes_twenty_times_as_long(tokenizer_file: Path, real_templates: dict[str, str]) -> None:

@@ -153,17 +153,17 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def judge(case_id: str) -> None:
         try:
-            judged = run.judged(case_id)
+            judged = run.judge(case_id)
         except FixtureError as error:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
         if judged.line is not None:
             request.node.user_properties.append((_CASE_LINE, judged.line.model_dump_json()))
-        if judged.counted == "skip":
+        if judged.counts_as == "skip":
             pytest.skip(judged.text)
-        elif judged.counted == "known":
+        elif judged.counts_as == "known":
             pytest.xfail(judged.text)
-        elif judged.counted == "fail":
+        elif judged.counts_as == "fail":
             pytest.fail(judged.text, pytrace=False)
 
     return judge

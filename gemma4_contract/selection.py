@@ -72,7 +72,7 @@ class Selection:
             for name, kept in rows.items()
         }
 
-    def counted(
+    def valid_entries(
         self, golden: Mapping[str, Array], rows: Mapping[str, Array], real: Array | None
     ) -> dict[str, Array | None]:
         """Entries of each golden that count, boolean: of these `rows` [B, L], which are no pads; None where all do."""

@@ -61,7 +61,7 @@ SLICES: Mapping[str, Model] = {
 }
 
 
-class Asked(Protocol):
+class NamedConfig(Protocol):
     """A model, as far as it decides what is asked of it."""
 
     @property
@@ -83,14 +83,14 @@ def models() -> dict[str, Model]:
     return {**FULL_SIZE, **SLICES}
 
 
-def prefill_length(model: Asked) -> int:
+def prefill_length(model: NamedConfig) -> int:
     """w + 77; of slices 20, and of the one that is about the window w + 9."""
     if model.id == _WINDOW:
         return model.config.sliding_window + _SLICE_PAST_THE_WINDOW
     return _SLICE_LENGTH if model.id in SLICES else model.config.sliding_window + _PAST_THE_WINDOW
 
 
-def stored_rows(model: Asked) -> list[int]:
+def stored_rows(model: NamedConfig) -> list[int]:
     """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps.
 
     Of slices within the window all.
@@ -101,7 +101,7 @@ def stored_rows(model: Asked) -> list[int]:
     return sorted({0, 1, _END_OF_64, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 
 
-def token_ids(model: Asked, fixtures: Fixtures) -> Array:
+def token_ids(model: NamedConfig, fixtures: Fixtures) -> Array:
     """Token ids [1, L] I32: real prompts one behind the other, the last ids of the vocabulary at rows that are kept."""
     length, vocabulary = prefill_length(model) + DECODE_STEPS, model.config.vocab_size
     ids = np.array(_real_ids(fixtures, length), np.int32) % vocabulary  # as they are, but for models with fewer
@@ -110,7 +110,7 @@ def token_ids(model: Asked, fixtures: Fixtures) -> Array:
     return ids[None]
 
 
-def _rows_of_last_words(model: Asked) -> tuple[int, int, int]:
+def _rows_of_last_words(model: NamedConfig) -> tuple[int, int, int]:
     """Three rows that are stored: one before the window is full, one after, and one that is decoded."""
     window, last = model.config.sliding_window, prefill_length(model) - 1
     first, second = (2, 6) if last < window else (_END_OF_64, window + 1)

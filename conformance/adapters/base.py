@@ -49,7 +49,7 @@ class Hello:
         return self.profiles is None or profile in self.profiles
 
     @classmethod
-    def of_stranger(cls, name: str, device: str) -> Hello:
+    def offering_everything(cls, name: str, device: str) -> Hello:
         """Of one that says nothing of itself, and is asked everything."""
         return cls(
             name=name,

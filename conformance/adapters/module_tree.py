@@ -27,7 +27,7 @@ class Sizes(Protocol):
     def hidden_size_per_layer_input(self) -> int: ...
 
 
-class Tapes:
+class TapRecords:
     """What was recorded: for each tap the tensors of the successive calls, joined along L at the end.
 
     The tensor of a tap that has a `given` value is overwritten with it; `replaced` names those that were.

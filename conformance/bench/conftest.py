@@ -82,10 +82,10 @@ def conformance_of(dtype: str) -> Callable[[str], str]:
         if impl not in told:
             profile = next(profile.id for profile in installed_profiles().values() if profile.dtype == dtype)
             session = Session(impl, profile, pattern="forward/e*-mini/*")
-            judged = [session.judged(asked.id) for asked in session.asked]
-            if failures := [one.text for one in judged if one.counted == "fail"]:
+            judged = [session.judge(item.id) for item in session.items]
+            if failures := [one.text for one in judged if one.counts_as == "fail"]:
                 pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)
-            passed = sum(one.counted == "pass" for one in judged)
+            passed = sum(one.counts_as == "pass" for one in judged)
             told[impl] = f"L2 and L3 of e2b-mini and e4b-mini: {passed} of {len(judged)} passed, none failed"
         return told[impl]
 

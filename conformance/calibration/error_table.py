@@ -11,7 +11,7 @@ from decimal import ROUND_UP, Context, Decimal
 import numpy as np
 
 from conformance.judging.compare import Error, measure
-from conformance.judging.routing import Choice, Node, comparable_rows
+from conformance.judging.routing import Choice, TapLike, comparable_rows
 from conformance.judging.tolerance import tolerance
 from gemma4_contract import Policy
 from gemma4_contract.profiles import Profile
@@ -69,7 +69,7 @@ class ErrorTable:
 
 
 def certain_rows(
-    taps: Sequence[Node], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
+    taps: Sequence[TapLike], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
 ) -> Mapping[str, Array]:
     """The rows [B, L] of every tap that has such, up to where the answer chose other experts."""
     return comparable_rows(taps, shapes, choices, lambda _, margins: np.ones(margins.shape, bool)).rows

@@ -24,14 +24,14 @@ from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
-from reference.streaming.kept import Kept
 from reference.streaming.source import Source
+from reference.streaming.stored_taps import StoredTap
 from reference.taps import output_of
 
 FIRST_TOKENS = 32
 _ACCEPTED: Mapping[str, str] = {"f32": BLAS, "bf16": EVERY_OP}
 """The pass whose error at the last layer is a figure of acceptance."""
-_Answer = Mapping[str, Kept]
+_Answer = Mapping[str, StoredTap]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

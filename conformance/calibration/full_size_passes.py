@@ -19,16 +19,16 @@ from gemma4_contract import Fixtures, Plan
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import Array
-from reference.export.second import kept_by_transformers
+from reference.export.full_size_transformers import transformers_taps
 from reference.full_size import SLICES
 from reference.oracle.arithmetic import BF16_EVERY_OP, F64, PROFILES, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper, Kept, wanted
 from reference.streaming.source import Source
+from reference.streaming.stored_taps import StoredTap, StoredTapRecorder, stored_counts
 
-Pass = Callable[[Array, Sequence[int], Progress], Iterator[tuple[Variant, dict[str, Kept]]]]
+Pass = Callable[[Array, Sequence[int], Progress], Iterator[tuple[Variant, dict[str, StoredTap]]]]
 """A pass: it yields (variant, stored taps) for ids [1, L] at these rows."""
 BLAS, EVERY_OP, GOLDEN = "oracle blas", "oracle every op", "float64"
 
@@ -59,16 +59,16 @@ def _plain(profile: str) -> dict[str, Arithmetic]:
 def _oracles(source: Source, whole: Question, arithmetics: Mapping[str, Arithmetic]) -> Pass:
     """The oracle in several arithmetics, which take turns at each layer, so that its weights are made once."""
 
-    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
-        keepers = {name: _keeper(source, whole, ids, rows) for name in arithmetics}
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, StoredTap]]]:
+        recorders = {name: _recorder(source, whole, ids, rows) for name in arithmetics}
         decoders = {
             name: Decoder(source.config, source.weights(one.dtype), streamed(one)) for name, one in arithmetics.items()
         }
-        turns = [forward.steps(decoders[name], ids, keepers[name], progress) for name in arithmetics]
+        turns = [forward.steps(decoders[name], ids, recorders[name], progress) for name in arithmetics]
         for _ in zip(*turns, strict=True):
             pass
-        for name, keeper in keepers.items():
-            yield Variant(name=name, family="numpy", version=np.__version__), keeper.kept
+        for name, recorder in recorders.items():
+            yield Variant(name=name, family="numpy", version=np.__version__), recorder.taps
 
     return run
 
@@ -77,8 +77,8 @@ def _transformers(source: Source, whole: Question, profile: str) -> Pass:
     versions = f"{transformers.__version__}, torch {torch.__version__}"
     variant = Variant(name="transformers streamed", family="torch", version=versions)
 
-    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
-        yield variant, kept_by_transformers(source, ids, profile, progress, _vocabulary(whole), rows)
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, StoredTap]]]:
+        yield variant, transformers_taps(source, ids, profile, progress, _vocabulary(whole), rows)
 
     return run
 
@@ -89,24 +89,24 @@ def _adapter(name: str, source: Source, whole: Question, profile: str) -> Pass:
     hello = adapter.hello()
     variant = Variant(name=name, family=hello.family, version=hello.version)
 
-    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, Kept]]]:
+    def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, StoredTap]]]:
         progress(0, 1, name)
         inputs = {"ids": ids, "positions": np.arange(ids.shape[1], dtype=np.int32)[None]}
         try:
             answer = adapter.run(replace(whole.request(profile), plan=Plan(steps=None), inputs=inputs))
         except Skip:
             return
-        keeper = _keeper(source, whole, ids, rows)
-        for tap in wanted(source.config):
+        recorder = _recorder(source, whole, ids, rows)
+        for tap in stored_counts(source.config):
             if tap in answer:
-                keeper(tap, answer[tap])
-        yield variant, keeper.kept
+                recorder(tap, answer[tap])
+        yield variant, recorder.taps
 
     return run
 
 
-def _keeper(source: Source, whole: Question, ids: Array, rows: Sequence[int]) -> Keeper:
-    return Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=_vocabulary(whole))
+def _recorder(source: Source, whole: Question, ids: Array, rows: Sequence[int]) -> StoredTapRecorder:
+    return StoredTapRecorder(config=source.config, length=ids.shape[1], rows=rows, vocabulary=_vocabulary(whole))
 
 
 def _vocabulary(whole: Question) -> Sequence[int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LAYER_BYTES = 1 << 30
 """Room for the numbers of a layer's weights, a byte each."""
-Opened = Callable[[Fixtures], Fixtures]
+OpenGoldens = Callable[[Fixtures], Fixtures]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Folder of a checkpoint of your own, plain or quantised by MLX.", metavar="DIR"),
@@ -35,16 +35,16 @@ Goldens = Annotated[Path | None, typer.Option(help="Folder for the goldens of --
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class FullSizeModel:
     """A model at full size that a command is about, and what opens its goldens."""
 
     source: Source
-    opened: Opened
+    open_goldens: OpenGoldens
     root: Path | None = None
     """The folder of the goldens; None of those in the fixtures."""
 
 
-def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
+def goldens_opener(checkpoint: Path | None, goldens: Path | None) -> OpenGoldens | None:
     """The function that opens the goldens of a user's checkpoint; None without one. BadOption for half of the pair."""
     if (checkpoint is None) != (goldens is None):
         raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
@@ -53,24 +53,24 @@ def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
     return partial(own_goldens, root=goldens, directory=checkpoint)
 
 
-def materialised(fixtures: Fixtures) -> Fixtures:
+def shipped_goldens(fixtures: Fixtures) -> Fixtures:
     """The goldens in the fixtures, with the weights in the cache."""
     return at_full_size(fixtures, cache.full_size_dir())
 
 
-def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
+def fixtures_of_report(fixtures: Fixtures, path: Path) -> Fixtures:
     """The fixtures that a report is on; FixtureError where it is broken, or its goldens are no longer there."""
     told = read(path)[0].full_size
     if told is None:
         return fixtures
     if told.checkpoint is None or told.goldens is None:
-        return materialised(fixtures)
+        return shipped_goldens(fixtures)
     return own_goldens(fixtures, Path(told.goldens), Path(told.checkpoint))
 
 
-def asked(
+def chosen_model(
     model: str | None, checkpoint: Path | None, goldens: Path | None, *, passes_take_turns: bool = False
-) -> Asked | None:
+) -> FullSizeModel | None:
     """The model that the options name, None where they name none; BadOption, FixtureError where there is none such.
 
     For passes that take turns the numbers of a layer's weights stay in memory.
@@ -79,43 +79,43 @@ def asked(
     from reference.streaming import source
     from reference.streaming.matrix import Remembered
 
-    own = opened(checkpoint, goldens)
+    own = goldens_opener(checkpoint, goldens)
     if own is not None and model is not None:
         raise BadOption("--checkpoint, --model: got both, expected one of them")
     if own is not None and checkpoint is not None:
-        return Asked(source=source.from_checkpoint(checkpoint), opened=own, root=goldens)
+        return FullSizeModel(source=source.from_checkpoint(checkpoint), open_goldens=own, root=goldens)
     if model is None:
         return None
     q = Remembered(_LAYER_BYTES) if passes_take_turns else weights.q
-    return Asked(source=source.rule(_by_rule(model), q), opened=materialised)
+    return FullSizeModel(source=source.rule(_by_rule(model), q), open_goldens=shipped_goldens)
 
 
-def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
+def export(model: FullSizeModel, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
     """Make the goldens layer by layer; stopped with ctrl-C the oracle goes on from there at the next call."""
     from reference.export import full_size as exporter
 
-    root = asked.root or fixtures.root / FOLDER
+    root = model.root or fixtures.root / FOLDER
     with needs_reference("export"), progress_bar(quiet=quiet) as progress:
         try:
-            exporter.export(asked.source, fixtures, root, asked.root or cache.full_size_dir(), progress, by)
+            exporter.export(model.source, fixtures, root, model.root or cache.full_size_dir(), progress, by)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-    asked.opened(fixtures).write_sums()
+    model.open_goldens(fixtures).write_sums()
     if not quiet:
-        folder = root / "cases" / "forward" / asked.source.id
+        folder = root / "cases" / "forward" / model.source.id
         size = sum(path.stat().st_size for path in folder.rglob("*.*"))
         out.print(f"{folder}: {size / 1e6:.2f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(asked: Asked, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
+def measure(model: FullSizeModel, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
     """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.calibration.full_size_floors import measure_full_size
 
-        store = asked.opened(fixtures)
-        measured = measure_full_size(asked.source, store, profile, progress, first_only=first_only)
+        store = model.open_goldens(fixtures)
+        measured = measure_full_size(model.source, store, profile, progress, first_only=first_only)
         write_model(store.root / "floors" / f"{profile}.json", measured.floors)
-        path = store.card_dir(asked.source.id) / "model.json"
+        path = store.card_dir(model.source.id) / "model.json"
         card = read_model(path, ModelCard)
         write_model(path, card.model_copy(update={"acceptance": card.acceptance | measured.acceptance}))
         store.write_sums()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.mutant import MutantAdapter
-from conformance.diagnosis import describe as words
-from conformance.diagnosis import nearest, shrink
+from conformance.diagnosis import describe, nearest, shrink
 from conformance.diagnosis.evidence import Evidence
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
@@ -57,7 +56,7 @@ def diagnose(
         shown_by=shown_by,
         failing=len(failing),
         judged=len(verdicts),
-        words=words.in_words(
+        words=describe.in_words(
             _evidence_of(fixtures, shown_by),
             fixtures.taps(shown_by.case),
             config_of(fixtures.card_dir(shown_by.case.model)) if shown_by.case.model else None,

@@ -65,7 +65,7 @@ class Examiner:
         choices = choices_of(stored.experts, answer)
         comparable = comparable_rows(question.taps, stored.shapes, choices, narrow_rows)
         part, whole = stored.stored_part(answer), comparable.whole  # the rest speaks of what is stored alone
-        counted = stored.counted(golden, comparable.rows, question.inputs.get(case.mask or ""))
+        counted = stored.valid_entries(golden, comparable.rows, question.inputs.get(case.mask or ""))
         taps = tuple(
             compare(
                 spec,

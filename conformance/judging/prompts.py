@@ -13,7 +13,7 @@ from conformance.judging.prompt_hints import hint
 from gemma4_contract.models import Level
 from gemma4_contract.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts, Thinking
 
-Outcome = Literal["pass", "fail", "skip", "error"]
+PromptOutcome = Literal["pass", "fail", "skip", "error"]
 KIND, TOPIC = "prompt", "prompts"
 LEVEL: Level = "L4"
 """Kind, topic and level of every question on prompts."""
@@ -26,7 +26,7 @@ class PromptVerdict:
     """What became of one question: all prompts of a conversation with thinking unset, off or on, or some raw texts."""
 
     question: str
-    outcome: Outcome
+    outcome: PromptOutcome
     note: str = ""
     compared: int = 0
 

@@ -18,7 +18,7 @@ from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
 
 
-class Node(Protocol):
+class TapLike(Protocol):
     """A tap as the graph knows it."""
 
     @property
@@ -69,7 +69,7 @@ def choices_of(experts: Mapping[str, Experts], answer: Mapping[str, Array]) -> d
 
 
 def comparable_rows(
-    taps: Sequence[Node],
+    taps: Sequence[TapLike],
     shapes: Mapping[str, Sequence[int]],
     choices: Mapping[str, Choice],
     narrow_rows: NarrowRows,

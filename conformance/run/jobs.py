@@ -23,14 +23,14 @@ _GRACE = 5  # seconds in which a process closes its port
 
 
 def judge_each(
-    session: Session, cases: Sequence[str], jobs: int, again: Callable[[], Session]
+    session: Session, cases: Sequence[str], jobs: int, open_session: Callable[[], Session]
 ) -> Generator[Judged, None, None]:
-    """What became of each case; `again` opens the session once more in each of several processes.
+    """What became of each case; `open_session` opens the session once more in each of several processes.
 
     Interrupted, it gives what is known of later cases and passes that on. AdapterUnavailable when a process dies.
     """
     if jobs == 1:
-        yield from map(session.judged, cases)
+        yield from map(session.judge, cases)
         return
     count = min(jobs, len(cases))
     workers: list[_Worker] = []
@@ -38,7 +38,7 @@ def judge_each(
     try:
         with _ignoring_interrupts():  # which the processes inherit: to end them is ours
             for _ in range(count):
-                workers.append(_Worker(again))
+                workers.append(_Worker(open_session))
         idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in workers:
             idle.put(worker)
@@ -60,10 +60,10 @@ def judge_each(
 class _Worker:
     """A process that judges, and our end of the pipe to it."""
 
-    def __init__(self, again: Callable[[], Session]) -> None:
+    def __init__(self, open_session: Callable[[], Session]) -> None:
         spawn = multiprocessing.get_context("spawn")  # MLX and PyTorch do not survive a fork
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, again))
+        self._process = spawn.Process(target=_work, args=(theirs, open_session))
         self._process.start()
         theirs.close()  # else its death would go unnoticed
 
@@ -101,25 +101,25 @@ def _ask_one_of(idle: SimpleQueue[_Worker], case_id: str) -> Judged:
         idle.put(worker)
 
 
-def _work(pipe: Connection, again: Callable[[], Session]) -> None:
+def _work(pipe: Connection, open_session: Callable[[], Session]) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, lambda *_: None)  # still not ours; but no port inherits that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and not die at once: ports are closed at exit
     try:
         with contextlib.suppress(EOFError, OSError):  # the run is gone
-            _judge_what_comes(pipe, again)
+            _judge_what_comes(pipe, open_session)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
 
 
-def _judge_what_comes(pipe: Connection, again: Callable[[], Session]) -> None:
+def _judge_what_comes(pipe: Connection, open_session: Callable[[], Session]) -> None:
     """Answer each case with what became of it, or with what is to end the run; until None comes."""
     session: Session | None = None
     while (case_id := pipe.recv()) is not None:
         said: Judged | Exception
         try:
-            session = session or again()
-            said = session.judged(case_id)
+            session = session or open_session()
+            said = session.judge(case_id)
         except (FixtureError, BadOption, AdapterUnavailable, OSError) as error:
             said = error
         pipe.send(said)

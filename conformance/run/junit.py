@@ -31,9 +31,9 @@ def write_junit(path: Path, name: str, judged: Sequence[Judged]) -> None:
 
 
 def _tag(one: Judged) -> str | None:
-    if one.counted == "fail":
+    if one.counts_as == "fail":
         return "error" if one.outcome == "error" else "failure"
-    return None if one.counted == "pass" else "skipped"
+    return None if one.counts_as == "pass" else "skipped"
 
 
 def _plain(text: str) -> str:

@@ -28,7 +28,7 @@ from gemma4_contract.models import Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RunItem:
     """A case, or a question on prompts, that a run asks."""
 
     id: str
@@ -44,7 +44,7 @@ class Judged:
     case: str
     level: Level
     outcome: Outcome
-    counted: Counted
+    counts_as: Counted
     """What the outcome counts as in the light of the known failures."""
     text: str
     """What to tell the user."""
@@ -82,7 +82,7 @@ class Session:
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         small = Fixtures(root)
         self.fixtures = small if full_size is None else full_size(small)
-        self.known = KnownFailures.of(impl) if known is None else _listed(known, small.known_profiles)
+        self.known = KnownFailures.of(impl) if known is None else _read_list(known, small.known_profiles)
         adapter = create(impl, limits, small.known_profiles)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
@@ -101,15 +101,15 @@ class Session:
             asked = with_weights(self.fixtures, self.fixtures.weights, asked)
             check_floors(self.fixtures, asked, profile)
         cases = map(self.fixtures.case, asked)
-        self._asked = {
-            case.id: Asked(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases
+        self._items = {
+            case.id: RunItem(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases
         }
-        self._asked |= {
-            question: Asked(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
+        self._items |= {
+            question: RunItem(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
             for question in questions
             if any(fnmatchcase(name, pattern) for name in (question, self._prompt_judge.document_of(question)))
         }
-        if not self._asked:
+        if not self._items:
             raise FixtureError(
                 "--cases",
                 got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
@@ -118,30 +118,30 @@ class Session:
             )
 
     @property
-    def asked(self) -> list[Asked]:
+    def items(self) -> list[RunItem]:
         """The cases, then the questions on prompts."""
-        return list(self._asked.values())
+        return list(self._items.values())
 
-    def judged(self, case_id: str) -> Judged:
+    def judge(self, case_id: str) -> Judged:
         """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
 
         An answer that failed is kept beside the report. FixtureError when the fixtures err.
         """
-        asked = self._asked[case_id]
-        on_prompts = asked.topic == prompts.TOPIC
+        item = self._items[case_id]
+        on_prompts = item.topic == prompts.TOPIC
         verdict = self._prompt_judge.judge(case_id) if on_prompts else self._judge.judge(case_id, self.tokens)
         expected = self.known.expected(self.profile, case_id, verdict.outcome)
         return Judged(
             case=case_id,
-            level=asked.level,
+            level=item.level,
             outcome=verdict.outcome,
-            counted=counts_as(verdict.outcome, expected),
-            text=self._told(case_id, verdict, expected),
-            seen=_seen(verdict),
+            counts_as=counts_as(verdict.outcome, expected),
+            text=self._failure_text(case_id, verdict, expected),
+            seen=_in_few_words(verdict),
             line=None if self.report is None else report_file.case_line(self.report, verdict, expected),
         )
 
-    def _told(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
+    def _failure_text(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
         if verdict.outcome == "pass":
             return f"{case_id} passes, but {self.known.path.name} lists it: delete the line" if expected else ""
         if verdict.outcome not in ("fail", "error"):
@@ -172,20 +172,20 @@ class Session:
 
     def on_topic(self, topic: str) -> list[str]:
         """Ids of what is asked on a topic."""
-        return [asked.id for asked in self.asked if asked.topic == topic]
+        return [item.id for item in self.items if item.topic == topic]
 
     def reproduce(self, case_id: str) -> str:
         """The command that puts one case again."""
-        tokens = None if self._asked[case_id].topic == prompts.TOPIC else self.tokens
+        tokens = None if self._items[case_id].topic == prompts.TOPIC else self.tokens
         return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
 
 
-def _seen(verdict: CaseVerdict | PromptVerdict) -> str:
+def _in_few_words(verdict: CaseVerdict | PromptVerdict) -> str:
     first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
     return f"{first.name}: {first.fault}" if first else verdict.note
 
 
-def _listed(path: Path, profiles: Collection[str]) -> KnownFailures:
+def _read_list(path: Path, profiles: Collection[str]) -> KnownFailures:
     """A list of the user's own, which must be there."""
     if not path.is_file():
         raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")

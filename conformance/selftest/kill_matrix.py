@@ -12,7 +12,7 @@ from pathlib import Path
 from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
-from conformance.selftest.reached import cases_of, reached
+from conformance.selftest.called_functions import calling_cases, cases_of
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
 from gemma4_contract.progress import Progress
@@ -112,7 +112,7 @@ def kill_matrix(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = []
         for profile in profiles:
-            calls = reached(fixtures, profile)
+            calls = calling_cases(fixtures, profile)
             work += [
                 pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, fixtures.case_ids))
                 for mutant in judged

@@ -13,7 +13,7 @@ from reference.taps import Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lookalike:
+class WrongAnswer:
     """What a port that makes a known slip answers at a tap, and the sentence to tell it."""
 
     tap: str
@@ -40,7 +40,7 @@ class Draft:
     """The one profile in whose arithmetic the golden is computed, to be met to the bit."""
     exact: bool = False
     """Whether every profile is to meet the golden to the bit."""
-    lookalikes: list[Lookalike] = field(default_factory=list)
+    lookalikes: list[WrongAnswer] = field(default_factory=list)
     advice: str | None = None
     """What to tell a port whose answer is not finite, which does not fail it."""
     inputs: Mapping[str, Array] = field(default_factory=dict)

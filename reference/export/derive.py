@@ -43,7 +43,7 @@ def by_oracle(draft: Draft) -> Taps:
 
 
 def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
-    """transformers' taps in float64 (or the exact profile), its float32 islands lifted or left; see `second`."""
+    """transformers' taps in float64 (or the exact profile), with or without its float32 islands."""
     x = draft.inputs
     if draft.kind in _OTHERS:
         return _OTHERS[draft.kind][1](draft)
@@ -70,7 +70,7 @@ def enclosing(draft: Draft) -> Draft:
     return replace(draft, inputs={name: x for name, x in draft.inputs.items() if name not in names})
 
 
-def second(kind: str) -> str:
+def second_derivation(kind: str) -> str:
     """Who makes the second derivation of the cases of a kind."""
     return _OTHERS[kind][0] if kind in _OTHERS else "transformers float64"
 

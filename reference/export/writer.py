@@ -12,7 +12,7 @@ from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.export.agreement import agreement_limit, worst
 from reference.export.case_files import Golden, write_case
-from reference.export.derive import Taps, by_oracle, by_transformers, enclosing, second
+from reference.export.derive import Taps, by_oracle, by_transformers, enclosing, second_derivation
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
 
@@ -86,7 +86,7 @@ class Writer:
             generator=f"gemma4-conformance {__version__}",
             versions=library_versions("numpy", "torch", "transformers"),
             command=COMMAND,
-            derivations=["oracle", second(draft.kind)],
+            derivations=["oracle", second_derivation(draft.kind)],
             agreement=_two_digits(figure),
             agreement_unlifted=None if unlifted is None else _two_digits(unlifted),
         )

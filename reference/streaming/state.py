@@ -13,14 +13,14 @@ from gemma4_contract.files import write_atomic
 from gemma4_contract.tensors import Array
 from reference.oracle.decoder import Halt
 from reference.oracle.kv_cache import KeyValues
-from reference.streaming.kept import Kept
+from reference.streaming.stored_taps import StoredTap
 
 _FACTS = "facts"
 _DONOR = ("keys", "values", "positions", "valid")
 _KEPT = ("values", "chosen", "margins")
 
 
-def save(path: Path, halt: Halt, kept: Mapping[str, Kept]) -> None:
+def save(path: Path, halt: Halt, kept: Mapping[str, StoredTap]) -> None:
     """Write where a pass stands, and what was kept of it so far."""
     arrays: dict[str, Array] = {"h": halt.h}
     for layer, lent in halt.donors.items():
@@ -39,7 +39,7 @@ def save(path: Path, halt: Halt, kept: Mapping[str, Kept]) -> None:
     write_atomic(path, file.getvalue())
 
 
-def load(path: Path) -> tuple[Halt, dict[str, Kept]]:
+def load(path: Path) -> tuple[Halt, dict[str, StoredTap]]:
     """Where the pass stood, and what was kept of it."""
     with np.load(path, allow_pickle=False) as arrays:
         facts = json.loads(str(arrays[_FACTS]))
@@ -47,7 +47,7 @@ def load(path: Path) -> tuple[Halt, dict[str, Kept]]:
             layer: KeyValues(**{part: arrays[f"donors/{layer}/{part}"] for part in _DONOR}) for layer in facts["donors"]
         }
         kept = {
-            name: Kept(
+            name: StoredTap(
                 whole=tuple(one["whole"]),
                 indices=one["indices"],
                 rms=one["rms"],

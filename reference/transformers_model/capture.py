@@ -30,7 +30,7 @@ Taps = dict[str, Array]
 Observe = Callable[[torch.Tensor], None]
 
 
-class Recorder:
+class TapHooks:
     """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`; of all taps where none are named.
 
     `take`, where there is one, is called with each tap instead. The tensor of a tap that has a `given` value is
@@ -56,7 +56,7 @@ class Recorder:
         self._residual: torch.Tensor | None = None  # B L D, before the feed-forward block
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
 
-    def put(self, name: str, tensor: torch.Tensor) -> None:
+    def record(self, name: str, tensor: torch.Tensor) -> None:
         """Copy a tensor into the taps, if it is wanted."""
         if self._wanted is None or name in self._wanted:
             self._take(name, to_numpy(tensor, self._dtype))
@@ -96,7 +96,7 @@ class Recorder:
 
     def _rope(self, rotated: torch.Tensor) -> None:
         name = self._ropes.pop(0)
-        self.put(name, rotated.transpose(1, 2))  # B L H E -> B H L E
+        self.record(name, rotated.transpose(1, 2))  # B L H E -> B H L E
         self.replace(name, rotated, lambda given: given.transpose(1, 2))
 
     def model(self, model: Gemma4ForCausalLM) -> None:
@@ -105,7 +105,7 @@ class Recorder:
         self._sizes |= {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
         self._modules(model, None, probs=False)
         if config.hidden_size_per_layer_input:
-            self.result(model.model, "project_per_layer_inputs", lambda t: self.put("model.ple", t))
+            self.result(model.model, "project_per_layer_inputs", lambda t: self.record("model.ple", t))
 
     def layer(self, model: Gemma4ForCausalLM, index: int, *, probs: bool) -> None:
         """Hook one decoder layer; `probs` asks for the attention weights, which only eager attention returns."""
@@ -133,7 +133,7 @@ class Recorder:
     def _observer(self, read: Read) -> Callable[[Any], None]:
         def observe(value: Any) -> None:
             tensor = shown(read, value)
-            self.put(read.tap, laid_out(tensor, read, self._sizes))
+            self.record(read.tap, laid_out(tensor, read, self._sizes))
             if not read.needs_eager:  # attention weights are shown after their use
                 self.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
 
@@ -143,7 +143,7 @@ class Recorder:
         self._ropes = [f"{prefix}self_attn.q_rope", f"{prefix}self_attn.k_rope"]
 
     def _routed(self, name: str, routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-        self.put(name, self._combine(routed))
+        self.record(name, self._combine(routed))
         _, weights, chosen = routed  # B*L top-k
         self.replace(name, weights, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).values)
         self.replace(name, chosen, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).indices)
@@ -162,7 +162,7 @@ class Recorder:
 
         def after(branch: torch.Tensor) -> None:
             assert self._residual is not None
-            self.put(name, self._residual + branch)
+            self.record(name, self._residual + branch)
             self._residual = None
 
         self.input(layer.get_submodule("pre_feedforward_layernorm"), before)
@@ -182,9 +182,9 @@ def recording(
     wanted: Collection[str] | None = None,
     take: Callable[[str, Array], object] | None = None,
     given: Mapping[str, Array] | None = None,
-) -> Iterator[Recorder]:
-    """Give a recorder whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
+) -> Iterator[TapHooks]:
+    """Give a hooks whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
     with ExitStack() as stack:
-        recorder = Recorder(stack, dtype, wanted, take, given)
-        recorder.ropes()
-        yield recorder
+        hooks = TapHooks(stack, dtype, wanted, take, given)
+        hooks.ropes()
+        yield hooks

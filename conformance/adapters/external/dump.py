@@ -18,7 +18,7 @@ class DumpAdapter:
 
     def hello(self) -> Hello:
         """What is known: the file."""
-        return Hello.of_stranger(self._name, "elsewhere")
+        return Hello.offering_everything(self._name, "elsewhere")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that the file has; Skip when it has none of this case."""

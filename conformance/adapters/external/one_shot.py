@@ -25,7 +25,7 @@ class OneShotAdapter:
 
     def hello(self) -> Hello:
         """What is known: the command."""
-        return Hello.of_stranger(Path(self._command[0]).name, "unknown")
+        return Hello.offering_everything(Path(self._command[0]).name, "unknown")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""

@@ -91,15 +91,15 @@ def _forward(model: Any, request: Request) -> dict[str, mx.array]:
     if sum(steps) != ids.shape[1]:
         raise ValueError(f"{request.case}: got steps {steps}, expected them to add up to {ids.shape[1]} tokens")
     cache = None if plan.steps is None else _cache(model, plan.left_pad)
-    with tapped_model(model, request.want) as tapes:
+    with tapped_model(model, request.want) as records:
         start = 0
         for size in steps:
             logits = model(ids[:, start : start + size], cache=cache)
             if "logits" in request.want:
-                tapes.add("logits", logits)
-            tapes.evaluate()
+                records.add("logits", logits)
+            records.evaluate()
             start += size
-    return tapes.joined()
+    return records.joined()
 
 
 def _cache(model: Any, left_pad: list[int] | None) -> list[Any]:
@@ -130,12 +130,12 @@ def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]
     offset = None if shared is None else 0
     ple = question.ple(model.args.hidden_size_per_layer_input)
     given = {name: to_mlx(value, dtype) for name, value in question.given.items()}
-    with tapped_model(model, {*request.want, *given}, given) as tapes:
+    with tapped_model(model, {*request.want, *given}, given) as records:
         per_layer = None if ple is None else to_mlx(ple, dtype)  # B L P
         output, *_ = layer(hidden, mask, None, per_layer_input=per_layer, shared_kv=shared, offset=offset)
-        tapes.add(f"model.layers.{question.layer}.output", output)
-    answers = tapes.joined()
-    return {name: answers[name] for name in answerable(question, answers, tapes.replaced)}
+        records.add(f"model.layers.{question.layer}.output", output)
+    answers = records.joined()
+    return {name: answers[name] for name in answerable(question, answers, records.replaced)}
 
 
 def _refuse_other_positions(inputs: Mapping[str, Array], shape: tuple[int, ...], left_pad: list[int] | None) -> None:

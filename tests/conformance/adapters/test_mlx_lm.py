@@ -23,7 +23,7 @@ pytest.importorskip("mlx_lm")
 
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy  # noqa: E402  (after importorskip)
 from conformance.adapters.mlx_lm.adapter import MlxLmAdapter  # noqa: E402
-from conformance.adapters.module_tree_mlx import Recorder  # noqa: E402
+from conformance.adapters.module_tree_mlx import CallProxy  # noqa: E402
 from gemma4_contract.subgraph import SUBGRAPH_KINDS  # noqa: E402
 
 DTYPES: dict[str, Any] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
@@ -165,7 +165,7 @@ def _recorders(module: Any) -> list[str]:
     found = []
     for name, value in [*module.items(), *vars(module).items()]:
         for index, entry in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(entry, Recorder):
+            if isinstance(entry, CallProxy):
                 found.append(f"{name}[{index}]")
                 entry = entry._inner
             if hasattr(entry, "children"):

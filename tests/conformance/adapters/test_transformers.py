@@ -187,13 +187,13 @@ def test_the_generic_tree_reads_transformers_as_its_own_adapter_does(
     adapter = adapters[attention]
     request = r.request(directories[kind], kind, Plan(), "f32")
     model = adapter._load(directories[kind], "float32")._model
-    with torch.inference_mode(), torch_taps(model, model.config) as tapes:
+    with torch.inference_mode(), torch_taps(model, model.config) as records:
         model(
             input_ids=torch.tensor(request.inputs["ids"], dtype=torch.int64),
             position_ids=torch.tensor(request.inputs["positions"], dtype=torch.int64),
             use_cache=False,
         )
-    taps = tapes.joined()
+    taps = records.joined()
     probs = {tap for tap in taps if tap.endswith(".probs")}
     assert bool(probs) == (attention == "eager")
     expected = adapter.run(replace(request, want=(*request.want, *probs)))

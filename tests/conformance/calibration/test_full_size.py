@@ -25,7 +25,7 @@ from conformance.adapters.registry import BadOption
 from conformance.calibration.error_table import ErrorTable
 from conformance.calibration.full_size_floors import _take_rows
 from conformance.cli import app
-from conformance.cli.full_size import materialised, opened
+from conformance.cli.full_size import goldens_opener, shipped_goldens
 from conformance.judging.examine import Examiner
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
@@ -40,7 +40,7 @@ from mlx_impl.checkpoint.streamed import StreamedLayer
 from reference import full_size
 from reference.config import TextConfig
 from reference.export import full_size as exporter
-from reference.export import second
+from reference.export import full_size_transformers
 from reference.family import FAMILY
 from reference.models import MODELS, Model
 from reference.oracle.arithmetic import F32
@@ -48,9 +48,9 @@ from reference.oracle.ops import Ops
 from reference.oracle.oracle import ORACLE, Oracle
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper, Kept
 from reference.streaming.matrix import RuleMatrix
 from reference.streaming.source import from_checkpoint
+from reference.streaming.stored_taps import StoredTap, StoredTapRecorder
 from reference.streaming.weights import by_rule
 from tests.support.wide_models import WIDE
 
@@ -133,7 +133,7 @@ def test_a_mistake_is_located(tap: str, row: int, places: tuple[Path, Path]) -> 
 
 
 def test_the_command_that_asks_again(places: tuple[Path, Path]) -> None:
-    session = Session("mlx_impl", "f32", root=places[0], full_size=materialised)
+    session = Session("mlx_impl", "f32", root=places[0], full_size=shipped_goldens)
     command = session.reproduce("forward/tiny-full/text-l1/no-cache")
     assert command.startswith("gemma4-conformance run --levels L5 --impl mlx_impl --profile f32 --cases 'forward/tiny-")
     ended = run(app, shlex.split(command)[1:])
@@ -315,7 +315,7 @@ def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     golden[0, 7] = 0.01
     answer = golden.copy()
     answer[0, 7, 2] += 1e-5
-    kept = [{name: Kept(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
+    kept = [{name: StoredTap(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
     table = ErrorTable()
     _take_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
     worst = table.worst[OWNER, name]["f"]
@@ -326,9 +326,9 @@ def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GEMMA4_CACHE", str(tmp_path))
     small, large = r"tiny-full \(0\.0 GB\)", r"experts-full \(0\.0 GB\)"
     with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {small}; the others: {large}$"):
-        Session("mlx_impl", "f32", root=tree[0], full_size=materialised)
+        Session("mlx_impl", "f32", root=tree[0], full_size=shipped_goldens)
     with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {large}$"):
-        Session("mlx_impl", "f32", pattern="forward/experts-full/*", root=tree[0], full_size=materialised)
+        Session("mlx_impl", "f32", pattern="forward/experts-full/*", root=tree[0], full_size=shipped_goldens)
 
 
 def test_what_memory_does_not_hold_is_read_layer_by_layer(
@@ -467,13 +467,13 @@ def test_both_derivations_make_the_golden(places: tuple[Path, Path], tmp_path: P
 def test_derivations_that_differ_are_no_golden(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shifted(*given: Any) -> dict[str, Kept]:
+    def shifted(*given: Any) -> dict[str, StoredTap]:
         made = right(*given)
         one = made["model.layers.3.output"]
         return made | {"model.layers.3.output": replace(one, values=one.values * (1 + 1e-11))}
 
-    right = second.kept_by_transformers
-    monkeypatch.setattr(second, "kept_by_transformers", shifted)
+    right = full_size_transformers.transformers_taps
+    monkeypatch.setattr(full_size_transformers, "transformers_taps", shifted)
     named = ["--checkpoint", str(places[1] / "full" / "tiny-full"), "--goldens", str(tmp_path / "goldens")]
     ended = run(app, ["export", *named, "--by", "both"])
     assert ended.exit_code == 1
@@ -553,7 +553,7 @@ def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
     ended = run(app, ["run", *named, "--jobs", "2", "--cases", "*-l1/*"])
     assert ended.exit_code == 0, ended.output
 
-    session = Session("mlx_impl", "f32", full_size=opened(folder, goldens))
+    session = Session("mlx_impl", "f32", full_size=goldens_opener(folder, goldens))
     command = session.reproduce("forward/my-gemma-4/text-l1/no-cache")
     ended = run(app, shlex.split(command)[1:])
     assert ended.exit_code == 0, ended.output
@@ -582,11 +582,11 @@ def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, 
     exported(folder, tmp_path)
     cure = "measure them: gemma4-conformance floors --checkpoint .* --goldens .* --profile f32"
     with pytest.raises(FixtureError, match=cure):
-        Session("mlx_impl", "f32", full_size=opened(folder, tmp_path))
+        Session("mlx_impl", "f32", full_size=goldens_opener(folder, tmp_path))
     other = tmp_path / "tiny-full"
     shutil.copytree(places[1] / "full" / "experts-full", other)
     with pytest.raises(FixtureError, match=r"config\.json: got another, expected the configuration"):
-        Session("mlx_impl", "f32", full_size=opened(other, tmp_path))
+        Session("mlx_impl", "f32", full_size=goldens_opener(other, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -696,10 +696,10 @@ def test_mistakes_that_miniatures_cannot_show(
 
     config = oracle.config.from_dict(model.text_config)
     decoder = oracle.decoder(config, by_rule(model, F32.dtype), streamed(F32), oracle.ops)
-    keeper = Keeper(config=model.config, length=593, rows=full_size.stored_rows(model))
+    recorder = StoredTapRecorder(config=model.config, length=593, rows=full_size.stored_rows(model))
     with pytest.raises(KeyboardInterrupt):
-        forward.run(decoder, question.inputs["ids"], keeper, stop)
-    verdict = Examiner(full, "f32").examine(question, {name: one.values for name, one in keeper.kept.items()})
+        forward.run(decoder, question.inputs["ids"], recorder, stop)
+    verdict = Examiner(full, "f32").examine(question, {name: one.values for name, one in recorder.taps.items()})
     divergence = verdict.first_divergence
     assert (divergence.name if divergence else None) == first
     assert sum(tap.status == "pass" for tap in verdict.taps) >= (1 if first else 2 + 5 * layers)

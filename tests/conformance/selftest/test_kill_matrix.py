@@ -14,9 +14,9 @@ import pytest
 
 from conformance import cli
 from conformance.selftest import kill_matrix, kill_page, mutation_score, stored_results
+from conformance.selftest.called_functions import calling_cases, cases_of
 from conformance.selftest.kill_matrix import Kill, Result, Row, expected_tap, row
 from conformance.selftest.mutation_score import Idle, Score, idle, score
-from conformance.selftest.reached import cases_of, reached
 from gemma4_contract import FixtureError, Fixtures
 from gemma4_contract.files import canonical_json
 from gemma4_contract.judged import judged_digest
@@ -126,7 +126,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Fixtures:
 
 
 def test_the_cases_that_call_a_function_are_found(few: Fixtures) -> None:
-    calls = reached(few, "f32")
+    calls = calling_cases(few, "f32")
     assert cases_of(ROPE, calls, few.case_ids) == [AT_1, SLIDING, FULL, L1, L2]
     assert cases_of(SCALE, calls, few.case_ids) == [EMBEDDING, L1, L2]
     assert cases_of(GELU, calls, few.case_ids) == [SLIDING, FULL, L1, L2]
@@ -145,14 +145,14 @@ def test_a_mutant_of_several_functions_is_put_to_the_cases_of_any() -> None:
 
 
 def test_the_oracle_is_whole_again(few: Fixtures) -> None:
-    reached(few, "f32")
+    calling_cases(few, "f32")
     assert row(FIXTURES, dataclasses.replace(ROPE, wrong=Ops), "f32", FEW).kills == ()
 
 
 def test_a_case_of_another_profile_is_not_reached(few: Fixtures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(few.__dict__, "case_ids", ("module/embedding/rounded-scale-bf16", EMBEDDING))
-    assert cases_of(SCALE, reached(few, "f32"), few.case_ids) == [EMBEDDING]
-    assert cases_of(SCALE, reached(few, "bf16"), few.case_ids) == ["module/embedding/rounded-scale-bf16"]
+    assert cases_of(SCALE, calling_cases(few, "f32"), few.case_ids) == [EMBEDDING]
+    assert cases_of(SCALE, calling_cases(few, "bf16"), few.case_ids) == ["module/embedding/rounded-scale-bf16"]
 
 
 # The score

@@ -20,9 +20,9 @@ from reference.oracle.arithmetic import F32, F64
 from reference.oracle.decoder import Decoder
 from reference.streaming import forward, matrix
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper
 from reference.streaming.source import from_checkpoint
 from reference.streaming.stored import QuantizedMatrix
+from reference.streaming.stored_taps import StoredTapRecorder
 from tests.support.wide_models import WIDE
 
 FIXTURES = Fixtures()
@@ -38,20 +38,20 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def streamed_pass(directory: Path) -> dict[str, Any]:
     source = from_checkpoint(directory)
     ids = inputs.token_ids("streaming", 19, source.config.vocab_size)
-    keeper = Keeper(config=source.config, length=19, rows=ROWS)
+    recorder = StoredTapRecorder(config=source.config, length=19, rows=ROWS)
     decoder = Decoder(source.config, source.weights(F64.dtype), streamed(F64))
-    forward.run(decoder, ids, keeper, lambda *_: None)
-    return {name: one.values for name, one in keeper.kept.items()}
+    forward.run(decoder, ids, recorder, lambda *_: None)
+    return {name: one.values for name, one in recorder.taps.items()}
 
 
 def in_memory(config: Any, weights: Any) -> dict[str, Any]:
-    """What a `Keeper` keeps of the oracle's pass over arrays."""
+    """What a `StoredTapRecorder` keeps of the oracle's pass over arrays."""
     ids = inputs.token_ids("streaming", 19, config.vocab_size)
-    keeper = Keeper(config=config, length=19, rows=ROWS)
+    recorder = StoredTapRecorder(config=config, length=19, rows=ROWS)
     taps = plans.run(Decoder(config, weights), ids, np.arange(19, dtype=np.int32)[None])
     for name, value in taps.items():
-        keeper(name, value[:, ROWS] if name in ("model.norm", "logits") else value)
-    return {name: one.values for name, one in keeper.kept.items()}
+        recorder(name, value[:, ROWS] if name in ("model.norm", "logits") else value)
+    return {name: one.values for name, one in recorder.taps.items()}
 
 
 def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from reference.oracle.oracle import Oracle
 _Right = TypeVar("_Right")
 
 
-def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
+def calling_cases(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
     """Function of the oracle, `Ops.rope` -> the cases whose answer calls it."""
     calls: dict[str, list[str]] = defaultdict(list)
     called: set[str] = set()

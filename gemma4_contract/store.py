@@ -27,8 +27,8 @@ SUMS = "SHA256SUMS"
 class Fixtures:
     """The fixtures under one root folder.
 
-    `within` are the fixtures that these belong to, whose policy holds; `weights` tells where checkpoints lie that do
-    not ship beside their cards; `model` leaves the cases of this one alone.
+    `within` are the fixtures that these belong to and whose policy they use; `weights` finds the checkpoints that do
+    not ship with their cards; `model` restricts the cases to those of one model.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Fixtures:
                 self.root,
                 got="no folder cases/ in it",
                 expected="the fixtures folder",
-                cure="name it with --fixtures-dir DIR or GEMMA4_FIXTURES",
+                cure="name the folder that holds cases/, models/ and floors/",
             )
         self._golden_cache: dict[str, dict[str, Array]] = {}
 
@@ -119,7 +119,7 @@ class Fixtures:
         return [tap for tap in taps if text_graph().is_asked(tap.name, plain=plain)]
 
     def golden(self, case: Case) -> dict[str, Array]:
-        """Expected tensor of every tap, cut to the case's rows and laid behind the pads of each row of its batch."""
+        """Expected tensor of every tap, cut to the case's rows and placed after the pads of each row of its batch."""
         owner = self.owner(case)
         stored = self._owned_golden(owner)
         if not isinstance(case.golden, GoldenPointer):

@@ -16,7 +16,7 @@ from gemma4_contract.models import Kind
 from gemma4_contract.tensors import Array as Array
 
 PORT, ONE_SHOT, DUMP, MUTANT = "port:", "once:", "dump:", "mutant:"
-"""In the place of an implementation's name: a command asked by lines, one started for each case, a file of answers."""
+"""Prefixes of --impl: a command driven by lines, a command started for each case, a file of answers, a mutant."""
 
 
 class Skip(Exception):
@@ -28,19 +28,19 @@ class Refused(Exception):
 
 
 class PortFault(Exception):
-    """A port that is driven from outside did not answer as it should; the message is one line that says what it did."""
+    """A port in another process did not answer properly; the message is one line that says what it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who the implementation is and what it offers."""
+    """The name and version of the implementation, and what it offers."""
 
     name: str
     version: str
     language: str
     family: str
     profiles: tuple[str, ...] | None
-    """The profiles that it offers; None when it did not say, and may be asked in every profile."""
+    """The profiles that it offers; None if it did not say, which means every profile."""
     kinds: tuple[str, ...]
     device: str
 
@@ -50,7 +50,7 @@ class Hello:
 
     @classmethod
     def offering_everything(cls, name: str, device: str) -> Hello:
-        """Of one that says nothing of itself, and is asked everything."""
+        """Hello for an adapter that sends none; it is assumed to offer every profile and kind."""
         return cls(
             name=name,
             version="",
@@ -78,7 +78,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRequest:
-    """A conversation to be written as a prompt; `enable_thinking` None is what a user says who says nothing."""
+    """A conversation to be written as a prompt; `enable_thinking` is None if the user leaves it unset."""
 
     messages: Sequence[Mapping[str, Any]]
     template: str
@@ -101,7 +101,7 @@ class Adapter(Protocol):
     """An implementation under test."""
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         ...
 
     def run(self, request: Request) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Taps of an MLX module tree that keeps Hugging Face's names.
 
-MLX has no hooks: while a run lasts, entries of a module's dict, or of its list of layers, are replaced by `CallProxy`s.
+MLX has no hooks: during a run, `CallProxy` objects replace entries of a module's dict or of its list of layers.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Before = Callable[[mx.array], None]
 
 
 class MlxTapRecords(TapRecords):
-    """TapRecords of MLX arrays, which are lazy."""
+    """Records of MLX arrays, which are lazy."""
 
     def __init__(self, given: Mapping[str, mx.array] | None = None) -> None:
         """Start empty."""
         super().__init__(lambda pieces, axis: mx.concatenate(list(pieces), axis=axis), given)
 
     def evaluate(self) -> None:
-        """Compute what was recorded so far, so that no graph grows over the calls."""
+        """Evaluate all recorded arrays, so that no graph of operations grows over the calls."""
         mx.eval([piece for pieces in self.pieces.values() for piece in pieces[-1:]])
 
 
 class CallProxy:
-    """Stands in for a callable: calls it, shows arguments and result, and lends all its other attributes."""
+    """Replaces a callable: calls it, passes arguments and result to `notes`, and forwards all other attributes."""
 
     def __init__(self, inner: Any, notes: Notes, method: str = "", before: Before | None = None) -> None:
-        """Record calls of `inner`, or of its method `method` alone; `before` sees the first argument beforehand."""
+        """Observe calls of `inner`, or only of its method `method`; `before` gets its first argument before it."""
         self._inner = inner
         self._notes = notes
         self._method = method
@@ -52,7 +52,7 @@ class CallProxy:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        """The inner callable's attribute, itself recorded when it is the chosen method."""
+        """The inner callable's attribute; the chosen method is observed as well."""
         value = getattr(self._inner, name)
         return CallProxy(value, self._notes) if name == self._method else value
 
@@ -65,10 +65,10 @@ def mlx_taps(
     prefix: str = "model.",
     given: Mapping[str, mx.array] | None = None,
 ) -> Iterator[MlxTapRecords]:
-    """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
+    """Record the wanted taps (all if None) that modules of `root` show while the context lasts.
 
-    `prefix` is what stands in the tree instead of `model.`. What the root returns, `logits`, is the caller's to add.
-    The tree goes on with a `given` value after it has shown its own.
+    The tree's names have `prefix` instead of `model.`. The caller adds `logits`, which the root returns.
+    After a tap is recorded, the tree continues with its `given` value if there is one.
     """
     records = MlxTapRecords(given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
@@ -86,7 +86,7 @@ def mlx_taps(
 
 
 def find(root: Any, path: str) -> tuple[Any, str] | None:
-    """The owner of the last part of a dotted path, and that part; None where the tree has no such module."""
+    """The owner of the last part of a dotted path, and that part; None if the tree has no such module."""
     *parents, name = path.split(".")
     for parent in parents:
         root = _entry(root, parent)
@@ -108,7 +108,7 @@ def _inside(module: Any) -> Any:
 
 @contextmanager
 def standing_in(owner: Any, name: str, notes: Notes, method: str = "", before: Before | None = None) -> Iterator[None]:
-    """Put a CallProxy instead of `owner.name` and take it out again.
+    """Replace `owner.name` by a CallProxy while the context lasts.
 
     Sub-modules are entries of the MLX module's dict, layers of a list; a method is shadowed by an instance attribute.
     """
@@ -130,7 +130,7 @@ def standing_in(owner: Any, name: str, notes: Notes, method: str = "", before: B
 
 
 def reading(records: TapRecords, values: Mapping[str, Callable[[tuple[Any, ...], Any], mx.array]]) -> Notes:
-    """Notes that add to each tap what its function reads off a call's arguments and result."""
+    """Notes that record for each tap what its function reads from a call's arguments and result."""
 
     def notes(args: tuple[Any, ...], result: Any) -> None:
         for tap, read in values.items():

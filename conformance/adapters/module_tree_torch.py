@@ -22,11 +22,11 @@ def torch_taps(
     prefix: str = "model.",
     given: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[TapRecords]:
-    """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
+    """Record the wanted taps (all if None) that modules of `root` show while the context lasts.
 
-    `prefix` is what stands in the tree instead of `model.`. Tensors are copied, for a layer may change them later.
-    `self_attn.probs` is among them where the attention returns it beside its output. The tree goes on with a `given`
-    value after it has shown its own.
+    The tree's names have `prefix` instead of `model.`. Tensors are copied, because a layer may change them later.
+    `self_attn.probs` is recorded if the attention returns it with its output. After a tap is recorded, the tree
+    continues with its `given` value if there is one.
     """
     records = TapRecords(lambda pieces, axis: torch.cat(list(pieces), axis), given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}

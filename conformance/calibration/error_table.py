@@ -1,4 +1,4 @@
-"""How far honest answers are from a golden, tap by tap and family by family, and the floors that come of it."""
+"""Errors of honest answers by tap and family, and the floors made from them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ErrorTable:
     def leave_one_out(
         self, golden: Mapping[tuple[str, str], Array], profile: Profile, policy: Policy
     ) -> dict[str, float]:
-        """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
+        """For each family its largest error over the floor of the others; under `floor_factor` it would still pass."""
         ratios: dict[str, float] = defaultdict(float)
         for key, families in self.worst.items():
             for family, worst in families.items():
@@ -71,7 +71,7 @@ class ErrorTable:
 def certain_rows(
     taps: Sequence[TapLike], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
 ) -> Mapping[str, Array]:
-    """The rows [B, L] of every tap that has such, up to where the answer chose other experts."""
+    """The rows [B, L] of every tap with axes B and L, up to the row where the answer chose other experts."""
     return comparable_rows(taps, shapes, choices, lambda _, margins: np.ones(margins.shape, bool)).rows
 
 

@@ -1,7 +1,7 @@
-"""Floors of a model at full size: what honest passes err by in the profile's arithmetic.
+"""Floors of a model at full size: the errors of honest passes in the profile's arithmetic.
 
-Two texts are measured. The whole one, at the rows that are stored, by what multiplies fast. And its first tokens, by
-what adds up term by term as well: there all rows are looked at together and each alone, as if it were another input.
+Two texts are measured. Passes that multiply fast run the whole text and are measured at its stored rows. Its first
+tokens are also run by passes that sum term by term; there the rows are measured together, and each row alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Measured:
     """The measurements of one model."""
 
     floors: Floors
-    """The table of the profile, what stands in it of other models kept."""
+    """The table of the profile; its entries of other models are unchanged."""
     acceptance: dict[str, float]
     """The profile's figure of acceptance."""
     ratios: dict[str, float]
@@ -49,7 +49,7 @@ class Measured:
 def measure_full_size(
     source: Source, full: Fixtures, profile: str, progress: Progress, *, first_only: bool = False
 ) -> Measured:
-    """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
+    """Measure both texts; or only the first tokens, which raise the stored floors where their error is larger."""
     questions = [
         Question.of(full, case.id)
         for case in full.cases()
@@ -88,11 +88,11 @@ def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
     return lambda done, parts, what: progress(number * parts + done, total * parts, f"{label}: {what}")
 
 
-# How far they are from the golden.
+# The errors.
 
 
 def _experts(answer: _Answer) -> dict[str, Experts]:
-    """The choices of experts that were kept of an answer."""
+    """The stored choices of experts of an answer."""
     return {
         name: Experts.numbered(one.chosen, one.margins, one.whole[-1])
         for name, one in answer.items()
@@ -101,7 +101,7 @@ def _experts(answer: _Answer) -> dict[str, Experts]:
 
 
 def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choice]:
-    """The choices of an answer to a text, or to a longer one, beside the golden's."""
+    """The choices of an answer to this text, or to a longer one, with the golden's choices."""
     found = {}
     for name, got in _experts(answer).items():
         expected = experts[name]
@@ -149,11 +149,11 @@ def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Var
         table.take(whole.case.id, variant.family, errors)
 
 
-# What comes of it.
+# The results.
 
 
 def _ratios(whole: Question, first: ErrorTable, profile: str, full: Fixtures) -> dict[str, float]:
-    """Of models without experts: families that chose other ones are measured over other rows."""
+    """Ratios of models without experts; with experts, families that chose others are measured over other rows."""
     if whole.stored.experts:
         return {}
     return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, full.profile(profile), full.policy)

@@ -1,6 +1,6 @@
-"""Who sets the floors of a model at full size, a layer in memory while it runs.
+"""The passes that set the floors of a model at full size; only one layer is in memory at a time.
 
-Some multiply fast enough for a whole text; others add up term by term, as a plain loop does and MLX on a processor.
+Some multiply fast enough for a whole text; others sum term by term, as a plain loop does, and MLX on a CPU.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ BLAS, EVERY_OP, GOLDEN = "oracle blas", "oracle every op", "float64"
 
 
 def whole_text(source: Source, whole: Question, profile: str) -> list[Pass]:
-    """Who multiplies fast: the oracle, plain and fused, transformers; in bf16 EVERY_OP too, which sets no floor."""
+    """The fast passes: the oracle, plain and fused, and transformers; in bf16 also EVERY_OP, which sets no floor."""
     every_op = {EVERY_OP: BF16_EVERY_OP} if profile == "bf16" and source.card.weights_rule is not None else {}
     return [_oracles(source, whole, _plain(profile) | every_op), _transformers(source, whole, profile)]
 
 
 def first_tokens(source: Source, whole: Question, full: Fixtures, profile: str) -> list[Pass]:
-    """GOLDEN before all others; the same, the oracle term by term, and the MLX decoders if the weights are on disk."""
+    """GOLDEN first, then the fast passes, the oracle term by term, and the MLX decoders if the weights are on disk."""
     sequential = {"oracle sequential": replace(PROFILES[profile], order="sequential")}
     passes = [
         _oracles(source, whole, {GOLDEN: F64} | _plain(profile) | sequential),
         _transformers(source, whole, profile),
     ]
     if full.model_dir(source.id).is_dir():
-        names = ("mlx_impl", "mlx_lm") if source.id in SLICES else ("mlx_impl",)  # mlx-lm holds models whole
+        names = ("mlx_impl", "mlx_lm") if source.id in SLICES else ("mlx_impl",)  # mlx-lm needs the whole model
         passes += [_adapter(name, source, whole, profile) for name in names]
     return passes
 
@@ -57,7 +57,7 @@ def _plain(profile: str) -> dict[str, Arithmetic]:
 
 
 def _oracles(source: Source, whole: Question, arithmetics: Mapping[str, Arithmetic]) -> Pass:
-    """The oracle in several arithmetics, which take turns at each layer, so that its weights are made once."""
+    """The oracle in several arithmetics, which take turns at each layer so that its weights are made once."""
 
     def run(ids: Array, rows: Sequence[int], progress: Progress) -> Iterator[tuple[Variant, dict[str, StoredTap]]]:
         recorders = {name: _recorder(source, whole, ids, rows) for name in arithmetics}

@@ -1,4 +1,4 @@
-"""`gemma4-conformance check`: judge answers that were computed elsewhere and came back as files."""
+"""`gemma4-conformance check`: judge answers that were computed elsewhere and stored in files."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def diagnose(
         prompts = [{"question": line.case, "fault": line.note} for line in wrong_prompts]
         typer.echo(json.dumps(tensors | {"wrong_prompts": prompts}, indent=1))
     else:
-        told = render.everything_as_text(fixtures, diagnosis, wrong_prompts, impl, profile)
-        out.print(told or "nothing failed", markup=False, highlight=False, soft_wrap=True)
+        text = render.everything_as_text(fixtures, diagnosis, wrong_prompts, impl, profile)
+        out.print(text or "nothing failed", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if diagnosis or wrong_prompts else CONFORMS)
 
 

@@ -1,4 +1,4 @@
-"""Commands that bring the published tokenizer and chat templates, which the project does not ship, into the cache."""
+"""Commands that fetch the published tokenizer and chat templates, which the project does not ship, into the cache."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _index(url: str | None, *, quiet: bool) -> Iterator[Index]:
 
 
 def _say(fetched: Sequence[Fetched], used: Sequence[Path] = (), *, as_json: bool) -> None:
-    """Where everything lies and where it came from; and which packages stay, for they are large."""
+    """Print where everything is and where it came from, and which large packages stay in the cache."""
     if as_json:
         files = [
             {"name": f.name, "path": str(f.path), "sha256": f.published.sha256, "source": f.source} for f in fetched

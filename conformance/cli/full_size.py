@@ -1,4 +1,4 @@
-"""Commands on models at full size: materialize; and how export, floors and run find one, by rule or a user's own."""
+"""The command `materialize`, and the models at full size of `export`, `floors` and `run`: by rule or the user's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conformance.adapters.registry import BadOption
 from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
 from conformance.fetch import cache
 from conformance.reporting.jsonl import read
+from conformance.reporting.reproduce import checkpoint_options
 from gemma4_contract import Fixtures, ModelCard
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.full_size import FOLDER, at_full_size, own_goldens
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from reference.streaming.source import Source
 
 _LAYER_BYTES = 1 << 30
-"""Room for the numbers of a layer's weights, a byte each."""
+"""Memory for the numbers of a layer's weights, one byte each."""
 OpenGoldens = Callable[[Fixtures], Fixtures]
 Checkpoint = Annotated[
     Path | None,
@@ -36,44 +37,44 @@ Goldens = Annotated[Path | None, typer.Option(help="Folder for the goldens of --
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullSizeModel:
-    """A model at full size that a command is about, and what opens its goldens."""
+    """The model at full size of a command, and the function that opens its goldens."""
 
     source: Source
     open_goldens: OpenGoldens
     root: Path | None = None
-    """The folder of the goldens; None of those in the fixtures."""
+    """The folder of the goldens; None if they are in the fixtures."""
 
 
 def goldens_opener(checkpoint: Path | None, goldens: Path | None) -> OpenGoldens | None:
-    """The function that opens the goldens of a user's checkpoint; None without one. BadOption for half of the pair."""
+    """The function that opens the goldens of a user's checkpoint, or None; BadOption if only one option is given."""
     if (checkpoint is None) != (goldens is None):
         raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
     if checkpoint is None or goldens is None:
         return None
-    return partial(own_goldens, root=goldens, directory=checkpoint)
+    return partial(_own_goldens, checkpoint=checkpoint, goldens=goldens)
 
 
 def shipped_goldens(fixtures: Fixtures) -> Fixtures:
-    """The goldens in the fixtures, with the weights in the cache."""
+    """The goldens of the fixtures, with the weights in the cache."""
     return at_full_size(fixtures, cache.full_size_dir())
 
 
 def fixtures_of_report(fixtures: Fixtures, path: Path) -> Fixtures:
-    """The fixtures that a report is on; FixtureError where it is broken, or its goldens are no longer there."""
-    told = read(path)[0].full_size
-    if told is None:
+    """The fixtures of a report; FixtureError if it is broken, or if its goldens no longer exist."""
+    full_size = read(path)[0].full_size
+    if full_size is None:
         return fixtures
-    if told.checkpoint is None or told.goldens is None:
+    if full_size.checkpoint is None or full_size.goldens is None:
         return shipped_goldens(fixtures)
-    return own_goldens(fixtures, Path(told.goldens), Path(told.checkpoint))
+    return _own_goldens(fixtures, Path(full_size.checkpoint), Path(full_size.goldens))
 
 
 def chosen_model(
     model: str | None, checkpoint: Path | None, goldens: Path | None, *, passes_take_turns: bool = False
 ) -> FullSizeModel | None:
-    """The model that the options name, None where they name none; BadOption, FixtureError where there is none such.
+    """The model that the options name, or None; BadOption or FixtureError if it does not exist.
 
-    For passes that take turns the numbers of a layer's weights stay in memory.
+    If passes take turns, the numbers of a layer's weights stay in memory.
     """
     from reference import weights
     from reference.streaming import source
@@ -91,7 +92,7 @@ def chosen_model(
 
 
 def export(model: FullSizeModel, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
-    """Make the goldens layer by layer; stopped with ctrl-C the oracle goes on from there at the next call."""
+    """Make the goldens layer by layer; after ctrl-C the next call continues from there."""
     from reference.export import full_size as exporter
 
     root = model.root or fixtures.root / FOLDER
@@ -108,7 +109,7 @@ def export(model: FullSizeModel, fixtures: Fixtures, by: By, *, quiet: bool) -> 
 
 
 def measure(model: FullSizeModel, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
-    """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
+    """Measure and write the floors of a profile and the model's figure of acceptance; return the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.calibration.full_size_floors import measure_full_size
 
@@ -168,8 +169,13 @@ def materialize(
         out.print(f"{target}: {size / 1e9:.2f} GB", markup=False, highlight=False, soft_wrap=True)
 
 
+def _own_goldens(fixtures: Fixtures, checkpoint: Path, goldens: Path) -> Fixtures:
+    cure = f"make them: gemma4-conformance export{checkpoint_options(checkpoint, goldens)}"
+    return own_goldens(fixtures, goldens, checkpoint, cure=cure)
+
+
 def _by_rule(model_id: str) -> Model:
-    """One of `full_size.models`; BadOption where there is none of this name."""
+    """One of `full_size.models`; BadOption if there is none with this name."""
     from reference import full_size
 
     known = full_size.models()

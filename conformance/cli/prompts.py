@@ -77,7 +77,7 @@ def prompt(
         stop(f"{conversation}: {error}", BAD_INPUT)
     except Skip as error:
         raise AdapterUnavailable(f"--impl {impl}: {error}") from None
-    except Exception as error:  # somebody's code: whatever it raises, the command ends with one line
+    except Exception as error:  # foreign code: whatever it raises, the command ends with one line
         raise broken(impl, error) from None
     if ids is None:
         complain("ids are null: no tokenizer was fetched (gemma4-conformance fetch tokenizer) or named (--tokenizer)")
@@ -203,7 +203,7 @@ def _changes(fixtures: Fixtures, prompt_id: str, value: Conversation | Texts) ->
 
 
 def _steps(made: dict[str, Conversation | Texts], added: list[str], templates: list[str]) -> list[str]:
-    """What each added template changed against the one before it in its size class."""
+    """The changes of each added template from the one before it in its size class."""
     from reference.chat import goldens
 
     lines = []

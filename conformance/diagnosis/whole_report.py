@@ -12,7 +12,7 @@ from reference.mutants import MUTANTS
 
 
 def report_as_text(fixtures: Fixtures, path: Path, port: Adapter | None) -> str:
-    """What is wrong in a report, "" where nothing is; `port` is asked again where it is at hand.
+    """The diagnosis of a report, "" if nothing failed; `port` is asked again if there is one.
 
     FixtureError for a broken report or other fixtures.
     """

@@ -1,6 +1,6 @@
-"""The forward pass as a drawn figure: where each node stands is said here, what joins them the graph says.
+"""Draws the forward pass: this file places the nodes, and the graph says what connects them.
 
-The residual stream runs down on the left; every part of a layer leaves it to the right and comes back to it.
+The residual stream runs down on the left; every part of a layer branches off to the right and returns.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TITLES = {
 _WIDTH, _COLUMN, _ROW, _BOX, _HEIGHT = 472, 115, 54, 108, 42
 _LEFT, _TOP, _RAIL = 62, 48, 466
 _FRAME = (3, 21)
-"""First and last row of what every layer repeats."""
+"""First and last row of the part that every layer repeats."""
 
 _STYLE = """
 text { font: 10px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2328; text-anchor: middle }
@@ -173,7 +173,7 @@ def _edges(graph: Graph, boxes: dict[str, _Box]) -> Iterator[tuple[str, str]]:
 
 
 def _path(start: _Box, end: _Box, boxes: dict[str, _Box]) -> str:
-    if end.row - start.row > 8 and start.column:  # past everything, on the right
+    if end.row - start.row > 8 and start.column:  # around all boxes, on the right
         return f"M{start.x + _BOX // 2} {start.middle}H{_RAIL}V{end.middle}H{end.x + _BOX // 2}"
     if start.row == end.row:
         return f"M{start.x + _BOX // 2} {start.middle}H{end.x - _BOX // 2}"
@@ -204,7 +204,7 @@ def _titles(graph: Graph) -> Iterator[str]:
 
 
 def _notes(graph: Graph) -> Iterator[str]:
-    """What no line of the figure shows."""
+    """Notes on what the lines of the figure do not show."""
     for one in graph.inputs:
         yield f"{one.name}: read by {', '.join(_readers(graph, one.name))}"
     yield f"{' and '.join(_readers(graph, '{donor}'))} read keys and values of the layer itself or of its donor"

@@ -1,4 +1,4 @@
-"""The cases of a run judged one after the other, or by several processes at once; told in their order either way."""
+"""Judges the cases of a run one after the other, or in several processes; the verdicts come in the same order."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _GRACE = 5  # seconds in which a process closes its port
 def judge_each(
     session: Session, cases: Sequence[str], jobs: int, open_session: Callable[[], Session]
 ) -> Generator[Judged, None, None]:
-    """What became of each case; `open_session` opens the session once more in each of several processes.
+    """The verdict on each case; `open_session` opens the session again in each of several processes.
 
-    Interrupted, it gives what is known of later cases and passes that on. AdapterUnavailable when a process dies.
+    If interrupted, it yields the verdicts it has and raises the interrupt. AdapterUnavailable if a process dies.
     """
     if jobs == 1:
         yield from map(session.judge, cases)
@@ -36,7 +36,7 @@ def judge_each(
     workers: list[_Worker] = []
     pool = ThreadPoolExecutor(count)  # each thread waits for a process
     try:
-        with _ignoring_interrupts():  # which the processes inherit: to end them is ours
+        with _ignoring_interrupts():  # the processes inherit this; the run ends them
             for _ in range(count):
                 workers.append(_Worker(open_session))
         idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -65,10 +65,10 @@ class _Worker:
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(target=_work, args=(theirs, open_session))
         self._process.start()
-        theirs.close()  # else its death would go unnoticed
+        theirs.close()  # otherwise its death would go unnoticed
 
     def ask(self, case_id: str) -> Judged:
-        """What became of a case; what was raised there, and AdapterUnavailable when the process has died."""
+        """The verdict on a case; raises what was raised in the process, AdapterUnavailable if it has died."""
         try:
             self._pipe.send(case_id)
             said: Judged | Exception = self._pipe.recv()
@@ -81,13 +81,13 @@ class _Worker:
         return said
 
     def terminate(self) -> None:
-        """Have it end, whatever it does."""
+        """Terminate the process."""
         with contextlib.suppress(OSError):  # it has died
             self._pipe.send(None)  # one that waits for a case may have slept through the signal
         self._process.terminate()
 
     def join(self) -> None:
-        """Wait until it has ended, and no longer than it may take."""
+        """Wait for its end, up to a time limit."""
         self._process.join(_GRACE)
         self._process.kill()
         self._process.join()
@@ -102,9 +102,9 @@ def _ask_one_of(idle: SimpleQueue[_Worker], case_id: str) -> Judged:
 
 
 def _work(pipe: Connection, open_session: Callable[[], Session]) -> None:
-    """What a process does."""
-    signal.signal(signal.SIGINT, lambda *_: None)  # still not ours; but no port inherits that
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and not die at once: ports are closed at exit
+    """The main function of a process."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # the interrupt is still ignored here, but no port inherits that
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # do not die at once: ports are closed at exit
     try:
         with contextlib.suppress(EOFError, OSError):  # the run is gone
             _judge_what_comes(pipe, open_session)
@@ -113,7 +113,7 @@ def _work(pipe: Connection, open_session: Callable[[], Session]) -> None:
 
 
 def _judge_what_comes(pipe: Connection, open_session: Callable[[], Session]) -> None:
-    """Answer each case with what became of it, or with what is to end the run; until None comes."""
+    """Answer each case with its verdict, or with the error that is to end the run, until None comes."""
     session: Session | None = None
     while (case_id := pipe.recv()) is not None:
         said: Judged | Exception
@@ -142,4 +142,4 @@ def _made_again(error: FixtureError) -> tuple[Callable[[str], FixtureError], tup
     return partial(FixtureError, got=error.got, expected=error.expected, cure=error.cure), (error.path,)
 
 
-copyreg.pickle(FixtureError, _made_again)  # else one that is made with keywords does not travel
+copyreg.pickle(FixtureError, _made_again)  # otherwise an exception with keyword arguments cannot be sent

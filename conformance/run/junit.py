@@ -1,4 +1,4 @@
-"""A run as JUnit XML, which continuous integration shows."""
+"""A run as JUnit XML, for continuous integration."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def _tag(one: Judged) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """A text with what XML cannot hold written out: a port may say anything."""
+    """A text in which characters that XML cannot hold are escaped: a port may say anything."""
     return _NO_XML.sub(lambda found: ascii(found[0])[1:-1], text)

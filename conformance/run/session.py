@@ -1,4 +1,4 @@
-"""What one run judges: an implementation in one profile, on the cases and prompts that a pattern leaves in."""
+"""One run: an implementation in one profile, on the cases and prompts that a pattern selects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gemma4_contract.models import Level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunItem:
-    """A case, or a question on prompts, that a run asks."""
+    """A case, or a question on prompts, of a run."""
 
     id: str
     level: Level
@@ -39,19 +39,19 @@ class RunItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a run keeps of a case: small enough to travel between processes."""
+    """The result of a case, small enough to be sent between processes."""
 
     case: str
     level: Level
     outcome: Outcome
     counts_as: Counted
-    """What the outcome counts as in the light of the known failures."""
+    """The status of the outcome, given the known failures."""
     text: str
-    """What to tell the user."""
+    """The text for the user."""
     seen: str
-    """What was seen of a failure, in a few words."""
+    """The failure in a few words."""
     line: report_file.CaseLine | None
-    """The line of the report, where one is wanted."""
+    """The line of the report, if there is a report."""
 
 
 class Session:
@@ -72,8 +72,8 @@ class Session:
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
-        `full_size` opens the goldens of L5 instead of all others: of them those are asked whose models' weights
-        are there. BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
+        `full_size` opens the goldens of L5 instead of all others; only cases of models whose weights are there
+        are asked. Raises BadOption, FixtureError or AdapterUnavailable.
         """
         if tokens is not None and tokens < 1:
             raise BadOption(f"--tokens: got {tokens}, expected at least 1")
@@ -87,7 +87,7 @@ class Session:
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
         questions = list(self._prompt_judge.questions())
-        if root is None and full_size is None:  # a part of the fixtures may lack what a line is about
+        if root is None and full_size is None:  # a part of the fixtures may lack the cases of a line
             self.known.check_used([*self.fixtures.case_ids, *questions])
         self.hello = hello_of(adapter, impl)
         if not self.hello.offers(profile):
@@ -123,9 +123,9 @@ class Session:
         return list(self._items.values())
 
     def judge(self, case_id: str) -> Judged:
-        """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
+        """Judge one case, or one question on prompts; a known failure fails the run if it passes, and only then.
 
-        An answer that failed is kept beside the report. FixtureError when the fixtures err.
+        A failed answer is stored beside the report. FixtureError for a faulty fixture.
         """
         item = self._items[case_id]
         on_prompts = item.topic == prompts.TOPIC
@@ -149,7 +149,7 @@ class Session:
         return expected or describe(verdict, self.reproduce(case_id))
 
     def start_report(self) -> None:
-        """Begin the report, if one is wanted."""
+        """Begin the report, if there is one."""
         if self.report is None:
             return
         try:
@@ -171,11 +171,11 @@ class Session:
         report_file.start(self.report, line)
 
     def on_topic(self, topic: str) -> list[str]:
-        """Ids of what is asked on a topic."""
+        """The ids of the items on a topic."""
         return [item.id for item in self.items if item.topic == topic]
 
     def reproduce(self, case_id: str) -> str:
-        """The command that puts one case again."""
+        """The command that asks one case again."""
         tokens = None if self._items[case_id].topic == prompts.TOPIC else self.tokens
         return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
 
@@ -186,7 +186,7 @@ def _in_few_words(verdict: CaseVerdict | PromptVerdict) -> str:
 
 
 def _read_list(path: Path, profiles: Collection[str]) -> KnownFailures:
-    """A list of the user's own, which must be there."""
+    """The user's own list, which must exist."""
     if not path.is_file():
         raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
     return KnownFailures.read(path, profiles)

@@ -1,4 +1,4 @@
-"""Cases of a model at full size: one text whose golden is stored in part, and questions that point into it."""
+"""Cases of a model at full size: one text whose golden is partly stored, and questions that point into it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def drafts(model: NamedConfig, ids: Array) -> Iterator[Draft]:
 
 
 def kept_taps(config: TextConfig) -> list[Tap]:
-    """The taps that are stored, their parents the nearest that are stored as well."""
+    """The stored taps; their parents are the nearest stored ancestors."""
     every = {tap.name: tap for tap in model_taps(config)}
     kept, order = stored_counts(config), list(every)
     return [
@@ -56,7 +56,7 @@ def kept_taps(config: TextConfig) -> list[Tap]:
 
 
 def _ancestors(name: str, every: Mapping[str, Tap], kept: Collection[str]) -> set[str]:
-    """The nearest taps that are kept, upstream of one."""
+    """The nearest stored ancestors of a tap."""
     found: set[str] = set()
     for parent in every[name].parents:
         found |= {parent} if parent in kept else _ancestors(parent, every, kept)

@@ -1,4 +1,4 @@
-"""Module cases: one module fed given inputs, no checkpoint needed. The cheapest and sharpest questions."""
+"""Module cases: one module on given inputs, without a checkpoint. The cheapest and sharpest questions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Smoke cases: files read and written as they are, and the weights by rule. All of them are met to the bit.
+"""Smoke cases: reading and writing files, and the weights by rule. All answers must be equal to the bit.
 
-Each knows what the usual slips answer in its place, so that a port is told in a sentence what it does.
+Each holds the answers of the usual slips, so that a port learns from one sentence what it does wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _smoke(name: str, purpose: str, lookalikes: list[WrongAnswer], **fields: Any
 def _echo() -> Draft:
     x = values("echo/dtypes-and-axes#x", (2, 3, 4)).astype(np.float32)
     ids = np.array([[262143, 200, 100], [2, 65280, 511]], np.int32)
-    backwards = ids.byteswap().sum(1, dtype=np.int32).byteswap()  # what a machine that reverses both ways adds up
+    backwards = ids.byteswap().sum(1, dtype=np.int32).byteswap()  # reversed when read and when written
     slips = [
         WrongAnswer(tap="x", slip="bytes", answer=x.byteswap(), advice=_REVERSED),
         WrongAnswer(tap="x", slip="read-columns", answer=x.ravel().reshape(x.shape, order="F"), advice=_ROW_MAJOR),

@@ -23,7 +23,7 @@ def transformers_taps(
     vocabulary: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
 ) -> dict[str, StoredTap]:
-    """What is kept of a pass in a profile's dtype, as by `full_size.kept`; in f64 without transformers' float32."""
+    """The stored parts of the taps of a transformers pass in a profile's dtype; in f64 its float32 is lifted."""
     rows = full_size.stored_rows(source) if rows is None else rows
     recorder = StoredTapRecorder(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
     streaming.run(

@@ -1,4 +1,4 @@
-"""Drafts of miniatures to cases, each golden accepted only when its derivations agree."""
+"""Writes drafts of miniatures as cases; a golden is accepted only if its derivations agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Writer:
         self._goldens: dict[str, Taps] = {}
 
     def write(self, draft: Draft) -> None:
-        """Derive a case twice and write it; ExportError when the derivations disagree."""
+        """Derive a case twice and write it; ExportError if the derivations disagree."""
         derived = by_oracle(draft)
         golden = {tap.name: derived[tap.name] for tap in draft.taps if tap.name in derived}
         if draft.pointer is None:

@@ -1,4 +1,4 @@
-"""A forward pass layer by layer, which can be stopped after any of them and gone on with."""
+"""A forward pass layer by layer, which can stop after any layer and be continued."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from reference.streaming.stored_taps import StoredTapRecorder
 def run(
     decoder: Decoder, ids: Array, recorder: StoredTapRecorder, progress: Progress, state: Path | None = None
 ) -> None:
-    """A pass over ids [1, L] in one call, for the recorder's record.
+    """A pass over ids [1, L] in one call; `recorder` records the taps.
 
-    `state` is a file that holds the pass after its last whole layer; a pass that finds one goes on from there.
+    `state` is a file with the pass after its last whole layer; if it exists, the pass continues from there.
     """
     for _ in steps(decoder, ids, recorder, progress, state):
         pass
@@ -28,7 +28,7 @@ def run(
 def steps(
     decoder: Decoder, ids: Array, recorder: StoredTapRecorder, progress: Progress, state: Path | None = None
 ) -> Iterator[None]:
-    """`run`, with a halt after every layer: several passes may take turns."""
+    """`run`, with a halt after every layer, so that several passes can take turns."""
     positions, valid = np.arange(ids.shape[1], dtype=np.int32)[None], np.ones(ids.shape, bool)
     layers = decoder.config.num_hidden_layers
 

@@ -1,4 +1,4 @@
-"""A streaming pass between two layers, as a file that a later pass goes on from: arrays and JSON in one .npz."""
+"""Stores a streaming pass between two layers in a file, to continue it later: arrays and JSON in one .npz."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = ("values", "chosen", "margins")
 
 
 def save(path: Path, halt: Halt, kept: Mapping[str, StoredTap]) -> None:
-    """Write where a pass stands, and what was kept of it so far."""
+    """Write the state of a pass, and the taps stored so far."""
     arrays: dict[str, Array] = {"h": halt.h}
     for layer, lent in halt.donors.items():
         arrays |= {f"donors/{layer}/{part}": getattr(lent, part) for part in _DONOR}
@@ -40,7 +40,7 @@ def save(path: Path, halt: Halt, kept: Mapping[str, StoredTap]) -> None:
 
 
 def load(path: Path) -> tuple[Halt, dict[str, StoredTap]]:
-    """Where the pass stood, and what was kept of it."""
+    """The state of a pass, and the taps stored so far."""
     with np.load(path, allow_pickle=False) as arrays:
         facts = json.loads(str(arrays[_FACTS]))
         donors = {

@@ -1,4 +1,4 @@
-"""What is kept of a full-size pass: chosen rows of L, and on other axes entries at regular distances."""
+"""Records the stored part of the taps of a full-size pass: chosen rows, and on other axes evenly spaced entries."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from reference.config import TextConfig
 from reference.taps import Tap, model_taps
 
 TOP = 64
-"""Of logits the largest of every kept row are kept as well."""
+"""The number of largest logits of every stored row that are stored too."""
 
 
 def stored_counts(config: TextConfig) -> dict[str, Mapping[str, int]]:
-    """The taps that are kept, in execution order: name -> entries to keep of an axis; of other axes all are kept."""
+    """The stored taps, in execution order: name -> axis -> number of stored entries; all are stored on other axes."""
     nodes = ((tap.name, text_graph().node_of(tap.name)) for tap in model_taps(config))
     return {name: node.stored for name, node in nodes if node is not None and node.stored is not None}
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:
-    """`count` indices at regular distances, all of them where there are no more."""
+    """`count` indices at regular distances, or all indices if `size` is not larger."""
     step = max(1, size // count)
     return list(range(step // 2, size, step))[:count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTap:
-    """What is kept of one tap: the whole's shape and RMS, the indices on each axis, and the entries there."""
+    """The stored part of one tap: shape and RMS of the whole, the indices on each axis, and the entries there."""
 
     whole: tuple[int, ...]
     indices: Mapping[str, Sequence[int]]
     values: Array
     rms: float
     chosen: Array | None = None
-    """Of a choice of experts those of every row, U8 [B, L, k] in ascending order ..."""
+    """The chosen experts of every row of a routing tap, U8 [B, L, k] in ascending order."""
     margins: Array | None = None
-    """... and the margins of their logits, F32 [B, L]."""
+    """The margins of their logits, F32 [B, L]."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StoredTapRecorder:
-    """A recorder of a pass over `length` tokens that keeps `rows` of them; what comes last comes with these alone."""
+    """A recorder of a pass over `length` tokens; stores `rows`. Final norm and logits are computed only for these."""
 
     config: TextConfig
     length: int
     rows: Sequence[int]
     vocabulary: Sequence[int] | None = None
-    """The entries of `logits` to keep; those at regular distances and the largest where there are none given."""
+    """The entries of `logits` to store; if None, evenly spaced ones and the largest."""
     taps: dict[str, StoredTap] = field(default_factory=dict)
     _counts: Mapping[str, Mapping[str, int]] = field(init=False)
     _specs: Mapping[str, Tap] = field(init=False)
     _logits: set[str] = field(init=False)
-    """The taps that experts are chosen by ..."""
+    """The taps that experts are chosen by, the router's logits."""
     _scores: Array = field(init=False)
-    """... and the one that came last."""
+    """The latest tensor of such a tap."""
 
     def __post_init__(self) -> None:
         self._counts = stored_counts(self.config)
@@ -97,6 +97,6 @@ class StoredTapRecorder:
 
     def _choice(self, combine: Array) -> dict[str, Array]:
         assert self.config.top_k_experts is not None
-        order = np.argsort(combine == 0, axis=-1, kind="stable")  # those that were chosen come first
+        order = np.argsort(combine == 0, axis=-1, kind="stable")  # the chosen ones come first
         chosen = order[..., : self.config.top_k_experts].astype(np.uint8)
         return {"chosen": chosen, "margins": routing_margins(self._scores, combine).astype(np.float32)}

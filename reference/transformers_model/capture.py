@@ -1,6 +1,6 @@
 """Capture taps from a running Gemma4ForCausalLM.
 
-The graph says which module shows which tap (`gemma4_contract.module_reads`). Four kinds of taps no module shows, and
+The graph says which module shows which tap (`gemma4_contract.module_reads`). No module shows four kinds of taps, and
 they are read by hand:
 
 * `q_rope` and `k_rope`: calls of the function `apply_rotary_pos_emb`;
@@ -31,10 +31,10 @@ Observe = Callable[[torch.Tensor], None]
 
 
 class TapHooks:
-    """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`; of all taps where none are named.
+    """Hooks on a model that record the wanted taps (all if None) as arrays of `dtype` in `taps`; `stack` removes them.
 
-    `take`, where there is one, is called with each tap instead. The tensor of a tap that has a `given` value is
-    overwritten with it, in place, after it was copied; `replaced` names those that were.
+    `take`, if given, is called with each tap instead. The tensor of a tap that has a `given` value is
+    overwritten with it, in place, after it was copied; `replaced` names these taps.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class TapHooks:
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
 
     def record(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy a tensor into the taps, if it is wanted."""
+        """Record a copy of a tensor, if the tap is wanted."""
         if self._wanted is None or name in self._wanted:
             self._take(name, to_numpy(tensor, self._dtype))
 
     def replace(self, name: str, tensor: torch.Tensor, as_there: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Overwrite a tensor with the tap's given value, if it has one, in the layout that the model has it in."""
+        """Overwrite a tensor with the tap's given value, if it has one, in the layout of the model."""
         if name in self._given:
             tensor.copy_(as_there(to_torch(self._given[name], self._dtype)))
             self.replaced.add(name)
@@ -119,11 +119,11 @@ class TapHooks:
         self._modules(model, index, probs=probs)
         if layer.enable_moe_block:
             self.output(layer.router, lambda routed: self._routed(f"{prefix}router.combine", routed))
-        if not layer.hidden_size_per_layer_input and not self._given:  # no sum of ours is an answer to a sub-graph
+        if not layer.hidden_size_per_layer_input and not self._given:  # a sum computed here is no answer to a sub-graph
             self._sum(layer, f"{prefix}residual_2")
 
     def _modules(self, model: Gemma4ForCausalLM, index: int | None, *, probs: bool) -> None:
-        """Hook the modules that the graph names, as far as the model has them: a KV-shared layer makes no keys."""
+        """Hook the modules that the graph names, if the model has them: a KV-shared layer has no keys."""
         for read in reads_of(text_graph(), index):
             module = _found(model, read.module)
             if module is not None and (probs or not read.needs_eager):
@@ -155,7 +155,7 @@ class TapHooks:
         return dense.reshape(self._sizes["B"], self._sizes["L"], -1)
 
     def _sum(self, layer: nn.Module, name: str) -> None:
-        """Watch what enters and what leaves the feed-forward block, and put their sum."""
+        """Record the sum of the input and the output of the feed-forward block."""
 
         def before(residual: torch.Tensor) -> None:
             self._residual = residual
@@ -183,7 +183,7 @@ def recording(
     take: Callable[[str, Array], object] | None = None,
     given: Mapping[str, Array] | None = None,
 ) -> Iterator[TapHooks]:
-    """Give a hooks whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
+    """Give hooks that are all removed afterwards, whatever happened meanwhile."""
     with ExitStack() as stack:
         hooks = TapHooks(stack, dtype, wanted, take, given)
         hooks.ropes()

@@ -324,7 +324,7 @@ def test_a_broken_tensor_file_is_a_fault_of_its_case_alone(root: Path) -> None:
 
 
 def test_a_folder_without_cases_is_refused_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(FixtureError, match="--fixtures-dir DIR or GEMMA4_FIXTURES"):
+    with pytest.raises(FixtureError, match="name the folder that holds cases/"):
         Fixtures(tmp_path)
 
 

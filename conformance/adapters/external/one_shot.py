@@ -1,4 +1,4 @@
-"""A port that is a command for one question: `COMMAND REQUEST.json OUT.safetensors`, exit 0, 1, or 77 to skip."""
+"""A port that is started anew for each question: `COMMAND REQUEST.json OUT.safetensors`, exit 0, 1, or 77 to skip."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SKIPPED = 77
 
 
 class OneShotAdapter:
-    """Starts the command anew for every case; it has said nothing of itself, so it is asked everything."""
+    """Starts the command for every case; it sends no hello, so it is assumed to offer everything."""
 
     def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
         self._command = tuple(command)
         self._limits = limits or Limits()
 
     def hello(self) -> Hello:
-        """What is known: the command."""
+        """The command; nothing else is known."""
         return Hello.offering_everything(Path(self._command[0]).name, "unknown")
 
     def run(self, request: Request) -> dict[str, Array]:
@@ -51,7 +51,7 @@ class OneShotAdapter:
             except subprocess.TimeoutExpired:
                 raise PortFault(f"the port hangs: no end within {self._limits.seconds:g} s") from None
             finally:
-                if process.returncode is None:  # it keeps to no limit, or the user breaks off
+                if process.returncode is None:  # it is over its limits, or the user interrupts
                     kill_group(process)
         words = last_words(errors) or last_words(said)
         if process.returncode == SKIPPED:

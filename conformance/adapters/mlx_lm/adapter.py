@@ -32,11 +32,11 @@ class MlxLmAdapter(MlxLmPrompts):
     """mlx-lm's Gemma 4 text decoder, its modules and its caches."""
 
     def __init__(self) -> None:
-        """Keep the two models loaded last, for the cases of a model follow each other."""
+        """Keep the two models loaded last, because the cases of a model follow each other."""
         self._load = lru_cache(maxsize=2)(load_model)
 
     def hello(self) -> Hello:
-        """Who mlx-lm is and what it can be asked here."""
+        """The name and version of mlx-lm, and what this adapter offers."""
         return Hello(
             name="mlx-lm",
             version=version("mlx-lm"),
@@ -50,7 +50,7 @@ class MlxLmAdapter(MlxLmPrompts):
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that mlx-lm offers, in the profile's dtype.
 
-        Skip for a profile, kind, plan or positions that mlx-lm has no way to be asked.
+        Skip for a profile, kind, plan or positions that mlx-lm does not support.
         """
         if request.profile not in PROFILE_DTYPES:
             raise Skip(f"profile {request.profile} is not offered by mlx-lm, which has f32, bf16 and f16")
@@ -114,7 +114,7 @@ def _cache(model: Any, left_pad: list[int] | None) -> list[Any]:
 
 
 def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """One decoder layer on given inputs without a cache, its own taps overwritten by what is given for them."""
+    """One decoder layer on given inputs without a cache, its own taps overwritten by the given values."""
     question = subgraph(request.kind, request.params, request.inputs)
     layer = model.layers[question.layer]
     hidden = to_mlx(question.hidden, dtype)  # B L D
@@ -139,7 +139,7 @@ def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]
 
 
 def _refuse_other_positions(inputs: Mapping[str, Array], shape: tuple[int, ...], left_pad: list[int] | None) -> None:
-    """Skip unless the positions are those that mlx-lm counts itself: 0 to n-1 in every row, pads aside."""
+    """Skip unless the positions are those that mlx-lm uses: 0 to n-1 in every row, without the pads."""
     pads = np.zeros(shape[0], np.int64) if left_pad is None else np.array(left_pad)
     counted = np.maximum(np.arange(shape[1]) - pads[:, None], 0)
     if "positions" in inputs and not np.array_equal(inputs["positions"], counted):

@@ -2,8 +2,8 @@
 
 B batch, L query length, S key length, D hidden, H query heads, K key/value heads, E head dim, P per-layer width,
 N layers, F feed-forward width, V vocabulary, X experts. Every function takes a case's params and inputs and the
-profile's dtype, and answers in that dtype unless it says otherwise. Modules draw initial weights lazily: replaced
-unseen, they cost nothing.
+profile's dtype, and answers in that dtype unless stated otherwise. Modules draw initial weights lazily: if they are
+replaced before they are evaluated, they cost nothing.
 """
 
 from __future__ import annotations

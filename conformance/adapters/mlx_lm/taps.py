@@ -1,4 +1,4 @@
-"""Taps of a loaded mlx-lm Gemma 4 model: where its names are Hugging Face's by the graph, elsewhere by hand.
+"""Taps of a loaded mlx-lm Gemma 4 model: by the graph where its names are Hugging Face's, elsewhere by hand.
 
 B batch, L query length, H query heads, E head dim, X experts.
 """
@@ -15,7 +15,7 @@ from conformance.adapters.module_tree import TapRecords
 from conformance.adapters.module_tree_mlx import MlxTapRecords, Notes, mlx_taps, reading, standing_in
 
 ELSEWHERE = {"model.embed_tokens", "model.embed_tokens_per_layer"}
-"""Taps that modules of these names do not show here: the embeddings are scaled after their modules return them."""
+"""Taps that the modules of these names do not show: mlx-lm scales the embeddings after the modules return them."""
 
 _Read = Callable[[tuple[Any, ...], Any], mx.array]
 
@@ -30,10 +30,10 @@ def dense_combine(chosen: tuple[mx.array, mx.array], experts: int) -> mx.array:
 def tapped_model(
     model: Any, want: Collection[str], given: Mapping[str, mx.array] | None = None
 ) -> Iterator[MlxTapRecords]:
-    """Record the wanted taps of a `gemma4_text.Model`; the caller holds what it calls, a model or one of its layers.
+    """Record the wanted taps of a `gemma4_text.Model`; the caller then calls the model or one of its layers.
 
-    The model goes on with a `given` value after it has shown its own.
-    Without per-layer embeddings nothing takes `residual_2` alone: it is multiplied by `layer_scalar` at once.
+    After a tap is recorded, the model continues with its `given` value if there is one.
+    Without per-layer embeddings no module takes `residual_2` alone: it is multiplied by `layer_scalar` at once.
     """
     wanted = set(want)
     with mlx_taps(model, model.args, wanted - ELSEWHERE, given=given) as records, ExitStack() as stack:
@@ -51,7 +51,7 @@ def tapped_model(
 
 
 def _by_hand(model: Any) -> Iterator[tuple[Any, str, str, dict[str, _Read]]]:
-    """Owner, name and method of what the graph cannot say of mlx-lm, and how the taps are read off a call."""
+    """Owner, name and method of the calls that the graph does not describe in mlx-lm, and how their taps are read."""
     text = model.model
     yield text.layers, "0", "", {"model.embed_tokens": lambda args, _: args[0]}
     if text.hidden_size_per_layer_input:

@@ -22,7 +22,7 @@ _LISTED = 200
 
 
 def write_page(fixtures: Fixtures, directory: Path, diagnosis: str, earlier: Path | None = None) -> Path:
-    """Write `report.html` beside a report; `diagnosis` is what `diagnose` says of it, "" when nothing failed.
+    """Write `report.html` beside a report; `diagnosis` is the text of `diagnose`, "" if nothing failed.
 
     `earlier` is the folder of another report to compare with. FixtureError when a report is missing or broken.
     """
@@ -65,7 +65,7 @@ def render(
 
 
 def tally(lines: Sequence[CaseLine]) -> Mapping[Level, Tally]:
-    """How the cases of each level ended."""
+    """The outcomes of the cases of each level."""
     tallies: dict[Level, Tally] = {}
     for line in lines:
         tallies.setdefault(line.level, Tally()).add(counts_as(line.outcome, line.expected))

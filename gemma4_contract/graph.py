@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from gemma4_contract.documents import Document, default_root, read_model
+from gemma4_contract.layout import row_axis
 from gemma4_contract.node import Entry, Function, Letter, Node, Part, PassInput
 
 FOLDER = "graph"
@@ -92,11 +93,12 @@ class Graph(Document):
         return None if place is None else place.layer
 
     def length_axis(self, tap: str) -> int:
-        """Which axis of a tap is L; KeyError for a name that is no tap."""
+        """Which axis of a tap counts the tokens; KeyError for a name that is no tap."""
         node = self.node_of(tap)
-        if node is None:
+        axis = None if node is None else row_axis(node.axes.split())
+        if axis is None:
             raise KeyError(tap)
-        return node.axes.split().index("L")
+        return axis
 
     def mixes_rows(self, tap: str) -> bool:
         """Whether a row of the tap depends on rows before it; False for a name that is no tap."""

@@ -10,12 +10,18 @@ from gemma4_contract.models import Picks, TapSpec
 from gemma4_contract.tensors import Array
 
 
+def row_axis(axes: Sequence[str]) -> int | None:
+    """Which axis counts the tokens: L, or S of a tap that has keys alone; None of a tap without either."""
+    return next((axes.index(letter) for letter in ("L", "S") if letter in axes), None)
+
+
 def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[int]) -> Array:
-    """Rows of the L axis, and as many of the S axis, once for each row of the batch, after its pads (zeros)."""
+    """Rows of the tokens' axis, and all keys before their end, for each row of the batch, after its pads (zeros)."""
     length = rows.stop - rows.start
-    axis_l = axes.index("L")
+    axis_l = row_axis(axes)
+    assert axis_l is not None
     cut = array[(slice(None),) * axis_l + (rows,)]
-    if "S" in axes:
+    if "S" in axes[axis_l + 1 :]:
         cut = cut[(slice(None),) * axes.index("S") + (slice(0, rows.stop),)]
     if list(pads) == [0]:
         return cut

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4_contract.graph import text_graph
+from gemma4_contract.layout import row_axis
 from gemma4_contract.models import TapSpec
 from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
@@ -82,11 +83,12 @@ class Selection:
 
 
 def spread_mask(mask: Array | None, axes: Sequence[str], shape: tuple[int, ...]) -> Array | None:
-    """The mask [B, L] as booleans of this shape; None if there is no mask, or if B or L is not among the axes."""
-    if mask is None or "B" not in axes or "L" not in axes:
+    """The mask [B, L] as booleans of this shape; None if there is no mask, or if B or the tokens have no axis."""
+    axis = row_axis(axes)
+    if mask is None or "B" not in axes or axis is None:
         return None
     index = [1] * len(shape)
-    index[axes.index("B")], index[axes.index("L")] = mask.shape
+    index[axes.index("B")], index[axis] = mask.shape
     spread: Array = np.broadcast_to(mask.astype(bool).reshape(index), shape)
     return spread
 

@@ -13,7 +13,7 @@ from gemma4_contract.documents import RESTORE, default_root, read_model
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256, write_atomic
 from gemma4_contract.graph import text_graph
-from gemma4_contract.layout import cut_spec, cut_stored, select_rows
+from gemma4_contract.layout import cut_spec, cut_stored, row_axis, select_rows
 from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
 from gemma4_contract.profiles import FOLDER, Profile, profile_faults, read_profiles
@@ -128,7 +128,7 @@ class Fixtures:
         if any(tap.picks for tap in owner.taps):
             return {tap.name: cut_stored(stored[tap.name], tap, stop) for tap in owner.taps}
         pads = (case.plan.left_pad if case.plan else None) or [0]
-        length = min(tap.shape[tap.axes.index("L")] if "L" in tap.axes else 0 for tap in owner.taps)
+        length = min(0 if (axis := row_axis(tap.axes)) is None else tap.shape[axis] for tap in owner.taps)
         if not 0 <= start < stop <= length or max(pads) >= stop - start:
             raise FixtureError(
                 self.case_dir(case.id) / "case.json",

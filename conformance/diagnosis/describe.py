@@ -16,6 +16,7 @@ from conformance.diagnosis.evidence import Evidence, rms
 from conformance.judging.compare import TapVerdict
 from gemma4_contract import TapSpec
 from gemma4_contract.graph import text_graph
+from gemma4_contract.layout import row_axis
 from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.mutants.mutant import LOW_PRECISION
@@ -103,10 +104,11 @@ def _order(got: Array, golden: Array, axes: Sequence[str]) -> Iterator[str]:
 
 def _rows(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: TextConfig | None) -> Iterator[str]:
     """At which positions the error lies."""
-    if "L" not in spec.axes or golden.shape[spec.axes.index("L")] < 3:
+    axis = row_axis(spec.axes)
+    if axis is None or golden.shape[axis] < 3:
         return
-    numbers = np.array(spec.numbers("L"))
-    per_row = _per(got - golden, spec.axes.index("L"))
+    numbers = np.array(spec.numbers(spec.axes[axis]))
+    per_row = _per(got - golden, axis)
     wrong = per_row > _limit(first, golden)
     count = len(wrong)
     start = int(np.argmax(wrong))

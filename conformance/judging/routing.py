@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from gemma4_contract.graph import text_graph
+from gemma4_contract.layout import row_axis
 from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
 
@@ -74,17 +75,18 @@ def comparable_rows(
     choices: Mapping[str, Choice],
     narrow_rows: NarrowRows,
 ) -> Comparable:
-    """The rows to compare of every tap with axes B and L; `taps` in execution order.
+    """The rows to compare of every tap with an axis B and one for the tokens; `taps` in execution order.
 
     A port that does not offer the routing tap shows no choice, so that all its narrow rows are undecidable.
     """
     rows: dict[str, Array] = {}
     first: tuple[str, int] | None = None
     for tap in taps:
-        if "B" not in tap.axes or "L" not in tap.axes:
+        axis = row_axis(tap.axes)
+        if "B" not in tap.axes or axis is None:
             continue
         shape = shapes[tap.name]
-        kept = np.ones((shape[tap.axes.index("B")], shape[tap.axes.index("L")]), bool)
+        kept = np.ones((shape[tap.axes.index("B")], shape[axis]), bool)
         for parent in tap.parents:
             kept = kept & rows.get(parent, True)
         if text_graph().mixes_rows(tap.name):

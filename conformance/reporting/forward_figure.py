@@ -1,4 +1,4 @@
-"""Draws the forward pass: this file places the nodes, and the graph says what connects them.
+"""Draws the forward pass: boxes and lines, all from the graph.
 
 The residual stream runs down on the left; every part of a layer branches off to the right and returns.
 """
@@ -12,57 +12,8 @@ from html import escape
 from gemma4_contract.graph import Graph
 from gemma4_contract.node import Node
 
-PLACES = {
-    "model.embed_tokens": (0, 0),
-    "model.embed_tokens_per_layer": (2, 0),
-    "model.per_layer_projection_norm": (1, 1),
-    "model.ple": (2, 2),
-    "input_layernorm": (1, 4),
-    "self_attn.q_norm": (1, 5),
-    "self_attn.k_norm": (2, 5),
-    "self_attn.v_norm": (3, 5),
-    "self_attn.q_rope": (1, 6),
-    "self_attn.k_rope": (2, 6),
-    "self_attn.probs": (1, 7),
-    "self_attn.context": (1, 8),
-    "self_attn.o_proj": (1, 9),
-    "post_attention_layernorm": (1, 10),
-    "residual_1": (0, 11),
-    "pre_feedforward_layernorm": (1, 12),
-    "router.proj": (2, 12),
-    "pre_feedforward_layernorm_2": (3, 12),
-    "mlp.act": (1, 13),
-    "router.combine": (2, 13),
-    "mlp.down_proj": (1, 14),
-    "experts": (3, 14),
-    "post_feedforward_layernorm_1": (1, 15),
-    "post_feedforward_layernorm_2": (3, 15),
-    "post_feedforward_layernorm": (1, 16),
-    "residual_2": (0, 17),
-    "ple_gated": (1, 18),
-    "per_layer_projection": (1, 19),
-    "post_per_layer_input_norm": (1, 20),
-    "output": (0, 21),
-    "model.norm": (0, 23),
-    "logits.raw": (1, 23),
-    "logits": (2, 23),
-}
-"""Below its layer: column and row of every node; column 0 is the residual stream."""
-TITLES = {
-    "embedding": (1, -1),
-    "attention": (1, 3),
-    "mlp": (1, 11),
-    "experts": (2, 11),
-    "ple": (1, 17),
-    "logits": (1, 22),
-}
-"""Column and row of the titles of parts."""
-
 _WIDTH, _COLUMN, _ROW, _BOX, _HEIGHT = 472, 115, 54, 108, 42
 _LEFT, _TOP, _RAIL = 62, 48, 466
-_FRAME = (3, 21)
-"""First and last row of the part that every layer repeats."""
-
 _STYLE = """
 text { font: 10px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2328; text-anchor: middle }
 .axes { font-size: 9px; fill: #57606a }
@@ -119,7 +70,7 @@ class _Box:
 
 def draw(graph: Graph) -> str:
     """The figure as an SVG document, the same for the same graph."""
-    boxes = {node.tap: _Box(column=PLACES[node.short][0], row=PLACES[node.short][1]) for node in graph.nodes}
+    boxes = _placed(graph)
     notes = list(_notes(graph))
     foot = max(box.bottom for box in boxes.values()) + 30
     height = foot + 16 * len(notes) + 6
@@ -129,14 +80,43 @@ def draw(graph: Graph) -> str:
         f"<style>{_STYLE}</style>",
         '<marker id="to" viewBox="0 0 6 6" refX="6" refY="3" markerWidth="6" markerHeight="6" orient="auto" '
         'markerUnits="userSpaceOnUse"><path class="head" d="M0 0L6 3L0 6z"/></marker>',
-        *_frame(),
+        *_frame(graph, boxes),
         *(f'<path{css} d="{path}"/>' for css, path in _edges(graph, boxes)),
         *(line for node in graph.nodes for line in _node(node, boxes[node.tap])),
-        *_titles(graph),
+        *_titles(graph, boxes),
         *(f'<text class="note" x="8" y="{foot + 16 * line}">{escape(note)}</text>' for line, note in enumerate(notes)),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _placed(graph: Graph) -> dict[str, _Box]:
+    """A box for every node: below all that it is computed from, in the column of the first of these, or right of it.
+
+    What adds to the residual stream stands in column 0. A free row divides the layer from what is before and after it.
+    """
+    boxes: dict[str, _Box] = {}
+    in_layers, top = False, 0
+    stream = graph.by_template[graph.entry.first_layer].axes
+    for node in graph.nodes:
+        if node.in_layers != in_layers:
+            in_layers, top = node.in_layers, 2 + max(box.row for box in boxes.values())
+        parents = [boxes[tap] for tap in _drawn_parents(graph, node) if tap in boxes]
+        row = max(top, *(1 + box.row for box in parents), 0)
+        adds = len(parents) > 1 and parents[0].column == 0 and node.axes == stream
+        column = 0 if adds or node.tap == graph.entry.first_layer else max(1, parents[0].column if parents else 1)
+        while _Box(column=column, row=row) in boxes.values():
+            column += 1
+        boxes[node.tap] = _Box(column=column, row=row)
+    return boxes
+
+
+def _drawn_parents(graph: Graph, node: Node) -> Iterator[str]:
+    """The taps that a line leads from, by the names of one layer."""
+    for source in node.sources:
+        if source.through is None:
+            tap = {graph.entry.tap: graph.entry.first_layer}.get(source.tap, source.tap)
+            yield tap.replace("{donor}", "{i}").replace("{last}", "{i}")
 
 
 def _node(node: Node, box: _Box) -> Iterator[str]:
@@ -162,13 +142,11 @@ def _broken(name: str) -> list[str]:
 def _edges(graph: Graph, boxes: dict[str, _Box]) -> Iterator[tuple[str, str]]:
     """Style and path of every line: from each tap that a node is computed from, and of the residual stream."""
     for node in graph.nodes:
-        for source in node.sources:
-            tap = {graph.entry.tap: graph.entry.first_layer}.get(source.tap, source.tap)
-            tap = tap.replace("{donor}", "{i}").replace("{last}", "{i}")
-            if tap in boxes and source.through is None:
+        for tap in _drawn_parents(graph, node):
+            if tap in boxes:
                 start, end = boxes[tap], boxes[node.tap]
                 yield (' class="stream"' if start.column == end.column == 0 else ""), _path(start, end, boxes)
-    last, first = boxes[graph.entry.tap.replace("{i-1}", "{i}")], _TOP + (_FRAME[0] + 1) * _ROW - 22
+    last, first = boxes[graph.entry.tap.replace("{i-1}", "{i}")], _layer_rows(graph, boxes)[0].y - 22
     yield "", f"M{last.x - _BOX // 2} {last.middle}H3V{first}H{last.x}"  # the next layer
 
 
@@ -188,19 +166,27 @@ def _path(start: _Box, end: _Box, boxes: dict[str, _Box]) -> str:
     return f"M{start.x} {start.bottom}V{end.y - 6}H{end.x}V{end.y}"
 
 
-def _frame() -> Iterator[str]:
-    top, bottom = _TOP + _FRAME[0] * _ROW + 8, _TOP + _FRAME[1] * _ROW + _HEIGHT + 8
+def _layer_rows(graph: Graph, boxes: dict[str, _Box]) -> tuple[_Box, _Box]:
+    """The first and the last box of what every layer repeats."""
+    of_layer = [boxes[node.tap] for node in graph.nodes if node.in_layers]
+    return of_layer[0], of_layer[-1]
+
+
+def _frame(graph: Graph, boxes: dict[str, _Box]) -> Iterator[str]:
+    first, last = _layer_rows(graph, boxes)
+    top, bottom = first.y - _ROW + 8, last.bottom + 8
     yield f'<rect class="frame" x="1" y="{top}" width="{_WIDTH - 2}" height="{bottom - top}" rx="6"/>'
+    title = _Box(column=3, row=first.row - 1)
+    yield f'<text class="title" x="{title.x - _BOX // 2}" y="{title.bottom - 4}">Layer, N times</text>'
 
 
-def _titles(graph: Graph) -> Iterator[str]:
-    right = _Box(column=3, row=_FRAME[0])
-    yield f'<text class="title" x="{right.x - _BOX // 2}" y="{right.bottom - 4}">Layer, N times</text>'
+def _titles(graph: Graph, boxes: dict[str, _Box]) -> Iterator[str]:
+    """The title of every part that leaves the residual stream where there is room above its first box."""
     for part in graph.parts:
-        if part.part in TITLES:
-            column, row = TITLES[part.part]
-            box = _Box(column=column, row=row)
-            yield f'<text class="title" x="{box.x - _BOX // 2}" y="{box.bottom - 4}">{escape(part.title)}</text>'
+        beside = (boxes[node.tap] for node in graph.nodes if node.part == part.part)
+        first = next((box for box in beside if box.column), None)
+        if first is not None and (above := _Box(column=first.column, row=first.row - 1)) not in boxes.values():
+            yield f'<text class="title" x="{above.x - _BOX // 2}" y="{above.bottom - 4}">{escape(part.title)}</text>'
 
 
 def _notes(graph: Graph) -> Iterator[str]:

@@ -31,7 +31,7 @@ from gemma4_contract import (
 )
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.files import canonical_json, sha256, write_atomic
-from gemma4_contract.layout import select_rows
+from gemma4_contract.layout import row_axis, select_rows
 from gemma4_contract.models import Variant
 from gemma4_contract.schema import SCHEMAS, schema_files, write_schemas
 from gemma4_contract.selection import spread_mask
@@ -405,3 +405,11 @@ def test_every_stored_file_validates_against_its_schema() -> None:
             checks[name](raw)
         with pytest.raises(jsonschema.ValidationError):
             checks[name](raw | {"format": "2.0"})
+
+
+def test_the_axis_of_the_tokens_is_l_or_that_of_keys_alone() -> None:
+    assert row_axis(["B", "H", "L", "S"]) == 2
+    assert row_axis(["B", "K", "S", "E"]) == 2
+    assert row_axis(["X"]) is None
+    keys = np.arange(24.0).reshape(1, 2, 6, 2)
+    assert np.array_equal(select_rows(keys, ["B", "K", "S", "E"], slice(0, 4), [0]), keys[:, :, :4])

@@ -245,9 +245,12 @@ def test_a_node_declares_the_fields_of_the_configuration_that_its_function_reads
 
 
 def with_between(at: At, values: Mapping[str, Array], changed: str, made: Pass) -> dict[str, Array]:
-    """The values, with the tap computed again that a changed input acts through."""
+    """The values, with the taps computed again that a changed input acts through, one after the other."""
     between = at.between.get(changed)
-    return dict(values) if between is None else {**values, between.name: between.value(values, made.weights)}
+    if between is None:
+        return dict(values)
+    values = with_between(between, values, changed, made)
+    return {**values, between.name: between.value(values, made.weights)}
 
 
 @each_model

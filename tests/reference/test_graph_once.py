@@ -24,7 +24,6 @@ LISTS = {
     "conformance/adapters/mlx_lm/taps.py": "likewise",
     "conformance/adapters/mlx_lm/modules.py": "the answers to a question of kind ple",
     "reference/transformers_model/modules.py": "likewise",
-    "conformance/reporting/forward_figure.py": "where every box of the figure stands",
     "reference/cases/layer.py": "the donor's keys and values, which a case gives a layer",
     "reference/export/derive.py": "what transformers cannot be given",
 }

@@ -11,6 +11,7 @@ from conformance.judging.question import Question
 from conformance.reporting.jsonl import CaseLine
 from conformance.reporting.page.heat_map import svg
 from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.layout import row_axis
 
 
 def draw_positions(fixtures: Fixtures, directory: Path, line: CaseLine) -> str:
@@ -26,17 +27,21 @@ def draw_positions(fixtures: Fixtures, directory: Path, line: CaseLine) -> str:
         got = tensors.read(directory / line.answer).get(line.first_divergence)
     except FixtureError:
         return ""
-    if spec is None or got is None or "L" not in spec.axes or list(got.shape) != list(question.golden[spec.name].shape):
+    if spec is None or got is None or list(got.shape) != list(question.golden[spec.name].shape):
+        return ""
+    rows = row_axis(spec.axes)
+    if rows is None:
         return ""
     golden = question.golden[spec.name].astype(np.float64)
-    rest = tuple(axis for axis, letter in enumerate(spec.axes) if letter != "L")
+    rest = tuple(axis for axis in range(golden.ndim) if axis != rows)
     scale = float(np.sqrt(np.mean(golden**2))) or 1.0
-    error = np.sqrt(np.mean((got.astype(np.float64) - golden) ** 2, axis=rest)) / scale  # [L]
+    error = np.sqrt(np.mean((got.astype(np.float64) - golden) ** 2, axis=rest)) / scale  # [rows]
     if not np.isfinite(error).all() or len(error) < 2:
         return ""
     figure = Figure(figsize=(5.5, 1.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(spec.numbers("L")[: len(error)], np.maximum(error, 1e-12), marker="o", markersize=3, color="#d7301f")
+    numbers = spec.numbers(spec.axes[rows])[: len(error)]
+    axes.plot(numbers, np.maximum(error, 1e-12), marker="o", markersize=3, color="#d7301f")
     axes.set_yscale("log")
     axes.set_xlabel("position", fontsize=8)
     axes.set_ylabel("relative error", fontsize=8)

@@ -14,7 +14,8 @@ from typing import Any
 from gemma4_contract import tensors
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256
-from gemma4_contract.store import SUMS, Fixtures
+from gemma4_contract.store import Fixtures
+from gemma4_contract.sums import SUMS
 
 FOLDERS = ("cases", "floors", "models")
 """The folders that a verdict on tensors rests on."""

@@ -133,7 +133,7 @@ def materialize(
         ),
     ] = None,
     dtype: Annotated[
-        Literal["bf16", "f16", "f32"], typer.Option(help="Of the tensors; each holds the weights exactly.")
+        Literal["bf16", "f16", "f32"], typer.Option(help="Dtype of the tensors; each holds the weights exactly.")
     ] = "bf16",
     shards: Annotated[int, typer.Option(help="Files that the tensors are spread over.", min=1)] = 1,
     quantize: Annotated[

@@ -15,7 +15,7 @@ _MISTAKES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
         lambda got, expected: got[:4].lower() == "none" and got[4:] == expected.removeprefix("<bos>"),
     ),
     (
-        "newlines stand behind <bos>: the engine keeps the white space that `-%}` takes away",
+        "newlines follow <bos>: the engine keeps the white space that `-%}` takes away",
         lambda got, expected: got.startswith("<bos>\n") and got[5:].lstrip("\n") == expected.removeprefix("<bos>"),
     ),
     ("HTML was escaped", lambda got, expected: any(mark in got and mark not in expected for mark in _ESCAPES)),

@@ -190,7 +190,7 @@ def token_ids(batch: int = 1) -> Array:
 
 
 def positions(batch: int, left_pad: tuple[int, ...] = ()) -> Array:
-    """Positions B L, int32: 0 to n-1 behind the pads, 0 at pads."""
+    """Positions B L, int32: 0 to n-1 after the pads, 0 at pads."""
     pads = np.array(left_pad or (0,) * batch)[:, None]
     counted: Array = np.maximum(np.arange(LENGTH) - pads, 0).astype(np.int32)
     return counted

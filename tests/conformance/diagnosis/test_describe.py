@@ -58,7 +58,7 @@ def said(
     rms: float = 1e-6,
     profile: str = "f32",
 ) -> list[str]:
-    """What is said of an answer to one tap, behind other taps."""
+    """The description of an answer to one tap that comes after other taps."""
     spec = spec_of(name, axes, golden.shape)
     allowed = Tolerance(rms=rms, max=10 * rms)
     tap = compare(spec, answer, golden, profile=installed_profiles()[profile], valid=valid, allowed=allowed)

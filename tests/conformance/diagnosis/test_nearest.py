@@ -56,7 +56,7 @@ def evidence(answer: Taps, golden: Taps, *, valid: Array | None = None, toleranc
 
 
 def misfit(answer: Array, prediction: Array, *, golden: Array = RIGHT, valid: Array | None = None) -> float:
-    """Of one tap."""
+    """The misfit at one tap."""
     return evidence({"y": answer}, {"y": golden}, valid=valid).misfit({"y": prediction})
 
 

@@ -23,7 +23,7 @@ from tests.support.small_full_size import TINY
 @pytest.mark.parametrize(
     ("row", "margin", "outcome"),
     [
-        (40, 0.0, "undecidable"),  # not stored, before stored rows: everything behind it in later layers may differ
+        (40, 0.0, "undecidable"),  # not stored, before stored rows: everything after it in later layers may differ
         (40, 1.0, "fail"),  # at a wide margin no rounding chooses otherwise
         (88, 0.0, "undecidable"),
         (None, 0.0, "pass"),
@@ -65,7 +65,7 @@ def test_a_choice_at_a_row_that_is_not_stored(
 def test_where_no_honest_pass_chose_alike_nothing_is_told(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in bf16 behind the first layers: taps without a floor are undecidable, and the case is not green."""
+    """As in bf16 after the first layers: taps without a floor are undecidable, and the case is not green."""
     root, cache = places
     full = at_full_size(Fixtures(root), cache / "full")
     question = Question.of(full, "forward/experts-full/text-l89/no-cache")

@@ -96,7 +96,7 @@ def test_a_model_that_echoes_its_input_is_no_golden(places: tuple[Path, Path], m
 
 
 def test_goldens_hold_what_only_size_shows() -> None:
-    """Rows behind 2^31 in the table, both sides of the window's edge, and channels of the whole head."""
+    """Rows after 2^31 in the table, both sides of the window's edge, and channels of the whole head."""
     full = at_full_size(Fixtures(), Path())
     case = full.case("forward/e2b-full/text-l593/no-cache")
     picks = {tap.name: tap.picks for tap in case.taps}

@@ -120,7 +120,7 @@ def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert list(got) == list(expected)
     assert all(np.array_equal(got[name].values, expected[name].values) for name in got)
     seen.clear()
-    kept_of(decoder, ids, lambda *told: seen.append(told[-1]), state)  # as after an interruption behind it
+    kept_of(decoder, ids, lambda *told: seen.append(told[-1]), state)  # as after an interruption there
     assert seen == ["embedding", "logits", "done"]
 
 

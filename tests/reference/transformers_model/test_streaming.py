@@ -105,7 +105,7 @@ def test_it_is_transformers_own_pass(name: str, profile: Any) -> None:
 
 
 def test_no_layer_stays_in_memory() -> None:
-    """A layer's matrices are made when it runs, one layer behind the other."""
+    """A layer's matrices are made when it runs, one layer after the other."""
     made: list[str] = []
     seen: list[Any] = []
     filled: list[int] = []

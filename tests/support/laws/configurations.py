@@ -68,7 +68,7 @@ WIDTH_SPELLINGS = ("moe_intermediate_size", "expert_intermediate_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPlan:
-    """How many tokens, which (a seed), fed in which steps, behind how many pads; as `plan` of a case has it."""
+    """How many tokens, which (a seed), fed in which steps, after how many pads; as `plan` of a case has it."""
 
     length: int = 1
     steps: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""The two implementations that the laws are put to, behind one face: mlx_impl in float32, the oracle in float64."""
+"""The two implementations that the laws test, with one interface: mlx_impl in float32, the oracle in float64."""
 
 from __future__ import annotations
 

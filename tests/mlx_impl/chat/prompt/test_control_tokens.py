@@ -82,14 +82,14 @@ def test_escaping_leaves_only_the_tokens_of_the_format(messages: Any, tools: Any
 
 
 def _without_tokens(value: Any, *, spoken: bool = False) -> Any:
-    """The same conversation with a plain word in the place of every control token.
+    """The same conversation with a plain word instead of every control token.
 
     What the assistant has spoken loses its thoughts first, as it does in the prompt.
     """
     if isinstance(value, str):
         text = "".join(part.split("<|channel>")[0] for part in value.split("<channel|>")) if spoken else value
         if value and not text:
-            text = " "  # what says nothing is not what is empty: one template closes a turn behind the one alone
+            text = " "  # a blank text is not an empty one: one template closes a turn only after a blank one
         for token in CONTROL_TOKENS:
             text = text.replace(token, "word")
         return text

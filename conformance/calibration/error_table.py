@@ -27,7 +27,7 @@ class Worst:
     rms: float = 0.0
     max: float = 0.0
 
-    def take(self, error: Error) -> None:
+    def add(self, error: Error) -> None:
         self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
 
 
@@ -37,10 +37,10 @@ class ErrorTable:
     def __init__(self) -> None:
         self.worst: dict[tuple[str, str], dict[str, Worst]] = defaultdict(lambda: defaultdict(Worst))
 
-    def take(self, case: str, family: str, errors: Iterable[tuple[str, Error]]) -> None:
+    def add(self, case: str, family: str, errors: Iterable[tuple[str, Error]]) -> None:
         """Add the errors of one answer, tap by tap, to those of its family."""
         for tap, error in errors:
-            self.worst[case, tap][family].take(error)
+            self.worst[case, tap][family].add(error)
 
     def floors(self) -> dict[str, dict[str, list[float]]]:
         """Case -> tap -> [rms, max], the largest of any family."""

@@ -81,7 +81,7 @@ def measure_floors(
             if known[name].reason(profile, draft.id) is not None:
                 continue
             with single_threaded():
-                table.take(draft.owner, families[name], _errors(fixtures, profile, name, adapter, draft, derived))
+                table.add(draft.owner, families[name], _errors(fixtures, profile, name, adapter, draft, derived))
         for tap, value in derived.items():
             golden.setdefault((draft.owner, tap), value)
     progress(len(drafts), len(drafts), "done")

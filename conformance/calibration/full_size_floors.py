@@ -72,11 +72,11 @@ def measure_full_size(
         if who.name == _ACCEPTED.get(profile):
             acceptance = {profile: _error_at_the_end(source, whole, answer)}
         if who.name != EVERY_OP:
-            _take(table, questions, who, answer)
+            _add(table, questions, who, answer)
     coming = answers(on_first, ids[:, :FIRST_TOKENS], range(min(ids.shape[1], FIRST_TOKENS)))
     _, golden = next(coming)
     for who, answer in coming:
-        _take_rows(first, whole, golden, who, answer)
+        _add_rows(first, whole, golden, who, answer)
         variants.append(who)
     ratios = _ratios(whole, first, profile, full)
     floors = _floors(source, whole, [table, first], variants, ratios, profile, full, keep=first_only)
@@ -124,7 +124,7 @@ def _certain(question: Question, answer: _Answer) -> dict[str, Array]:
     return stored.stored_rows(certain_rows(question.taps, stored.shapes, _choices(answer, stored.experts)))
 
 
-def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+def _add(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the whole text, whole and cut to each question."""
     owner = next(question for question in questions if question.case.taps)
     for question in questions:
@@ -132,10 +132,10 @@ def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, an
         cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
         errors = errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows)
-        table.take(owner.case.id, variant.family, errors)
+        table.add(owner.case.id, variant.family, errors)
 
 
-def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+def _add_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the first tokens: all rows that count, and each of them alone."""
     choices = _choices(answer, _experts(golden))
     expected = {name: one.values for name, one in golden.items()}
@@ -146,7 +146,7 @@ def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Var
     alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
     for rows in (certain, *alone):
         errors = errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows)
-        table.take(whole.case.id, variant.family, errors)
+        table.add(whole.case.id, variant.family, errors)
 
 
 # The results.

@@ -64,7 +64,7 @@ def _oracles(source: Source, whole: Question, arithmetics: Mapping[str, Arithmet
         decoders = {
             name: Decoder(source.config, source.weights(one.dtype), streamed(one)) for name, one in arithmetics.items()
         }
-        turns = [forward.steps(decoders[name], ids, recorders[name], progress) for name in arithmetics]
+        turns = [forward.layer_by_layer(decoders[name], ids, recorders[name], progress) for name in arithmetics]
         for _ in zip(*turns, strict=True):
             pass
         for name, recorder in recorders.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.adapters.registry import BadOption
-from conformance.reporting.node_words import condition, judged, kept, shown, source, weight
+from conformance.reporting.node_words import condition, judged, shown_by, source, stored_part, weight
 from gemma4_contract import Fixtures
 from gemma4_contract.graph import Graph, Place
 from gemma4_contract.node import HuggingFace, Input, Node, Weight
@@ -138,8 +138,8 @@ def _rows(graph: Graph, facts: Facts) -> Iterator[tuple[str, list[str]]]:
     fields = dict.fromkeys([*facts["config"], *(name for one in facts["letters"].values() for name in one["config"])])
     yield "config", [", ".join(fields)] if fields else []
     yield "judged", [judged(facts["class"], facts["rows"], facts["plans"])]
-    yield "full size", [kept(facts["stored"])]
-    yield "in modules", [shown(HuggingFace(**facts["huggingface"]))]
+    yield "full size", [stored_part(facts["stored"])]
+    yield "in modules", [shown_by(HuggingFace(**facts["huggingface"]))]
     yield "computed", [place for places in facts["computed"].values() for place in places]
     yield "cases", [_some(kind, ids) for kind, ids in facts["cases"].items()]
     yield "mistakes", [f"{one['id']} ({one['layers']}): {one['does']}" for one in facts["mistakes"]]

@@ -35,7 +35,7 @@ def judged(cls: str, rows: str, plans: str) -> str:
     return f"{cls}; {own}; {asked}"
 
 
-def kept(stored: Mapping[str, int] | None) -> str:
+def stored_part(stored: Mapping[str, int] | None) -> str:
     """The part of it that goldens at full size store."""
     if stored is None:
         return "not stored"
@@ -43,7 +43,7 @@ def kept(stored: Mapping[str, int] | None) -> str:
     return f"stored at chosen rows: {counts or 'all entries'}"
 
 
-def shown(one: HuggingFace) -> str:
+def shown_by(one: HuggingFace) -> str:
     """The module of transformers that shows it."""
     module = one.module or "the root"
     places = {

@@ -58,7 +58,7 @@ def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress) -> l
             progress(done, total, f"{trial.profile}, {trial.variant}")
             done += 1
             if judge.asks(case_id):
-                _take(trial, judge, known, case_id)
+                _count(trial, judge, known, case_id)
         results.append(trial)
     progress(total, total, "done")
     return results
@@ -77,7 +77,7 @@ def _work(fixtures: Fixtures, profiles: Sequence[str]) -> Iterator[tuple[Trial, 
                 )
 
 
-def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> None:
+def _count(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> None:
     verdict = judge.judge(case_id)
     if verdict.outcome in ("pass", "advice"):
         trial.passed += 1

@@ -57,7 +57,7 @@ def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
     return model.run_subgraph(subgraph(draft.kind, draft.params, x))
 
 
-def enclosing(draft: Draft) -> Draft:
+def computable_subgraph(draft: Draft) -> Draft:
     """The smallest sub-graph that transformers computes around the nodes that it does not compute alone.
 
     Its attention multiplies the probabilities before it shows them; without per-layer embeddings no module takes

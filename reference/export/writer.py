@@ -12,7 +12,7 @@ from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.export.agreement import agreement_limit, worst
 from reference.export.case_files import Golden, write_case
-from reference.export.derive import Taps, by_oracle, by_transformers, enclosing, second_derivation
+from reference.export.derive import Taps, by_oracle, by_transformers, computable_subgraph, second_derivation
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
 
@@ -62,7 +62,7 @@ class Writer:
         derived, who = by_transformers(draft, lifted=True), "transformers, lifted"
         if draft.kind != "subgraph":
             return self._agreed(draft, derived, golden, who)
-        around = enclosing(draft)
+        around = computable_subgraph(draft)
         rest = by_transformers(around, lifted=True)
         alone = {name: value for name, value in golden.items() if name in derived}
         others = {name: value for name, value in by_oracle(around).items() if name in rest and name not in alone}

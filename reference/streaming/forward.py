@@ -21,11 +21,11 @@ def run(
 
     `state` is a file with the pass after its last whole layer; if it exists, the pass continues from there.
     """
-    for _ in steps(decoder, ids, recorder, progress, state):
+    for _ in layer_by_layer(decoder, ids, recorder, progress, state):
         pass
 
 
-def steps(
+def layer_by_layer(
     decoder: Decoder, ids: Array, recorder: StoredTapRecorder, progress: Progress, state: Path | None = None
 ) -> Iterator[None]:
     """`run`, with a halt after every layer, so that several passes can take turns."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conformance.calibration.error_table import ErrorTable
-from conformance.calibration.full_size_floors import _take_rows
+from conformance.calibration.full_size_floors import _add_rows
 from conformance.cli import app
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
@@ -74,6 +74,6 @@ def test_a_row_alone_is_an_input_of_its_own(places: tuple[Path, Path]) -> None:
     answer[0, 7, 2] += 1e-5
     kept = [{name: StoredTap(whole=(1, 10, 4), indices={}, values=value, rms=1.0)} for value in (golden, answer)]
     table = ErrorTable()
-    _take_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
+    _add_rows(table, whole, kept[0], Variant(name="v", family="f", version=""), kept[1])
     worst = table.worst[OWNER, name]["f"]
     assert (worst.rms, worst.max) == pytest.approx((5e-4, 1e-3))

@@ -18,7 +18,7 @@ from reference.oracle.arithmetic import BF16, F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.streaming import matrix
 from reference.streaming.arithmetic import streamed
-from reference.streaming.forward import run, steps
+from reference.streaming.forward import layer_by_layer, run
 from reference.streaming.matrix import Remembered, RuleMatrix
 from reference.streaming.stored_taps import TOP, StoredTap, StoredTapRecorder, evenly_spaced, stored_counts
 from reference.streaming.weights import by_rule
@@ -196,7 +196,7 @@ def test_passes_that_take_turns_make_numbers_once(monkeypatch: pytest.MonkeyPatc
         for ar in (F64, F32):
             decoder = Decoder(model.config, by_rule(model, ar.dtype, q), streamed(ar))
             recorders.append(StoredTapRecorder(config=model.config, length=19, rows=ROWS))
-            turns.append(steps(decoder, ids, recorders[-1], quiet))
+            turns.append(layer_by_layer(decoder, ids, recorders[-1], quiet))
         made.clear()  # vectors are made with the decoders
         assert len(list(zip(*turns, strict=True))) == model.config.num_hidden_layers
         assert max(made.count(asked) for asked in made) == most

@@ -1,4 +1,4 @@
-"""What the judge asks of an implementation, and what it gets back.
+"""The interface between the judge and an implementation: requests and answers.
 
 The in-process adapters implement `Adapter` directly, and `PromptAdapter` where the implementation builds prompts; the
 goldens never reach them.
@@ -121,5 +121,5 @@ class PromptAdapter(Protocol):
         ...
 
     def encode(self, text: str, tokenizer_json: Path) -> list[int]:
-        """The ids of a text as it is, by this tokenizer. Raises Skip when it has none."""
+        """The ids of a text by this tokenizer, with no token added. Raises Skip when it has none."""
         ...

@@ -31,7 +31,7 @@ def footprint(name: str, folder: Path, dtype: str) -> dict[str, Any]:
 
 
 def evict(folder: Path) -> bool:
-    """Ask the system to forget what it has cached of a checkpoint; False if it has no call for that (macOS)."""
+    """Ask the system to drop a checkpoint from its file cache; False if it has no call for that (macOS)."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in folder.glob("*.safetensors"):

@@ -143,7 +143,7 @@ def materialize(
 ) -> None:
     """Write the weights of a model at full size as an ordinary checkpoint.
 
-    Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
+    Memory stays small. The next call continues an interrupted one; a file has its final name when it is complete.
     """
     from reference.export.errors import ExportError
     from reference.export.materialize import BITS

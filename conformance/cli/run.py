@@ -83,7 +83,7 @@ def run(
 ) -> None:
     """Judge an implementation, level by level; each level counts only with all below it.
 
-    Interrupted, it leaves what it saw in the report and in the JUnit XML.
+    If interrupted, it keeps the results so far in the report and in the JUnit XML.
     """
     own = goldens_opener(checkpoint, goldens)
     levels = levels or ("L0-L4" if own is None else FULL_SIZE)

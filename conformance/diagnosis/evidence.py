@@ -1,4 +1,4 @@
-"""What a port answered to one case, and how well a prediction explains it."""
+"""A port's answer to one case, and how well a prediction explains it."""
 
 from __future__ import annotations
 

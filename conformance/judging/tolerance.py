@@ -36,7 +36,7 @@ class CaseFloors:
 
     @classmethod
     def of(cls, fixtures: Fixtures, case: Case, profile: str) -> CaseFloors:
-        """Those of a profile."""
+        """The floors of a case in a profile."""
         owner = fixtures.owner(case)
         return cls(
             measured=fixtures.floors(profile).floors.get(owner.id, {}),

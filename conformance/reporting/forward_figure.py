@@ -93,7 +93,7 @@ def draw(graph: Graph) -> str:
 def _placed(graph: Graph) -> dict[str, _Box]:
     """A box for every node: below all that it is computed from, in the column of the first of these, or right of it.
 
-    What adds to the residual stream stands in column 0. A free row divides the layer from what is before and after it.
+    Nodes that add to the residual stream are in column 0. A free row is before the layer, and one after it.
     """
     boxes: dict[str, _Box] = {}
     in_layers, top = False, 0

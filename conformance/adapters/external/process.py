@@ -44,7 +44,7 @@ class ProcessAdapter:
         self._hello = self._say_hello()
 
     def hello(self) -> Hello:
-        """Who the port is and what it offers."""
+        """The name and version of the port, and what it offers."""
         said = self._hello
         return Hello(
             name=said.implementation.name,

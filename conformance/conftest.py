@@ -1,6 +1,6 @@
 """The suite's options, its report header, and the test that judges a case.
 
-Every test module names its topic in a module-level `TOPIC`; its test runs once for each case on it.
+Every test module names its topic in `TOPIC`; its test runs once for each case on this topic.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _CASE_LINE = "case_line"
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Faults of fixtures, options and environment end the run with one line and their exit code."""
+    """End the run with one line and an exit code for faults of fixtures, options and environment."""
     try:
         yield
     except (FixtureError, BadOption) as error:
@@ -72,7 +72,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 class _StopAtFixtureError:
-    """Ends the run at the first faulty fixture, in the process that reports: under xdist another one judges."""
+    """Ends the run at the first faulty fixture, in the process that reports: with xdist, other processes judge."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -99,7 +99,7 @@ class _WritesReport:
 
 
 def _reports(config: pytest.Config) -> bool:
-    """Whether this process talks to the user: xdist's workers do not."""
+    """Whether this process reports to the user: xdist's workers do not."""
     return not hasattr(config, "workerinput")
 
 
@@ -117,7 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Who is judged, on what, and how exact its products are."""
+    """The implementation, the fixtures, and how exact its products are."""
     run = config.stash[_RUN]
     who = run.hello
     error = "not measured" if run.products_error is None else f"{run.products_error:.1e}"
@@ -153,24 +153,24 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def judge(case_id: str) -> None:
         try:
-            judged = run.judged(case_id)
+            judged = run.judge(case_id)
         except FixtureError as error:
             request.node.user_properties.append((_FIXTURE_ERROR, str(error)))
             pytest.fail(str(error), pytrace=False)
         if judged.line is not None:
             request.node.user_properties.append((_CASE_LINE, judged.line.model_dump_json()))
-        if judged.counted == "skip":
+        if judged.counts_as == "skip":
             pytest.skip(judged.text)
-        elif judged.counted == "known":
+        elif judged.counts_as == "known":
             pytest.xfail(judged.text)
-        elif judged.counted == "fail":
+        elif judged.counts_as == "fail":
             pytest.fail(judged.text, pytrace=False)
 
     return judge
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """An implementation that skips everything is not green, nor is a run that asked nothing."""
+    """Fail a run in which the implementation skipped everything, or in which nothing was asked."""
     if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and _reports(session.config):
         sys.stderr.write("no case that --cases leaves in belongs to the test files given: nothing was asked\n")
         session.exitstatus = BAD_INPUT

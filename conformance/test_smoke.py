@@ -1,4 +1,4 @@
-"""Files read and written as they are, and the weights by rule: what a port needs before it computes."""
+"""Reading and writing files, and the weights by rule: what a port needs before it computes."""
 
 from collections.abc import Callable
 

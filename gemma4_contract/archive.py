@@ -8,7 +8,8 @@ import tarfile
 from pathlib import Path
 
 from gemma4_contract.files import write_atomic
-from gemma4_contract.store import SUMS, Fixtures
+from gemma4_contract.store import Fixtures
+from gemma4_contract.sums import SUMS
 
 
 def write_archive(fixtures: Fixtures, path: Path, version: str) -> None:

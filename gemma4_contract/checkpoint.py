@@ -118,11 +118,6 @@ def collect(
     return found
 
 
-def read_weights(directory: Path) -> dict[str, Array]:
-    """The text decoder's tensors by their names in the state dict, experts fused."""
-    return fuse_experts(text_weights(directory))
-
-
 def _is_sharded(directory: Path) -> bool:
     return not (directory / SINGLE).is_file() and (directory / INDEX).is_file()
 

@@ -1,4 +1,4 @@
-"""What the graph says of one configuration: its taps, their parents and axes, its weights and their shapes."""
+"""Applies the graph to one configuration: its taps, their parents and axes, its weights and their shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gemma4_contract.node import Node
 
 
 class Facts(Protocol):
-    """A configuration, as far as the graph depends on it."""
+    """The fields of a configuration that the graph depends on."""
 
     @property
     def hidden_size(self) -> int: ...
@@ -118,7 +118,7 @@ def named(graph: Graph, template: str, config: Facts, layer: int | None) -> str:
 
 
 def entering(graph: Graph, layer: int) -> str:
-    """The tap that enters a layer; of layer N it is what leaves the last one."""
+    """The tap that enters a layer; for layer N it is the output of the last layer."""
     return graph.entry.tap.replace("{i-1}", str(layer - 1)) if layer else graph.entry.first_layer
 
 
@@ -135,7 +135,7 @@ def weight_shapes(graph: Graph, config: Facts) -> dict[str, tuple[int, ...]]:
 
 
 def sizes(config: Facts, layer: int | None) -> dict[str, int]:
-    """Letter -> size, all but B, L and S; of a layer E, K and F as well."""
+    """Letter -> size, for all letters but B, L and S; E, K and F only in a layer."""
     found = {
         "D": config.hidden_size,
         "H": config.num_attention_heads,

@@ -1,9 +1,8 @@
-"""Fixtures whose weights ship nowhere: those of models at full size, and those of a checkpoint of the user's own."""
+"""Fixtures whose weights do not ship: those of models at full size, and those of the user's own checkpoint."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,19 @@ def at_full_size(fixtures: Fixtures, checkpoints: Path) -> Fixtures:
     return Fixtures(fixtures.root / FOLDER, within=fixtures, weights=Weights(root=checkpoints))
 
 
-def own_goldens(fixtures: Fixtures, root: Path, directory: Path) -> Fixtures:
-    """The goldens in `root` that were made of the checkpoint in `directory`, judged by the policy of `fixtures`.
+def own_goldens(fixtures: Fixtures, root: Path, directory: Path, *, cure: str) -> Fixtures:
+    """The goldens in `root` that were made from the checkpoint in `directory`, judged by the policy of `fixtures`.
 
-    FixtureError where there are none of this model, and where they were made of another configuration.
+    FixtureError, with this cure, if there are none of this model, or if they were made from another configuration.
     """
     model = own_id(directory)
     if not (root / "models" / model).is_dir():
-        cure = f"make them: gemma4-conformance export{own_options(directory, root)}"
         raise FixtureError(root, got=f"no goldens of {model}", expected="some", cure=cure)
     made = Fixtures(root, within=fixtures, weights=Weights(root=directory, is_own=True), model=model)
     if own_config(directory) != checkpoint.read_config(made.card_dir(model)):
         expected = f"the configuration that the goldens in {root} were made of"
-        cure = f"make them: gemma4-conformance export{own_options(directory, root)}"
         raise FixtureError(directory / "config.json", got="another", expected=expected, cure=cure)
     return made
-
-
-def own_options(directory: Path, root: Path) -> str:
-    """What tells a command that a checkpoint and its goldens are meant."""
-    return f" --checkpoint {shlex.quote(str(directory))} --goldens {shlex.quote(str(root))}"
 
 
 def own_id(directory: Path) -> str:

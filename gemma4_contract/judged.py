@@ -14,7 +14,8 @@ from typing import Any
 from gemma4_contract import tensors
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256
-from gemma4_contract.store import SUMS, Fixtures
+from gemma4_contract.store import Fixtures
+from gemma4_contract.sums import SUMS
 
 FOLDERS = ("cases", "floors", "models")
 """The folders that a verdict on tensors rests on."""
@@ -32,8 +33,8 @@ BESIDES: Mapping[str, Sequence[str]] = {
 def judged_digest(fixtures: Fixtures) -> str:
     """The SHA-256 that names what a verdict on tensors rests on.
 
-    Of tensors, configurations, floors and policy their lines in SHA256SUMS enter, of the documents in `BESIDES` the
-    same lines with the digest of the document without these keys. FixtureError when SHA256SUMS cannot be read.
+    It covers the lines in SHA256SUMS of tensors, configurations, floors and policy; for the documents in `BESIDES` the
+    lines have the digest of the document without these keys. FixtureError if SHA256SUMS cannot be read.
     """
     top = fixtures.sums_root
     folders = tuple((fixtures.root / folder).relative_to(top).as_posix() + "/" for folder in FOLDERS)

@@ -11,7 +11,7 @@ from gemma4_contract.tensors import Array
 
 
 def row_axis(axes: Sequence[str]) -> int | None:
-    """Which axis counts the tokens: L, or S of a tap that has keys alone; None of a tap without either."""
+    """Which axis counts the tokens: L, or S for a tap that has only keys; None for a tap with neither."""
     return next((axes.index(letter) for letter in ("L", "S") if letter in axes), None)
 
 

@@ -126,7 +126,7 @@ class TapSpec(Strict):
 
 
 class Lookalike(Strict):
-    """What a port that makes a known slip answers in the place of a tap."""
+    """What a port that makes a known slip answers instead of a tap."""
 
     tap: str
     tensor: str = Field(description="Its name in the file of lookalikes.")

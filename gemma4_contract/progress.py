@@ -1,6 +1,6 @@
-"""How long work tells how far it is."""
+"""The type of functions that report the progress of long work."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what comes next."""
+"""It is called with the number of finished steps, the number of all steps, and the name of the next step."""

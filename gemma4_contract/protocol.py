@@ -21,7 +21,7 @@ class Line(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Outcome(Line):
+class Answer(Line):
     """An answer with exactly one of several keys, which says how it went."""
 
     ways: ClassVar[tuple[str, ...]]
@@ -72,7 +72,7 @@ class Load(Line):
     model_dir: str
 
 
-class LoadAnswer(Outcome):
+class LoadAnswer(Answer):
     """Whether the checkpoint was loaded."""
 
     ways = ("ok", "error")
@@ -96,7 +96,7 @@ class Run(Line):
     out: str = Field(description="The safetensors file to write before answering.")
 
 
-class RunAnswer(Outcome):
+class RunAnswer(Answer):
     """The result of a case."""
 
     ways = ("ok", "skipped", "error")
@@ -121,7 +121,7 @@ class PromptCommand(Line):
     preserve_thinking: bool = False
 
 
-class PromptAnswer(Outcome):
+class PromptAnswer(Answer):
     """The prompt, or the reason why there is none."""
 
     ways = ("text", "refused", "skipped", "error")
@@ -142,7 +142,7 @@ class Tokenize(Line):
     tokenizer: str = Field(description="The published tokenizer.json.")
 
 
-class TokenizeAnswer(Outcome):
+class TokenizeAnswer(Answer):
     """The ids of a text."""
 
     ways = ("ids", "skipped", "error")

@@ -1,4 +1,4 @@
-"""Which entries of a case's tensors count: those that are stored, and of these the rows that a mask leaves in."""
+"""Selects the entries of a case's tensors that count: the stored ones, in the rows that a mask keeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gemma4_contract.tensors import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """The stored part of an answer, and what was seen of its whole: root mean squares, (answer's, golden's)."""
+    """The stored part of an answer, and the root mean squares of the whole tensors: (answer's, golden's)."""
 
     taps: Mapping[str, Array]
     rms: Mapping[str, tuple[float, float]]
@@ -24,7 +24,7 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What is stored of each tap of a case: of a miniature everything, and nothing is cut then."""
+    """The stored part of each tap of a case; for a miniature this is the whole tap."""
 
     taps: Mapping[str, TapSpec]
     shapes: Mapping[str, Sequence[int]]
@@ -34,7 +34,7 @@ class Selection:
 
     @classmethod
     def of(cls, taps: Sequence[TapSpec], golden: Mapping[str, Array], choices: Mapping[str, Array]) -> Selection:
-        """What a golden stores; `choices` are those of the case's file, none where every row is stored."""
+        """The selection of a golden; `choices` come from the case's file, which exists unless every row is stored."""
         shapes = {tap.name: tap.whole_shape(golden[tap.name].shape) for tap in taps}
         return cls(
             taps={tap.name: tap for tap in taps},
@@ -54,29 +54,29 @@ class Selection:
         return not any(tap.picks for tap in self.taps.values())
 
     def stored_part(self, answer: Mapping[str, Array]) -> StoredPart:
-        """The stored part of an answer; a tap of another shape than the whole's stays as it is."""
+        """The stored part of an answer; a tap whose shape is not the whole tap's stays unchanged."""
         taken, rms = dict(answer), {}
         for name, tap in self.taps.items():
             if tap.picks is None or name not in answer or list(answer[name].shape) != tap.picks.whole:
                 continue
             taken[name] = answer[name][np.ix_(*tap.picks.indices(tap.axes))]
             if tap.picks.rms is not None:
-                # After the layers a pass makes the stored rows alone, so that the golden's is theirs.
+                # After the layers a pass computes only the stored rows, and the golden's RMS is over these.
                 rows = tap.numbers("L") if name in text_graph().after_layers else slice(None)
                 rms[name] = _root_mean_square(answer[name][:, rows]), tap.picks.rms
         return StoredPart(taps=taken, rms=rms)
 
     def stored_rows(self, rows: Mapping[str, Array]) -> dict[str, Array]:
-        """Of rows [B, L] of taps those that are stored."""
+        """The stored ones of the rows [B, L] of each tap."""
         return {
             name: kept[:, self.taps[name].numbers("L")] if self.taps[name].picks else kept
             for name, kept in rows.items()
         }
 
-    def counted(
+    def valid_entries(
         self, golden: Mapping[str, Array], rows: Mapping[str, Array], real: Array | None
     ) -> dict[str, Array | None]:
-        """Entries of each golden that count, boolean: of these `rows` [B, L], which are no pads; None where all do."""
+        """The entries of each golden that count, boolean: `rows` [B, L] that are not pads; None if all count."""
         stored = self.stored_rows(rows)
         masks = {name: kept if real is None else kept & real.astype(bool) for name, kept in stored.items()}
         return {name: spread_mask(masks.get(name), tap.axes, golden[name].shape) for name, tap in self.taps.items()}
@@ -94,5 +94,5 @@ def spread_mask(mask: Array | None, axes: Sequence[str], shape: tuple[int, ...])
 
 
 def _root_mean_square(value: Array) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is told of like any other
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite result is reported like any other
         return float(np.sqrt(np.mean(value.astype(np.float64) ** 2)))

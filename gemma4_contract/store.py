@@ -11,24 +11,23 @@ import numpy as np
 from gemma4_contract import checkpoint, graph, tensors
 from gemma4_contract.documents import RESTORE, default_root, read_model
 from gemma4_contract.errors import FixtureError
-from gemma4_contract.files import sha256, write_atomic
+from gemma4_contract.files import sha256
 from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import cut_spec, cut_stored, row_axis, select_rows
 from gemma4_contract.mistakes import Mistake
 from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
 from gemma4_contract.profiles import FOLDER, Profile, profile_faults, read_profiles
 from gemma4_contract.prompts import Prompts
+from gemma4_contract.sums import SUMS, first_difference, read_sums, sum_faults, write_sums
 from gemma4_contract.tensors import Array
 from gemma4_contract.weights import Weights
-
-SUMS = "SHA256SUMS"
 
 
 class Fixtures:
     """The fixtures under one root folder.
 
-    `within` are the fixtures that these belong to, whose policy holds; `weights` tells where checkpoints lie that do
-    not ship beside their cards; `model` leaves the cases of this one alone.
+    `within` are the fixtures that these belong to and whose policy they use; `weights` finds the checkpoints that do
+    not ship with their cards; `model` restricts the cases to those of one model.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Fixtures:
                 self.root,
                 got="no folder cases/ in it",
                 expected="the fixtures folder",
-                cure="name it with --fixtures-dir DIR or GEMMA4_FIXTURES",
+                cure="name the folder that holds cases/, models/ and floors/",
             )
         self._golden_cache: dict[str, dict[str, Array]] = {}
 
@@ -119,7 +118,7 @@ class Fixtures:
         return [tap for tap in taps if text_graph().is_asked(tap.name, plain=plain)]
 
     def golden(self, case: Case) -> dict[str, Array]:
-        """Expected tensor of every tap, cut to the case's rows and laid behind the pads of each row of its batch."""
+        """Expected tensor of every tap, cut to the case's rows and placed after the pads of each row of its batch."""
         owner = self.owner(case)
         stored = self._owned_golden(owner)
         if not isinstance(case.golden, GoldenPointer):
@@ -132,8 +131,8 @@ class Fixtures:
         if not 0 <= start < stop <= length or max(pads) >= stop - start:
             raise FixtureError(
                 self.case_dir(case.id) / "case.json",
-                got=f"rows {case.golden.rows} behind pads {pads}",
-                expected=f"rows of the {length} of {owner.id}, at least one behind every pad",
+                got=f"rows {case.golden.rows} after pads {pads}",
+                expected=f"rows of the {length} of {owner.id}, at least one after every pad",
                 cure=RESTORE,
             )
         return {tap.name: select_rows(stored[tap.name], tap.axes, slice(start, stop), pads) for tap in self.taps(case)}
@@ -242,14 +241,12 @@ class Fixtures:
         return sorted(path for path in found if not path.name.startswith("."))
 
     def write_sums(self) -> None:
-        """Write SHA256SUMS over all files, in the form that `sha256sum -c` reads."""
-        root = self.sums_root
-        lines = [f"{sha256(path.read_bytes())}  {path.relative_to(root).as_posix()}\n" for path in self.files()]
-        write_atomic(root / SUMS, "".join(lines).encode())
+        """Write SHA256SUMS over all files."""
+        write_sums(self.sums_root, self.files())
 
     def verify(self) -> list[FixtureError]:
         """Every fault of the folder: sums, files too few or too many, JSON against its model, tensors against cases."""
-        return [*self._sum_faults(), *self.faults()]
+        return [*sum_faults(self.root, self.files()), *self.faults()]
 
     def faults(self) -> list[FixtureError]:
         """What is wrong with cases, prompts, cards and floors, the sums aside."""
@@ -285,21 +282,8 @@ class Fixtures:
                 yield error
 
     def differs_from(self, other: Fixtures) -> FixtureError | None:
-        """The first file that another folder of fixtures lists in another way; None when both list the same.
-
-        None as well where SHA256SUMS of this one cannot be read, which `verify` says; FixtureError where the other's.
-        """
-        theirs = other._sums()
-        try:
-            mine = self._sums()
-        except FixtureError:
-            return None
-        for name in sorted(mine.keys() | theirs.keys()):
-            if mine.get(name) != theirs.get(name):
-                got, expected = (sums.get(name, "no such file") for sums in (mine, theirs))
-                cure = "vendor the fixtures of the version that is installed, or install theirs"
-                return FixtureError(self.root / name, got=got, expected=f"{expected} as in {other.root}", cure=cure)
-        return None
+        """The first file that another folder of fixtures lists in another way, as `sums.first_difference`."""
+        return first_difference(self.root, other.root)
 
     def _digest_check(self, case: Case) -> None:
         if not isinstance(case.golden, TensorFile):
@@ -334,37 +318,9 @@ class Fixtures:
         if self.weights is not None:
             self.weights.check(model_id)
             return
-        sums = self._sums()
+        sums = read_sums(self.root)
         for path in checkpoint.parts(self.model_dir(model_id)):
             digest, expected = sha256(tensors.read_bytes(path)), sums.get(path.relative_to(self.root).as_posix())
             if digest != expected:
                 wanted = f"{expected} as {SUMS} says" if expected else f"a file that {SUMS} lists"
                 raise FixtureError(path, got=f"SHA-256 {digest}", expected=wanted, cure=RESTORE)
-
-    def _sums(self) -> dict[str, str]:
-        """File name -> digest, as SHA256SUMS says; FixtureError when it is missing or no text."""
-        path = self.root / SUMS
-        try:
-            lines = tensors.read_bytes(path).decode().splitlines()
-        except UnicodeDecodeError:
-            raise FixtureError(path, got="no UTF-8 text", expected="SHA-256 sums", cure=RESTORE) from None
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-    def _sum_faults(self) -> Iterator[FixtureError]:
-        path = self.root / SUMS
-        try:
-            expected = self._sums()
-        except FixtureError:
-            yield FixtureError(path, got="no readable file", expected="SHA-256 sums of all fixtures", cure=RESTORE)
-            return
-        actual = {path.relative_to(self.root).as_posix(): path for path in self.files()}
-        for name in sorted(expected.keys() - actual.keys()):
-            yield FixtureError(self.root / name, got="no file", expected=f"one, as {SUMS} says", cure=RESTORE)
-        for name in sorted(actual.keys() - expected.keys()):
-            yield FixtureError(actual[name], got="a file", expected=f"none: {SUMS} does not list it", cure=RESTORE)
-        for name in sorted(actual.keys() & expected.keys()):
-            digest = sha256(actual[name].read_bytes())
-            if digest != expected[name]:
-                yield FixtureError(
-                    actual[name], got=f"SHA-256 {digest}", expected=f"{expected[name]} as {SUMS} says", cure=RESTORE
-                )

@@ -134,10 +134,10 @@ class TextConfig:
         return self.rope_parameters[self.layer_types[layer]]
 
     def window_of(self, layer: int) -> int | None:
-        """Keys that a query of this layer can see, itself included; None without a limit."""
+        """The number of keys that a query of this layer can see, including its own; None without a limit."""
         return self.sliding_window if self.is_sliding(layer) else None
 
-    # Reading config.json, key by key. Every port gets some of these wrong, so each stands alone.
+    # Reads config.json key by key. Ports get each of these wrong, so each is a method.
 
     @classmethod
     def read_text(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class TextConfig:
 
     @classmethod
     def read_rope_parameters(cls, text: Mapping[str, Any]) -> dict[str, Rope]:
-        """RoPE by layer type; the family's own where the key is absent."""
+        """RoPE by layer type; the family's values if the key is absent."""
         return {
             kind: Rope(
                 rope_theta=rope["rope_theta"],
@@ -166,7 +166,7 @@ class TextConfig:
         """`global_head_dim` and `num_global_key_value_heads`, in either spelling.
 
         Since 5.15 transformers writes `per_layer_config`: a full layer's number ("5", or "05" in a deep model) -> its
-        own `head_dim` and `num_key_value_heads`. Raises ValueError for a table that no model of this family has.
+        own `head_dim` and `num_key_value_heads`. ValueError for a table that no model of this family has.
         """
         if text.get("per_layer_config") is None:
             return text.get("global_head_dim", 512), text.get("num_global_key_value_heads")
@@ -205,6 +205,6 @@ class TextConfig:
 
     @classmethod
     def read_expert_width(cls, text: Mapping[str, Any]) -> int | None:
-        """The experts' F: one of its two published spellings may be absent, and both are null in dense models."""
+        """F of the experts: one of its two published spellings may be absent, and both are null in dense models."""
         width: int | None = text.get("moe_intermediate_size") or text.get("expert_intermediate_size")
         return width

@@ -27,7 +27,7 @@ ROPE: Mapping[str, Mapping[str, Any]] = {
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
     SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
 }
-"""`rope_parameters` of every member, and what holds where a configuration has none."""
+"""`rope_parameters` of every member, and the values for a configuration that has none."""
 
 _COMMON: dict[str, Any] = {
     "attention_bias": False,

@@ -1,6 +1,6 @@
-"""The five members at full size, weights by rule, and what is asked of them: one text past the window each.
+"""The five members at full size, with weights by rule, and their questions: one text past the window each.
 
-And slices of them, for machines that cannot hold the whole: real widths, heads and experts, few layers and words.
+Slices of them are for machines that cannot hold them: real widths, heads and experts, few layers and words.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ SLICES: Mapping[str, Model] = {
 }
 
 
-class Asked(Protocol):
-    """A model, as far as it decides what is asked of it."""
+class NamedConfig(Protocol):
+    """The id and configuration of a model, which decide what is asked of it."""
 
     @property
     def id(self) -> str: ...
@@ -83,17 +83,17 @@ def models() -> dict[str, Model]:
     return {**FULL_SIZE, **SLICES}
 
 
-def prefill_length(model: Asked) -> int:
-    """w + 77; of slices 20, and of the one that is about the window w + 9."""
+def prefill_length(model: NamedConfig) -> int:
+    """w + 77; for slices 20, and w + 9 for the slice that tests the window."""
     if model.id == _WINDOW:
         return model.config.sliding_window + _SLICE_PAST_THE_WINDOW
     return _SLICE_LENGTH if model.id in SLICES else model.config.sliding_window + _PAST_THE_WINDOW
 
 
-def stored_rows(model: Asked) -> list[int]:
-    """The positions whose rows are kept: the first, the end of 64 tokens, the window's edge, the last, decode steps.
+def stored_rows(model: NamedConfig) -> list[int]:
+    """The positions whose rows are stored: the first, the end of 64 tokens, the window's edge, the last, decode steps.
 
-    Of slices within the window all.
+    All positions for slices within the window.
     """
     window, last = model.config.sliding_window, prefill_length(model) - 1
     if last < window:
@@ -101,16 +101,16 @@ def stored_rows(model: Asked) -> list[int]:
     return sorted({0, 1, _END_OF_64, *range(window - 2, window + 3), *range(last, last + DECODE_STEPS + 1)})
 
 
-def token_ids(model: Asked, fixtures: Fixtures) -> Array:
-    """Token ids [1, L] I32: real prompts one behind the other, the last ids of the vocabulary at rows that are kept."""
+def token_ids(model: NamedConfig, fixtures: Fixtures) -> Array:
+    """Token ids [1, L] I32: real prompts one after the other, the last ids of the vocabulary at stored rows."""
     length, vocabulary = prefill_length(model) + DECODE_STEPS, model.config.vocab_size
     ids = np.array(_real_ids(fixtures, length), np.int32) % vocabulary  # as they are, but for models with fewer
     for back, row in enumerate(_rows_of_last_words(model)):
-        ids[row] = vocabulary - 1 - back  # in E2B's table of per-layer embeddings their rows begin behind 2^31
+        ids[row] = vocabulary - 1 - back  # in E2B's table of per-layer embeddings their rows begin after 2^31
     return ids[None]
 
 
-def _rows_of_last_words(model: Asked) -> tuple[int, int, int]:
+def _rows_of_last_words(model: NamedConfig) -> tuple[int, int, int]:
     """Three rows that are stored: one before the window is full, one after, and one that is decoded."""
     window, last = model.config.sliding_window, prefill_length(model) - 1
     first, second = (2, 6) if last < window else (_END_OF_64, window + 1)
@@ -118,7 +118,7 @@ def _rows_of_last_words(model: Asked) -> tuple[int, int, int]:
 
 
 def _real_ids(fixtures: Fixtures, count: int) -> list[int]:
-    """The ids of the first prompts of `fixtures/prompts/chat`, one behind the other."""
+    """The ids of the first prompts of `fixtures/prompts/chat`, one after the other."""
     found: list[int] = []
     for prompt_id in fixtures.prompts.conversation_ids:
         renders = fixtures.prompts.conversation(prompt_id).renders

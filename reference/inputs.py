@@ -1,4 +1,4 @@
-"""Inputs by rule: the same hash as the weights, under the name of the case, so that seeds come from names."""
+"""Inputs by rule: the hash of the weights, with the name of the case, so that names are seeds."""
 
 from __future__ import annotations
 

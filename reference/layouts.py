@@ -19,7 +19,7 @@ from reference.weights import Float64
 class Layout:
     """A checkpoint with the weights of `weights_of`, and how its configuration and its tensors are written.
 
-    `changes` are keys of the text configuration that differ from the model's, `absent` those that are left out.
+    `changes` are keys of the text configuration that differ from the model's, `absent` are keys that are left out.
     `other_tensors` belong to other modalities; they and redundant keys and values are noise under the layout's own id.
     """
 
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Fields of the configuration that differ from the published file, those left out aside."""
+        """Fields of the configuration that differ from the published file, without those that are left out."""
         return self._present({**self.weights_of.overrides, **self.changes})
 
     @property

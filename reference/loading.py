@@ -1,4 +1,4 @@
-"""From a checkpoint's directory to what the oracle runs on: its configuration, and exactly the tensors of it."""
+"""Loads a checkpoint for the oracle: its configuration, and exactly the tensors of the text decoder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def config_of(directory: Path) -> TextConfig:
 
 
 def load(directory: Path) -> tuple[TextConfig, dict[str, Array]]:
-    """Read an ordinary checkpoint; ValueError or FixtureError for one that is not whole or holds too much."""
+    """Read an ordinary checkpoint; ValueError or FixtureError if tensors are missing or unexpected."""
     return Loader().load(directory)
 
 
 class Loader:
     """An ordinary checkpoint read step by step; `config` is the class that reads its config.json.
 
-    Every step is a method, because every port gets some of them wrong: a subclass has one step wrong.
+    Every step is a method, because ports get each of them wrong: a mutant is a subclass with one step wrong.
     """
 
     def __init__(self, config: type[TextConfig] = TextConfig) -> None:

@@ -1,6 +1,6 @@
 """The models of the suite: miniatures of the five family members, and traps for what no member shows.
 
-A miniature is the published configuration with sizes alone overridden, so that every architectural flag is the
+A miniature is the published configuration with only its sizes overridden, so that every architectural flag is the
 shipped one. Every hidden size is a number whose root bfloat16 cannot hold (sqrt(48) = 6.928 -> 6.9375).
 """
 
@@ -49,7 +49,7 @@ class Model:
 
     @property
     def tensor_prefix(self) -> str:
-        """What stands in the checkpoint in the place of the rule's `model.`."""
+        """The prefix of tensor names in the checkpoint, instead of the rule's `model.`."""
         return "model.language_model." if self.nested else "model."
 
     def laid_out(self, built: Mapping[str, Float64]) -> dict[str, Float64]:
@@ -63,7 +63,7 @@ def config_json(member: Member, text_config: Mapping[str, Any], *, nested: bool)
 
 
 def prefixed(weights: Mapping[str, Float64], prefix: str) -> dict[str, Float64]:
-    """The weights by their names in a checkpoint, `prefix` in the place of the rule's `model.`."""
+    """The weights by their names in a checkpoint, with `prefix` instead of the rule's `model.`."""
     return {name.replace("model.", prefix, 1): value for name, value in weights.items()}
 
 

@@ -1,23 +1,20 @@
-"""The taps of a configuration, as the graph has them, and what records them."""
+"""The taps of a configuration, from the graph, and the functions that record them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-import numpy.typing as npt
 
 from gemma4_contract import expand
 from gemma4_contract.expand import Tap
 from gemma4_contract.graph import text_graph
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 
 __all__ = ["Recorder", "Tap", "closed", "layer_taps", "model_taps", "output_of", "scoped", "silent"]
 
-Array = npt.NDArray[Any]
 Recorder = Callable[[str, Array], Array]
-"""Called with a tap's full name and tensor as the forward pass reaches it, which goes on with what it returns."""
+"""Called with each tap's full name and tensor; the forward pass continues with the tensor that it returns."""
 
 
 def silent(_name: str, value: Array) -> Array:
@@ -41,11 +38,11 @@ def layer_taps(config: TextConfig, layer: int) -> list[Tap]:
 
 
 def closed(taps: list[Tap]) -> list[Tap]:
-    """The same taps with those parents alone that are among them: the inputs of a case stand for the others."""
+    """The taps with only those parents that are among them; the inputs of a case replace the others."""
     names = {tap.name for tap in taps}
     return [replace(tap, parents=tuple(parent for parent in tap.parents if parent in names)) for tap in taps]
 
 
 def output_of(layer: int) -> str:
-    """The tap that enters a layer: the previous layer's output, or the embedding; of layer N the last output."""
+    """The tap that enters a layer: the previous layer's output, or the embedding; for layer N the last output."""
     return expand.entering(text_graph(), layer)

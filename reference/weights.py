@@ -2,7 +2,7 @@
 
 q(name, i) = int8(splitmix64(fnv1a64(utf8(name)) + i) >> 56), all arithmetic modulo 2^64, i the row-major index.
 Matrices: w = q * 2^-k with k = round(log2(73.9 * sqrt(fan_in))). Norms: w = bf16((1 + q/256) * base).
-`name` is `<model id>/<tensor name in Gemma4ForCausalLM's state dict>`. docs/FIXTURES.md tells it line by line.
+`name` is `<model id>/<tensor name in Gemma4ForCausalLM's state dict>`. docs/FIXTURES.md gives it line by line.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def layer_norm_bases(config: TextConfig, layer: int, *, mini: bool) -> Mapping[s
 def tensor_shapes(config: TextConfig, *, redundant_shared_kv: bool = False) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of Gemma4ForCausalLM's state dict, the tied head aside, in the order of the graph's nodes.
 
-    With `redundant_shared_kv` KV-shared layers have the tensors of keys and values as well, which nobody may read.
+    With `redundant_shared_kv`, KV-shared layers also have the tensors of keys and values, which nothing may read.
     """
     shapes = weight_shapes(text_graph(), config)
     if not redundant_shared_kv:

@@ -1,1 +1,1 @@
-"""Adapters: the only way in which the judge reaches an implementation."""
+"""Adapters: the judge reaches an implementation through them alone."""

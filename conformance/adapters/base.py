@@ -1,4 +1,4 @@
-"""What the judge asks of an implementation, and what it gets back.
+"""The interface between the judge and an implementation: requests and answers.
 
 The in-process adapters implement `Adapter` directly, and `PromptAdapter` where the implementation builds prompts; the
 goldens never reach them.
@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
-import numpy.typing as npt
-
 from gemma4_contract import Plan
 from gemma4_contract.models import Kind
+from gemma4_contract.tensors import Array as Array
 
-Array = npt.NDArray[Any]
 PORT, ONE_SHOT, DUMP, MUTANT = "port:", "once:", "dump:", "mutant:"
-"""In the place of an implementation's name: a command asked by lines, one started for each case, a file of answers."""
+"""Prefixes of --impl: a command driven by lines, a command started for each case, a file of answers, a mutant."""
 
 
 class Skip(Exception):
@@ -30,19 +28,19 @@ class Refused(Exception):
 
 
 class PortFault(Exception):
-    """A port that is driven from outside did not answer as it should; the message is one line that says what it did."""
+    """A port in another process did not answer properly; the message is one line that says what it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who the implementation is and what it offers."""
+    """The name and version of the implementation, and what it offers."""
 
     name: str
     version: str
     language: str
     family: str
     profiles: tuple[str, ...] | None
-    """The profiles that it offers; None when it did not say, and may be asked in every profile."""
+    """The profiles that it offers; None if it did not say, which means every profile."""
     kinds: tuple[str, ...]
     device: str
 
@@ -51,8 +49,8 @@ class Hello:
         return self.profiles is None or profile in self.profiles
 
     @classmethod
-    def of_stranger(cls, name: str, device: str) -> Hello:
-        """Of one that says nothing of itself, and is asked everything."""
+    def offering_everything(cls, name: str, device: str) -> Hello:
+        """Hello for an adapter that sends none; it is assumed to offer every profile and kind."""
         return cls(
             name=name,
             version="",
@@ -80,7 +78,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRequest:
-    """A conversation to be written as a prompt; `enable_thinking` None is what a user says who says nothing."""
+    """A conversation to be written as a prompt; `enable_thinking` is None if the user leaves it unset."""
 
     messages: Sequence[Mapping[str, Any]]
     template: str
@@ -103,7 +101,7 @@ class Adapter(Protocol):
     """An implementation under test."""
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         ...
 
     def run(self, request: Request) -> dict[str, Array]:
@@ -123,5 +121,5 @@ class PromptAdapter(Protocol):
         ...
 
     def encode(self, text: str, tokenizer_json: Path) -> list[int]:
-        """The ids of a text as it is, by this tokenizer. Raises Skip when it has none."""
+        """The ids of a text by this tokenizer, with no token added. Raises Skip when it has none."""
         ...

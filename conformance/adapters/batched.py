@@ -1,4 +1,4 @@
-"""An implementation asked everything twice at once: the same case as a batch of doubled size."""
+"""Runs an implementation on every case with the batch doubled."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class BatchedAdapter:
         self._adapter = adapter
 
     def hello(self) -> Hello:
-        """The implementation's own words under another name."""
+        """The implementation's own hello under another name."""
         hello = self._adapter.hello()
         return dataclasses.replace(hello, name=f"{hello.name}, batched")
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The taps of the second half of a doubled batch; cases without a model are passed on as they are."""
+        """The taps of the second half of a doubled batch; cases without a model are passed on unchanged."""
         if request.model_dir is None:
             return self._adapter.run(request)
         batch = next(iter(request.inputs.values())).shape[0]

@@ -7,11 +7,11 @@ from pathlib import Path
 from conformance.adapters.external.process import ProcessAdapter
 
 PORT = Path(__file__).resolve().parents[2] / "ports" / "javascript" / "adapter.mjs"
-"""In a checkout; a wheel holds no ports."""
+"""The port in a checkout; a wheel holds no ports."""
 
 
 class JavaScriptAdapter(ProcessAdapter):
-    """`node ports/javascript/adapter.mjs`, asked by lines; PortFault where there is no Node or no checkout."""
+    """`node ports/javascript/adapter.mjs`, driven by lines; PortFault if there is no Node or no checkout."""
 
     def __init__(self) -> None:
         """Start it."""

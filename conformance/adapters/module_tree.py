@@ -1,7 +1,7 @@
-"""Taps of any module tree that keeps Hugging Face's names, read where the graph says; no line of code a tap.
+"""Taps of any module tree that keeps Hugging Face's names, read as the graph says, without code for each tap.
 
-`module_tree_torch` and `module_tree_mlx` do so in PyTorch and in MLX. What a tree computes elsewhere, or under another
-name, is not offered, or left out by `want` and read by hand.
+`module_tree_torch` and `module_tree_mlx` do so in PyTorch and in MLX. A tap that a tree computes elsewhere, or under
+another name, is not offered, or is left out of `want` and read by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Concatenate = Callable[[Sequence[Any], int], Any]
 
 
 class Sizes(Protocol):
-    """A configuration, as far as a tree is read by it: transformers' and mlx-lm's have these fields."""
+    """The fields of a configuration that reading a tree needs; transformers' and mlx-lm's have them."""
 
     @property
     def num_hidden_layers(self) -> int: ...
@@ -27,10 +27,10 @@ class Sizes(Protocol):
     def hidden_size_per_layer_input(self) -> int: ...
 
 
-class Tapes:
-    """What was recorded: for each tap the tensors of the successive calls, joined along L at the end.
+class TapRecords:
+    """The recorded taps: for each tap the tensors of successive calls, joined along L at the end.
 
-    The tensor of a tap that has a `given` value is overwritten with it; `replaced` names those that were.
+    The tensor of a tap that has a `given` value is overwritten with it; `replaced` names the overwritten taps.
     """
 
     def __init__(self, concatenate: Concatenate, given: Mapping[str, Any] | None = None) -> None:
@@ -45,13 +45,13 @@ class Tapes:
         self.pieces.setdefault(tap, []).append(value)
 
     def replace(self, tap: str, tensor: Any, as_there: Callable[[Any], Any]) -> None:
-        """Overwrite a tensor of the tree in place, where the tap is given, by what `as_there` makes of the value."""
+        """If the tap is given, overwrite a tensor of the tree in place; `as_there` lays the value out as there."""
         if tap in self._given:
             tensor[...] = as_there(self._given[tap])
             self.replaced.add(tap)
 
     def joined(self) -> dict[str, Any]:
-        """Every tap over all its calls; over several there are no attention probabilities, whose S grows."""
+        """Every tap over all of its calls; over several calls without attention probabilities, whose S grows."""
         graph = text_graph()
         return {
             tap: pieces[0] if len(pieces) == 1 else self._concatenate(pieces, graph.length_axis(tap))
@@ -61,7 +61,7 @@ class Tapes:
 
 
 def reads(config: Sizes, want: Collection[str] | None, prefix: str) -> Iterator[Read]:
-    """Where the wanted taps are shown, all of them where none are named; `prefix` stands instead of `model.`."""
+    """Where the tree shows the wanted taps (all if None); its names have `prefix` instead of `model.`."""
     for layer in (None, *range(config.num_hidden_layers)):
         for read in reads_of(text_graph(), layer):
             if want is None or read.tap in want:

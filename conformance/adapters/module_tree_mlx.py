@@ -1,6 +1,6 @@
 """Taps of an MLX module tree that keeps Hugging Face's names.
 
-MLX has no hooks: while a run lasts, entries of a module's dict, or of its list of layers, are replaced by `Recorder`s.
+MLX has no hooks: during a run, `CallProxy` objects replace entries of a module's dict or of its list of layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from conformance.adapters.module_tree import Sizes, Tapes, first_argument, reads
+from conformance.adapters.module_tree import Sizes, TapRecords, first_argument, reads
 from gemma4_contract.module_reads import Read, laid_back, laid_out, shown
 
 Notes = Callable[[tuple[Any, ...], Any], None]
@@ -20,23 +20,23 @@ Notes = Callable[[tuple[Any, ...], Any], None]
 Before = Callable[[mx.array], None]
 
 
-class MlxTapes(Tapes):
-    """Tapes of MLX arrays, which are lazy."""
+class MlxTapRecords(TapRecords):
+    """Records of MLX arrays, which are lazy."""
 
     def __init__(self, given: Mapping[str, mx.array] | None = None) -> None:
         """Start empty."""
         super().__init__(lambda pieces, axis: mx.concatenate(list(pieces), axis=axis), given)
 
     def evaluate(self) -> None:
-        """Compute what was recorded so far, so that no graph grows over the calls."""
+        """Evaluate all recorded arrays, so that no graph of operations grows over the calls."""
         mx.eval([piece for pieces in self.pieces.values() for piece in pieces[-1:]])
 
 
-class Recorder:
-    """Stands in for a callable: calls it, shows arguments and result, and lends all its other attributes."""
+class CallProxy:
+    """Replaces a callable: calls it, passes arguments and result to `notes`, and forwards all other attributes."""
 
     def __init__(self, inner: Any, notes: Notes, method: str = "", before: Before | None = None) -> None:
-        """Record calls of `inner`, or of its method `method` alone; `before` sees the first argument beforehand."""
+        """Observe calls of `inner`, or only of its method `method`; `before` gets its first argument before it."""
         self._inner = inner
         self._notes = notes
         self._method = method
@@ -52,9 +52,9 @@ class Recorder:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        """The inner callable's attribute, itself recorded when it is the chosen method."""
+        """The inner callable's attribute; the chosen method is observed as well."""
         value = getattr(self._inner, name)
-        return Recorder(value, self._notes) if name == self._method else value
+        return CallProxy(value, self._notes) if name == self._method else value
 
 
 @contextmanager
@@ -64,13 +64,13 @@ def mlx_taps(
     want: Collection[str] | None = None,
     prefix: str = "model.",
     given: Mapping[str, mx.array] | None = None,
-) -> Iterator[MlxTapes]:
-    """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
+) -> Iterator[MlxTapRecords]:
+    """Record the wanted taps (all if None) that modules of `root` show while the context lasts.
 
-    `prefix` is what stands in the tree instead of `model.`. What the root returns, `logits`, is the caller's to add.
-    The tree goes on with a `given` value after it has shown its own.
+    The tree's names have `prefix` instead of `model.`. The caller adds `logits`, which the root returns.
+    After a tap is recorded, the tree continues with its `given` value if there is one.
     """
-    tapes = MlxTapes(given)
+    records = MlxTapRecords(given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
     layers = {f"{prefix}layers.{layer}" for layer in range(config.num_hidden_layers)}
     by_module: dict[str, list[Read]] = {path: [] for path in layers}
@@ -80,13 +80,13 @@ def mlx_taps(
     with ExitStack() as stack:
         for path in sorted(by_module, key=lambda path: -path.count(".")):  # a module before the one that holds it
             if (found := find(root, path)) is not None:
-                before = _noting_input(by_module[path], tapes, sizes, is_layer=path in layers)
-                stack.enter_context(standing_in(*found, _noting_output(by_module[path], tapes, sizes), before=before))
-        yield tapes
+                before = _noting_input(by_module[path], records, sizes, is_layer=path in layers)
+                stack.enter_context(standing_in(*found, _noting_output(by_module[path], records, sizes), before=before))
+        yield records
 
 
 def find(root: Any, path: str) -> tuple[Any, str] | None:
-    """The owner of the last part of a dotted path, and that part; None where the tree has no such module."""
+    """The owner of the last part of a dotted path, and that part; None if the tree has no such module."""
     *parents, name = path.split(".")
     for parent in parents:
         root = _entry(root, parent)
@@ -101,45 +101,45 @@ def _entry(owner: Any, name: str) -> Any:
 
 
 def _inside(module: Any) -> Any:
-    while isinstance(module, Recorder):
+    while isinstance(module, CallProxy):
         module = module._inner
     return module
 
 
 @contextmanager
 def standing_in(owner: Any, name: str, notes: Notes, method: str = "", before: Before | None = None) -> Iterator[None]:
-    """Put a Recorder instead of `owner.name` and take it out again.
+    """Replace `owner.name` by a CallProxy while the context lasts.
 
     Sub-modules are entries of the MLX module's dict, layers of a list; a method is shadowed by an instance attribute.
     """
     owner, inner = _inside(owner), _entry(owner, name)
-    recorder = Recorder(inner, notes, method, before)
+    proxy = CallProxy(inner, notes, method, before)
     key: Any = int(name) if isinstance(owner, list) else name
     if isinstance(owner, list) or name in owner:
-        owner[key] = recorder
+        owner[key] = proxy
         try:
             yield
         finally:
             owner[key] = inner
     else:
-        object.__setattr__(owner, name, recorder)
+        object.__setattr__(owner, name, proxy)
         try:
             yield
         finally:
             object.__delattr__(owner, name)
 
 
-def reading(tapes: Tapes, values: Mapping[str, Callable[[tuple[Any, ...], Any], mx.array]]) -> Notes:
-    """Notes that add to each tap what its function reads off a call's arguments and result."""
+def reading(records: TapRecords, values: Mapping[str, Callable[[tuple[Any, ...], Any], mx.array]]) -> Notes:
+    """Notes that record for each tap what its function reads from a call's arguments and result."""
 
     def notes(args: tuple[Any, ...], result: Any) -> None:
         for tap, read in values.items():
-            tapes.add(tap, read(args, result))
+            records.add(tap, read(args, result))
 
     return notes
 
 
-def _noting_input(reads: list[Read], tapes: Tapes, sizes: dict[str, int], *, is_layer: bool) -> Before:
+def _noting_input(reads: list[Read], records: TapRecords, sizes: dict[str, int], *, is_layer: bool) -> Before:
     """Notes the taps that are the first argument, and B and L of the hidden state [B, L, D] that enters a layer."""
 
     def note(argument: mx.array) -> None:
@@ -147,20 +147,20 @@ def _noting_input(reads: list[Read], tapes: Tapes, sizes: dict[str, int], *, is_
             sizes["B"], sizes["L"] = argument.shape[:2]
         for read in reads:
             if read.at == "input":
-                _note(read, argument, tapes, sizes)
+                _note(read, argument, records, sizes)
 
     return note
 
 
-def _noting_output(reads: list[Read], tapes: Tapes, sizes: Mapping[str, int]) -> Notes:
+def _noting_output(reads: list[Read], records: TapRecords, sizes: Mapping[str, int]) -> Notes:
     def notes(_args: tuple[Any, ...], result: Any) -> None:
         for read in reads:
             if read.at == "output":
-                _note(read, shown(read, result), tapes, sizes)
+                _note(read, shown(read, result), records, sizes)
 
     return notes
 
 
-def _note(read: Read, value: mx.array, tapes: Tapes, sizes: Mapping[str, int]) -> None:
-    tapes.add(read.tap, mx.array(laid_out(value, read, sizes)))  # `h *= s` would change the array that was read
-    tapes.replace(read.tap, value, partial(laid_back, read=read, shape=value.shape))
+def _note(read: Read, value: mx.array, records: TapRecords, sizes: Mapping[str, int]) -> None:
+    records.add(read.tap, mx.array(laid_out(value, read, sizes)))  # `h *= s` would change the array that was read
+    records.replace(read.tap, value, partial(laid_back, read=read, shape=value.shape))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance.adapters.module_tree import Sizes, Tapes, first_argument, reads
+from conformance.adapters.module_tree import Sizes, TapRecords, first_argument, reads
 from gemma4_contract.module_reads import Read, laid_back, laid_out, shown
 
 
@@ -21,14 +21,14 @@ def torch_taps(
     want: Collection[str] | None = None,
     prefix: str = "model.",
     given: Mapping[str, torch.Tensor] | None = None,
-) -> Iterator[Tapes]:
-    """Record the taps that modules of `root` show while the context lasts; all of them where none are named.
+) -> Iterator[TapRecords]:
+    """Record the wanted taps (all if None) that modules of `root` show while the context lasts.
 
-    `prefix` is what stands in the tree instead of `model.`. Tensors are copied, for a layer may change them later.
-    `self_attn.probs` is among them where the attention returns it beside its output. The tree goes on with a `given`
-    value after it has shown its own.
+    The tree's names have `prefix` instead of `model.`. Tensors are copied, because a layer may change them later.
+    `self_attn.probs` is recorded if the attention returns it with its output. After a tap is recorded, the tree
+    continues with its `given` value if there is one.
     """
-    tapes = Tapes(lambda pieces, axis: torch.cat(list(pieces), axis), given)
+    records = TapRecords(lambda pieces, axis: torch.cat(list(pieces), axis), given)
     sizes = {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
     with ExitStack() as stack:
         for layer in range(config.num_hidden_layers):
@@ -36,8 +36,8 @@ def torch_taps(
                 stack.callback(module.register_forward_pre_hook(_rows_of(sizes), with_kwargs=True).remove)
         for read in reads(config, want, prefix):
             if (module := _found(root, read.module)) is not None:
-                stack.callback(_hook(module, read, tapes, sizes).remove)
-        yield tapes
+                stack.callback(_hook(module, read, records, sizes).remove)
+        yield records
 
 
 def _found(root: nn.Module, path: str) -> nn.Module | None:
@@ -56,13 +56,13 @@ def _rows_of(sizes: dict[str, int]) -> Any:
     return note
 
 
-def _hook(module: nn.Module, read: Read, tapes: Tapes, sizes: dict[str, int]) -> Any:
+def _hook(module: nn.Module, read: Read, records: TapRecords, sizes: dict[str, int]) -> Any:
     def take(value: Any) -> None:
         tensor = shown(read, value)
         if tensor is not None:  # attention weights of a fused attention
-            tapes.add(read.tap, laid_out(tensor, read, sizes).detach().clone())
+            records.add(read.tap, laid_out(tensor, read, sizes).detach().clone())
             if not read.needs_eager:  # attention weights are shown after their use
-                tapes.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
+                records.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
 
     if read.at == "output":
         return module.register_forward_hook(lambda _module, _args, output: take(output))

@@ -14,7 +14,7 @@ from reference.mutants.mutant import Mutant
 
 
 def known_mistake(where: str, mutant_id: str) -> Mutant:
-    """The mistake of the catalogue with this id; BadOption with the ids that are nearest to it where there is none."""
+    """The known mistake with this id; if there is none, BadOption with the nearest ids."""
     from reference.mutants import MUTANTS
 
     if mutant_id not in MUTANTS:
@@ -32,10 +32,10 @@ class MutantAdapter:
         self._oracle = OracleAdapter(order, oracle=mutant.oracle)
 
     def hello(self) -> Hello:
-        """Who the oracle is, under the mutant's name."""
+        """The oracle's hello, under the mutant's name."""
         return dataclasses.replace(self._oracle.hello(), name=f"{self._oracle.hello().name}, {self.mutant.id}")
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The mutant's taps; models are loaded by the mutant too, for some mistakes are mistakes of loading."""
+        """The mutant's taps; the mutant also loads the model, because some mistakes are mistakes of loading."""
         with np.errstate(all="ignore"):
             return self._oracle.run(request)

@@ -18,9 +18,9 @@ from reference.oracle.oracle import ORACLE, Oracle
 
 
 class OracleAdapter:
-    """NumPy in the profile's arithmetic: products summed in `order`, `fused` as kernels like to.
+    """NumPy in the profile's arithmetic: products are summed in `order`, and rounded as fused kernels do if `fused`.
 
-    `oracle` is the right one, or one with a known mistake in it.
+    `oracle` is the correct oracle or one with a known mistake.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class OracleAdapter:
         self._decoder = functools.lru_cache(maxsize=4)(self._load)
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         return Hello(
             name=" ".join(["oracle", self.order, *("fused",) * self.fused, *("reciprocal",) * self.reciprocal]),
             version=f"{__version__} (numpy {np.__version__})",
@@ -45,7 +45,7 @@ class OracleAdapter:
         )
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The oracle's taps, in the dtype of the profile's arithmetic; float16 may overflow in silence."""
+        """The oracle's taps, in the dtype of the profile's arithmetic; float16 may overflow without a warning."""
         with np.errstate(over="ignore", invalid="ignore"):
             taps = self._taps(request, self._arithmetic(request.profile))
         return {name: value for name, value in taps.items() if name in request.want}

@@ -1,6 +1,6 @@
-"""The modules in plain Python floats, without any library: the shortest port there is, and a float64 family of its own.
+"""The modules in plain Python floats, without any library: the shortest port, and an independent float64 family.
 
-Sums go term by term, and theta^-x is exp(-x log theta), as ports in C and JavaScript write them.
+Sums are taken term by term, and theta^-x is exp(-x log theta), as in ports in C and JavaScript.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Taps = dict[str, Array]
 
 
 class PurePythonAdapter:
-    """Python's own arithmetic, in f64 alone."""
+    """Python's own arithmetic, in f64 only."""
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         return Hello(
             name="pure Python",
             version=platform.python_version(),

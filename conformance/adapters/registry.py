@@ -20,15 +20,15 @@ class AdapterUnavailable(Exception):
 
 
 class BadOption(Exception):
-    """An option names what does not exist; the message is one line with what does."""
+    """An option has a value that does not exist; the message is one line with the values that do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """Where an adapter is, and what to do when its packages are missing.
+    """The class of an adapter, and what to do if its packages are missing.
 
-    `sets_floors` says that its errors were reviewed and may widen the tolerances of all: an honest implementation, and
-    no other arithmetic of one that sets them already.
+    `sets_floors` says that its errors were reviewed and may widen the tolerances for everyone: it is an honest
+    implementation, and not another arithmetic of one that sets floors already.
     """
 
     module: str
@@ -42,7 +42,7 @@ _MLX = "pip install 'mlx[cpu]' on Linux, or mlx on a Mac"
 
 ADAPTERS: Mapping[str, _Entry] = {
     "mlx_impl": _Entry(module="mlx_impl.adapter", factory="MlxImplAdapter", cure=_MLX, sets_floors=True),
-    # The fast path is held to what others reach.
+    # The fast path must meet the floors of the others.
     "mlx_impl_fused": _Entry(module="mlx_impl.fused", factory="MlxImplFusedAdapter", cure=_MLX, sets_floors=False),
     "mlx_lm": _Entry(
         module="mlx_lm.adapter",
@@ -95,7 +95,7 @@ def create(name: str, limits: Limits | None = None, profiles: Collection[str] | 
         module = importlib.import_module(path)
     except ImportError as error:
         raise AdapterUnavailable(f"--impl {name}: {error}; {entry.cure}") from None
-    except Exception as error:  # somebody's code: whatever it raises, the run ends with one line
+    except Exception as error:  # foreign code: whatever it raises, the run ends with one line
         raise broken(name, error) from None
     if not hasattr(module, entry.factory):
         raise BadOption(f"--impl: got {name!r}, expected a class of {entry.module}; it has none of that name")
@@ -109,7 +109,7 @@ def create(name: str, limits: Limits | None = None, profiles: Collection[str] | 
 
 
 def hello_of(adapter: Adapter, name: str) -> Hello:
-    """What an adapter says of itself; AdapterUnavailable when it says nothing of use."""
+    """The hello of an adapter; AdapterUnavailable if hello() does not return a valid Hello."""
     try:
         hello = adapter.hello()
     except Exception as error:  # as in create
@@ -140,5 +140,5 @@ def _words(command: str) -> list[str]:
 
 
 def broken(name: str, error: Exception) -> AdapterUnavailable:
-    """Somebody's exception as one line."""
+    """An exception of an adapter as one line."""
     return AdapterUnavailable(f"--impl {name}: {type(error).__name__}: {' '.join(str(error).split())}")

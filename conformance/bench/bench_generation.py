@@ -1,6 +1,6 @@
-"""mlx_impl beside mlx-lm on one checkpoint: load time, time to first token, time per token, memory.
+"""mlx_impl and mlx-lm on one checkpoint: load time, time to first token, time per token, memory.
 
-Contenders are timed in turns and told one after the other; an implementation that does not conform gets no figure.
+Contenders are timed in turns and reported one after the other; one that does not conform gets no figure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Times = dict[str, list[float]]
 
 
 def in_turns(contenders: dict[str, Contender], measure: Callable[[Contender], Sequence[float]]) -> Times:
-    """A, B, C, A, B, C, ... after a first turn that counts for nothing: kernels are compiled in it."""
+    """Measure A, B, C, A, B, C, ... after a first turn that is not counted, in which kernels are compiled."""
     times: Times = {name: [] for name in contenders}
     for turn in range(ROUNDS + 1):
         for name, contender in contenders.items():
@@ -42,7 +42,7 @@ Timed = Callable[[str, str, Callable[[Contender], Sequence[float]]], tuple[Times
 
 @pytest.fixture(scope="session")
 def timed(contenders: dict[str, Contender], conformance_of: Callable[[str], str], environment: dict[str, Any]) -> Timed:
-    """The times of a group of benchmarks, taken when its first is run, and the facts to tell with a contender's."""
+    """The times of a group of benchmarks, measured when its first one runs, and the facts about each contender."""
     taken: dict[str, Times] = {}
 
     def of(group: str, name: str, measure: Callable[[Contender], Sequence[float]]) -> tuple[Times, dict[str, Any]]:
@@ -99,7 +99,7 @@ def bench_ttft(benchmark: BenchmarkFixture, timed: Timed, tell: Tell, name: str,
 @pytest.mark.parametrize("depth", [1, 333, 2048])
 @pytest.mark.benchmark(timer=CLOCK.now)
 def bench_decode(benchmark: BenchmarkFixture, timed: Timed, tell: Tell, name: str, depth: int) -> None:
-    """Time of one token more, behind `depth` of them: greedy, the next step launched before the last token is read."""
+    """Time of one more token after `depth` tokens: greedy, the next step is launched before the last token is read."""
     ids = prompt(depth)
     benchmark.group = f"decode, at depth {depth}"
     times, facts = timed(benchmark.group, name, lambda one: list(_token_times(one, ids)))
@@ -119,7 +119,7 @@ def bench_load(
     name: str,
     state: str,
 ) -> None:
-    """Load time, the files in the system's cache or not, and memory, each time in a process of its own."""
+    """Load time, with or without the files in the system's cache, and memory, each in a process of its own."""
     benchmark.group = f"load, {state}"
     facts = environment | {"conformance": conformance_of(CONTENDERS[name].impl)}
     if state == "warm":
@@ -140,7 +140,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _token_times(contender: Contender, ids: mx.array) -> Iterator[float]:
-    """Seconds from token to token, TOKENS of them, behind a prefill that is not counted."""
+    """Seconds between tokens, for TOKENS of them, after a prefill that is not counted."""
     caches, token = contender.prefill(ids)
     mx.async_eval(token := contender.step(token, caches))  # type: ignore[no-untyped-call]
     last = time.perf_counter()

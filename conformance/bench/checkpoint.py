@@ -1,4 +1,4 @@
-"""The checkpoint that a benchmark runs on: the user's, or a member of the family at full size with weights by rule."""
+"""The checkpoint of a benchmark: the user's, or a family member at full size with weights by rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reference.export.materialize import materialize
 from reference.full_size import FULL_SIZE
 from reference.models import MODELS, Model
 
-# Flat: of a nested configuration mlx-lm takes no vocabulary but the published one.
+# Flat: from a nested configuration mlx-lm takes no vocabulary but the published one.
 SIZES: Mapping[str, Model] = {
     model.id: replace(model, nested=False) for model in (*FULL_SIZE.values(), MODELS["e2b-mini"])
 }

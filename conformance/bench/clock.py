@@ -1,4 +1,4 @@
-"""Times that were taken interleaved, A B A B, told to pytest-benchmark one contender after the other."""
+"""Plays times that were measured interleaved, A B A B, back to pytest-benchmark, one contender after the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 
 class Clock:
-    """A timer that stands still but for what is played back."""
+    """A timer that only the playback moves."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -16,7 +16,7 @@ class Clock:
         return self._now
 
     def playing(self, durations: Sequence[float]) -> Callable[[], None]:
-        """What takes the first of these durations at its first call, and so on."""
+        """A function whose calls take these durations, one after the other."""
         coming: Iterator[float] = iter(durations)
 
         def play() -> None:

@@ -1,4 +1,4 @@
-"""Options of the benchmarks, the contenders, and what they must be before they are timed: equal, and conforming."""
+"""Options of the benchmarks, and the contenders, which must agree and conform before they are timed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bench-dtype", default="bfloat16", choices=DTYPES, help="dtype of floats")
 
 
-@pytest.hookimpl(trylast=True)  # behind the tables of pytest-benchmark
+@pytest.hookimpl(trylast=True)  # after the tables of pytest-benchmark
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The tables of what was measured."""
     if rows := config.stash.get(ROWS, []):
@@ -75,26 +75,26 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def conformance_of(dtype: str) -> Callable[[str], str]:
-    """What the judge says of an implementation in this dtype, asked once; a failure ends the benchmark."""
-    told: dict[str, str] = {}
+    """The verdict on an implementation in this dtype, judged once; a failure ends the benchmark."""
+    levels: dict[str, str] = {}
 
     def level(impl: str) -> str:
-        if impl not in told:
+        if impl not in levels:
             profile = next(profile.id for profile in installed_profiles().values() if profile.dtype == dtype)
             session = Session(impl, profile, pattern="forward/e*-mini/*")
-            judged = [session.judged(asked.id) for asked in session.asked]
-            if failures := [one.text for one in judged if one.counted == "fail"]:
+            judged = [session.judge(item.id) for item in session.items]
+            if failures := [one.text for one in judged if one.counts_as == "fail"]:
                 pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)
-            passed = sum(one.counted == "pass" for one in judged)
-            told[impl] = f"L2 and L3 of e2b-mini and e4b-mini: {passed} of {len(judged)} passed, none failed"
-        return told[impl]
+            passed = sum(one.counts_as == "pass" for one in judged)
+            levels[impl] = f"L2 and L3 of e2b-mini and e4b-mini: {passed} of {len(judged)} passed, none failed"
+        return levels[impl]
 
     return level
 
 
 @pytest.fixture(scope="session")
 def contenders(folder: Path, dtype: str) -> dict[str, Contender]:
-    """All of them with the same weights, after they gave the same logits."""
+    """All contenders, with the same weights, after a check that they give the same logits."""
     import mlx.core as mx
 
     from conformance.bench.contenders import CONTENDERS
@@ -113,7 +113,7 @@ def contenders(folder: Path, dtype: str) -> dict[str, Contender]:
 
 @pytest.fixture(scope="session")
 def environment(folder: Path, dtype: str) -> dict[str, Any]:
-    """Where and on what the work ran."""
+    """The machine and the checkpoint that the work ran on."""
     import mlx.core as mx
 
     device = mx.default_device()
@@ -129,9 +129,9 @@ def environment(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 def _power() -> str:
-    """The source of power: battery slows a laptop down."""
+    """The source of power: a laptop is slower on battery."""
     if sys.platform == "darwin":
-        told = subprocess.run(["pmset", "-g", "batt"], capture_output=True, text=True, check=False).stdout
-        return told.partition("'")[2].partition("'")[0] or "unknown"
+        output = subprocess.run(["pmset", "-g", "batt"], capture_output=True, text=True, check=False).stdout
+        return output.partition("'")[2].partition("'")[0] or "unknown"
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return "mains, or no battery" if battery is None or battery.power_plugged else "battery"

@@ -1,4 +1,4 @@
-"""What is timed: decoders behind one interface, each used as its own generation uses it.
+"""The decoders that are timed, with one interface; each is used as its own generation uses it.
 
 L tokens of a prompt, V vocabulary.
 """
@@ -36,7 +36,7 @@ class Contender(ABC):
         return caches, token
 
     def step(self, token: mx.array, caches: Any) -> mx.array:
-        """One token more: [1] -> the next [1], not evaluated."""
+        """Decode one token [1]; returns the next token [1], not evaluated."""
         return self._chosen(self.last_logits(token[None], caches))
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Contender(ABC):
 
     @abstractmethod
     def last_logits(self, ids: mx.array, caches: Any) -> mx.array:
-        """ids [1, L] -> the logits [1, 1, V] behind the last of them."""
+        """ids [1, L] -> the logits [1, 1, V] after the last id."""
 
     @abstractmethod
     def logits(self, ids: mx.array) -> mx.array:
@@ -84,7 +84,7 @@ class MlxImpl(Contender):
 
 
 class MlxImplMapped(MlxImpl):
-    """The same with the table of per-layer embeddings in its file."""
+    """mlx_impl's fast path with the table of per-layer embeddings mapped from its file."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
         super().__init__(folder, dtype, "mapped")

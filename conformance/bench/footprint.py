@@ -1,4 +1,4 @@
-"""What one contender takes in a process of its own: time to load a checkpoint, and memory.
+"""Time to load a checkpoint and memory of one contender in a process of its own.
 
 `python -m conformance.bench.footprint NAME DIR DTYPE` prints it as JSON.
 """
@@ -20,29 +20,29 @@ PROMPT, TOKENS = 512, 8
 def footprint(name: str, folder: Path, dtype: str) -> dict[str, Any]:
     """Seconds of the load, and bytes: MLX's (after it, and at the peak of prefill and decoding), and the process's.
 
-    Raises RuntimeError with what the process said last when it failed.
+    Raises RuntimeError with the last words of the process if it failed.
     """
     command = [sys.executable, "-m", "conformance.bench.footprint", name, str(folder), dtype]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{name}: {ended.stderr.strip().splitlines()[-1]}")
-    told: dict[str, Any] = json.loads(ended.stdout)
-    return told
+    measured: dict[str, Any] = json.loads(ended.stdout)
+    return measured
 
 
 def evict(folder: Path) -> bool:
-    """Ask the system to forget what it has cached of a checkpoint; False where it has no call for that (macOS)."""
+    """Ask the system to drop a checkpoint from its file cache; False if it has no call for that (macOS)."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # what is not written yet cannot be forgotten
+            os.fsync(file.fileno())  # pages that are not written yet cannot be evicted
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return True
 
 
 def process_bytes() -> dict[str, int]:
-    """Memory of this process that is resident: `anonymous`, its own alone, and `mapped`, pages of files."""
+    """Resident memory of this process: `anonymous`, its own pages, and `mapped`, pages of files."""
     import psutil
 
     process = psutil.Process()

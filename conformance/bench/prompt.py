@@ -1,4 +1,4 @@
-"""The prompts of the benchmarks: so many tokens, the same in every run."""
+"""The prompts of the benchmarks, the same in every run."""
 
 from __future__ import annotations
 

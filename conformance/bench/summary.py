@@ -1,4 +1,4 @@
-"""What a run of the benchmarks says at its end: times with ratios, memory, and what the figures are worth."""
+"""The tables at the end of a benchmark run: times with ratios, memory, and the environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEMORY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One benchmark of one contender. `ratio` is mlx-lm's time over this, the median of what was taken in turns."""
+    """One benchmark of one contender. `ratio` is mlx-lm's time over this one, the median over the turns."""
 
     group: str
     name: str
@@ -37,7 +37,7 @@ ROWS = pytest.StashKey[list[Row]]()
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print the tables, and on what and how the work ran."""
+    """Print the tables and the environment."""
     names = list(dict.fromkeys(row.name for row in rows))
     times = Table("median (p95), and times as fast as mlx-lm", *names)
     for group in dict.fromkeys(row.group for row in rows):

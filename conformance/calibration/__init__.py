@@ -1,1 +1,1 @@
-"""How far honest implementations err: the floors that tolerances are made of."""
+"""Measures the errors of honest implementations: the floors that tolerances are made of."""

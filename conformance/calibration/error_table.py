@@ -1,4 +1,4 @@
-"""How far honest answers are from a golden, tap by tap and family by family, and the floors that come of it."""
+"""Errors of honest answers by tap and family, and the floors made from them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from decimal import ROUND_UP, Context, Decimal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import Error, measure
-from conformance.judging.routing import Choice, Node, comparable_rows
+from conformance.judging.routing import Choice, TapLike, comparable_rows
 from conformance.judging.tolerance import tolerance
 from gemma4_contract import Policy
 from gemma4_contract.profiles import Profile
 from gemma4_contract.selection import spread_mask
+from gemma4_contract.tensors import Array
 from reference.export.errors import ExportError
 
 
@@ -27,7 +27,7 @@ class Worst:
     rms: float = 0.0
     max: float = 0.0
 
-    def take(self, error: Error) -> None:
+    def add(self, error: Error) -> None:
         self.rms, self.max = max(self.rms, error.rms), max(self.max, error.max)
 
 
@@ -37,10 +37,10 @@ class ErrorTable:
     def __init__(self) -> None:
         self.worst: dict[tuple[str, str], dict[str, Worst]] = defaultdict(lambda: defaultdict(Worst))
 
-    def take(self, case: str, family: str, errors: Iterable[tuple[str, Error]]) -> None:
+    def add(self, case: str, family: str, errors: Iterable[tuple[str, Error]]) -> None:
         """Add the errors of one answer, tap by tap, to those of its family."""
         for tap, error in errors:
-            self.worst[case, tap][family].take(error)
+            self.worst[case, tap][family].add(error)
 
     def floors(self) -> dict[str, dict[str, list[float]]]:
         """Case -> tap -> [rms, max], the largest of any family."""
@@ -53,7 +53,7 @@ class ErrorTable:
     def leave_one_out(
         self, golden: Mapping[tuple[str, str], Array], profile: Profile, policy: Policy
     ) -> dict[str, float]:
-        """For each family: would it have passed had it not helped to set the floors? Under `floor_factor` means yes."""
+        """For each family its largest error over the floor of the others; under `floor_factor` it would still pass."""
         ratios: dict[str, float] = defaultdict(float)
         for key, families in self.worst.items():
             for family, worst in families.items():
@@ -69,9 +69,9 @@ class ErrorTable:
 
 
 def certain_rows(
-    taps: Sequence[Node], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
+    taps: Sequence[TapLike], shapes: Mapping[str, Sequence[int]], choices: Mapping[str, Choice]
 ) -> Mapping[str, Array]:
-    """The rows [B, L] of every tap that has such, up to where the answer chose other experts."""
+    """The rows [B, L] of every tap with axes B and L, up to the row where the answer chose other experts."""
     return comparable_rows(taps, shapes, choices, lambda _, margins: np.ones(margins.shape, bool)).rows
 
 

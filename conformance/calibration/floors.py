@@ -1,6 +1,6 @@
-"""Measuring floors: the error that honest implementations make at every tap, over input seeds and plans.
+"""Measures floors: the error that honest implementations make at every tap, over input seeds and plans.
 
-Goldens of other seeds than the stored one come from the float64 oracle, so this module needs all of `reference`.
+Goldens of other seeds than the stored one come from the float64 oracle, so this module needs `reference`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, Array, Request, Skip
+from conformance.adapters.base import Adapter, Request, Skip
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import ADAPTERS, BadOption, create
 from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of
@@ -25,6 +25,7 @@ from gemma4_contract.models import Variant
 from gemma4_contract.profiles import Profile
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 from reference.cases import Draft, all_drafts
 from reference.cases.forward import golden_length
 from reference.export.case_files import SINGLE
@@ -39,9 +40,9 @@ SEEDED_PLANS = ("no-cache", "tokens", "padded")
 
 
 def honest_variants(profile: str) -> dict[str, Adapter]:
-    """The implementations that set a profile's floors: those that the registry says so of, and NumPy in several orders.
+    """The implementations that set a profile's floors: those marked in the registry, and NumPy in several orders.
 
-    MLX has no float64: there NumPy varies once more instead.
+    MLX has no float64; in f64 one more NumPy variant takes its place.
     """
     variants: dict[str, Adapter] = {name: create(name) for name, entry in ADAPTERS.items() if entry.sets_floors}
     variants |= {f"oracle {order}": OracleAdapter(order) for order in ORDERS}
@@ -62,7 +63,7 @@ def measure_floors(
 ) -> Floors:
     """The floors of a profile over these implementations, their known failures left out.
 
-    Measured are the goldens whose case's id matches the glob `cases`, with all cases that point into them.
+    It measures the goldens whose case id matches the glob `cases`, with all cases that point into them.
     ExportError when an implementation gives NaN or a wrong shape.
     """
     asked = ((seed, draft) for seed in range(seeds) for draft in _drafts(seed, profile))
@@ -80,7 +81,7 @@ def measure_floors(
             if known[name].reason(profile, draft.id) is not None:
                 continue
             with single_threaded():
-                table.take(draft.owner, families[name], _errors(fixtures, profile, name, adapter, draft, derived))
+                table.add(draft.owner, families[name], _errors(fixtures, profile, name, adapter, draft, derived))
         for tap, value in derived.items():
             golden.setdefault((draft.owner, tap), value)
     progress(len(drafts), len(drafts), "done")
@@ -88,7 +89,7 @@ def measure_floors(
 
 
 def variants_of(adapters: Mapping[str, Adapter]) -> list[Variant]:
-    """Who measures, as floors name them."""
+    """The implementations that measure, as the floors name them."""
     hellos = ((name, adapter.hello()) for name, adapter in adapters.items())
     return [Variant(name=name, family=hello.family, version=hello.version) for name, hello in hellos]
 
@@ -100,9 +101,9 @@ def require_same_makers(stored: Floors, variants: list[Variant], seeds: int) -> 
 
 
 def with_measured(stored: Floors, measured: Floors) -> Floors:
-    """The stored floors with those of the measured cases instead of their own, if the same variants measured both.
+    """The stored floors, those of the measured cases replaced, if the same variants measured both.
 
-    BadOption where they did not, and where no case was measured.
+    BadOption if they did not, or if no case was measured.
     """
     require_same_makers(stored, measured.variants, measured.seeds)
     if not measured.floors:
@@ -118,7 +119,7 @@ def with_measured(stored: Floors, measured: Floors) -> Floors:
 
 def _drafts(seed: int, profile: str) -> Iterator[Draft]:
     for draft in all_drafts(seed):
-        if draft.model in LAYOUTS:  # the same weights and plan as the model's own golden
+        if draft.model in LAYOUTS:  # same weights and plan as the model's own golden
             continue
         if draft.exact or draft.exact_in or draft.advice or (draft.profiles and profile not in draft.profiles):
             continue
@@ -157,7 +158,7 @@ def _errors(
         answer = adapter.run(request)
     except Skip:
         return
-    except Exception as crash:  # an implementation that is taken for honest must not
+    except Exception as crash:  # an implementation that counts as honest must not
         raise ExportError(f"{draft.id}: {name}: {crash_line(crash)}") from None
     pads = draft.inputs.get("valid", np.ones((), bool)).astype(bool)
     taps = [tap for tap in draft.taps if tap.name in golden]
@@ -171,7 +172,7 @@ def _errors(
 
 
 def _whole_model_errors(draft: Draft, golden: Array, answer: Array, rows: Array) -> Iterator[tuple[str, Error]]:
-    """The figures of whole_model as errors of their own: KL mean and 99th percentile; the text's likelihood."""
+    """The figures of the logits as errors: KL divergence (mean and 99th percentile), and the text's likelihood."""
     if rows.any():
         figures = whole_model(golden, answer, draft.inputs["ids"], np.broadcast_to(rows, golden.shape[:2]), movable=0.0)
         yield KL, Error(rms=figures.kl_mean, max=figures.kl_p99, worst=())

@@ -1,7 +1,7 @@
-"""Floors of a model at full size: what honest passes err by in the profile's arithmetic.
+"""Floors of a model at full size: the errors of honest passes in the profile's arithmetic.
 
-Two texts are measured. The whole one, at the rows that are stored, by what multiplies fast. And its first tokens, by
-what adds up term by term as well: there all rows are looked at together and each alone, as if it were another input.
+Two texts are measured. Passes that multiply fast run the whole text and are measured at its stored rows. Its first
+tokens are also run by passes that sum term by term; there the rows are measured together, and each row alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from itertools import count
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.calibration.error_table import ErrorTable, certain_rows, errors_of, rounded_up
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
@@ -22,24 +21,25 @@ from gemma4_contract.documents import read_model
 from gemma4_contract.models import Variant
 from gemma4_contract.progress import Progress
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 from reference.export.agreement import relative_rms
 from reference.full_size import stored_rows
-from reference.streaming.kept import Kept
 from reference.streaming.source import Source
+from reference.streaming.stored_taps import StoredTap
 from reference.taps import output_of
 
 FIRST_TOKENS = 32
 _ACCEPTED: Mapping[str, str] = {"f32": BLAS, "bf16": EVERY_OP}
 """The pass whose error at the last layer is a figure of acceptance."""
-_Answer = Mapping[str, Kept]
+_Answer = Mapping[str, StoredTap]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured of a model."""
+    """The measurements of one model."""
 
     floors: Floors
-    """The table of the profile, what stands in it of other models kept."""
+    """The table of the profile; its entries of other models are unchanged."""
     acceptance: dict[str, float]
     """The profile's figure of acceptance."""
     ratios: dict[str, float]
@@ -49,7 +49,7 @@ class Measured:
 def measure_full_size(
     source: Source, full: Fixtures, profile: str, progress: Progress, *, first_only: bool = False
 ) -> Measured:
-    """Measure both texts; or the first tokens alone, which raise what is stored where they err by more."""
+    """Measure both texts; or only the first tokens, which raise the stored floors where their error is larger."""
     questions = [
         Question.of(full, case.id)
         for case in full.cases()
@@ -72,11 +72,11 @@ def measure_full_size(
         if who.name == _ACCEPTED.get(profile):
             acceptance = {profile: _error_at_the_end(source, whole, answer)}
         if who.name != EVERY_OP:
-            _take(table, questions, who, answer)
+            _add(table, questions, who, answer)
     coming = answers(on_first, ids[:, :FIRST_TOKENS], range(min(ids.shape[1], FIRST_TOKENS)))
     _, golden = next(coming)
     for who, answer in coming:
-        _take_rows(first, whole, golden, who, answer)
+        _add_rows(first, whole, golden, who, answer)
         variants.append(who)
     ratios = _ratios(whole, first, profile, full)
     floors = _floors(source, whole, [table, first], variants, ratios, profile, full, keep=first_only)
@@ -88,11 +88,11 @@ def _share(progress: Progress, number: int, total: int, label: str) -> Progress:
     return lambda done, parts, what: progress(number * parts + done, total * parts, f"{label}: {what}")
 
 
-# How far they are from the golden.
+# The errors.
 
 
 def _experts(answer: _Answer) -> dict[str, Experts]:
-    """The choices of experts that were kept of an answer."""
+    """The stored choices of experts of an answer."""
     return {
         name: Experts.numbered(one.chosen, one.margins, one.whole[-1])
         for name, one in answer.items()
@@ -101,7 +101,7 @@ def _experts(answer: _Answer) -> dict[str, Experts]:
 
 
 def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choice]:
-    """The choices of an answer to a text, or to a longer one, beside the golden's."""
+    """The choices of an answer to this text, or to a longer one, with the golden's choices."""
     found = {}
     for name, got in _experts(answer).items():
         expected = experts[name]
@@ -111,7 +111,7 @@ def _choices(answer: _Answer, experts: Mapping[str, Experts]) -> dict[str, Choic
 
 
 def _error_at_the_end(source: Source, whole: Question, answer: _Answer) -> float:
-    """Of the last layer's output, at the rows that chose alike; at all where none did, as in bf16 in a deep mixture."""
+    """Relative RMS error of the last layer over rows that choose the golden's experts; over all rows if none do."""
     last = output_of(source.config.num_hidden_layers)
     rows = _certain(whole, answer)[last]  # [B, L]
     rows = rows if rows.any() else ~rows
@@ -124,7 +124,7 @@ def _certain(question: Question, answer: _Answer) -> dict[str, Array]:
     return stored.stored_rows(certain_rows(question.taps, stored.shapes, _choices(answer, stored.experts)))
 
 
-def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
+def _add(table: ErrorTable, questions: Sequence[Question], variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the whole text, whole and cut to each question."""
     owner = next(question for question in questions if question.case.taps)
     for question in questions:
@@ -132,10 +132,10 @@ def _take(table: ErrorTable, questions: Sequence[Question], variant: Variant, an
         cut = {name: one.values[tuple(map(slice, golden[name].shape))] for name, one in answer.items()}
         axes = {tap.name: tap.axes for tap in question.taps}
         errors = errors_of(f"{question.case.id}: {variant.name}", axes, golden, cut, rows)
-        table.take(owner.case.id, variant.family, errors)
+        table.add(owner.case.id, variant.family, errors)
 
 
-def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
+def _add_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Variant, answer: _Answer) -> None:
     """Measure an answer to the first tokens: all rows that count, and each of them alone."""
     choices = _choices(answer, _experts(golden))
     expected = {name: one.values for name, one in golden.items()}
@@ -146,14 +146,14 @@ def _take_rows(table: ErrorTable, whole: Question, golden: _Answer, variant: Var
     alone = ({name: rows & (np.arange(length) == row) for name, rows in certain.items()} for row in range(length))
     for rows in (certain, *alone):
         errors = errors_of(f"{whole.case.id}: {variant.name}", axes, expected, values, rows)
-        table.take(whole.case.id, variant.family, errors)
+        table.add(whole.case.id, variant.family, errors)
 
 
-# What comes of it.
+# The results.
 
 
 def _ratios(whole: Question, first: ErrorTable, profile: str, full: Fixtures) -> dict[str, float]:
-    """Of models without experts: families that chose other ones are measured over other rows."""
+    """Ratios of models without experts; with experts, families that chose others are measured over other rows."""
     if whole.stored.experts:
         return {}
     return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, full.profile(profile), full.policy)

@@ -1,4 +1,4 @@
-"""The command's frame: options that commands share, progress, and every error as one line and an exit code."""
+"""What all commands share: options, progress, and every error as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # what a port says stays as it is, ":id:" too
+out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # the words of a port stay unchanged, ":id:" too
 
 FixturesDir = Annotated[
     Path | None,
@@ -67,7 +67,7 @@ def stop(message: str, code: int) -> NoReturn:
 
 
 def profiles_of(fixtures: Fixtures, where: str, case: str) -> list[str]:
-    """The profiles that a case is asked in alone, all when empty; FixtureError where there is no such case."""
+    """The only profiles that a case is asked in, all if empty; FixtureError if there is no such case."""
     if case not in fixtures.case_ids:
         raise FixtureError(where, got=case, expected="the id of a case", cure="see `gemma4-conformance list`")
     return fixtures.case(case).profiles
@@ -75,7 +75,7 @@ def profiles_of(fixtures: Fixtures, where: str, case: str) -> list[str]:
 
 @contextmanager
 def needs_reference(command: str) -> Iterator[None]:
-    """A missing extra, and a golden or floor that is refused, as one line and an exit code."""
+    """Report a missing extra, or a refused golden or floor, in one line with an exit code."""
     from reference.export.errors import ExportError
 
     try:

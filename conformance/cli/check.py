@@ -1,4 +1,4 @@
-"""`gemma4-conformance check`: judge answers that were computed elsewhere and came back as files."""
+"""`gemma4-conformance check`: judge answers that were computed elsewhere and stored in files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Judge one answer that came back from a phone, say: its taps by name, as many as there are."""
-    from conformance.diagnosis.replay import of_dump
+    from conformance.diagnosis.replay import verdict_of_dump
 
     fixtures = Fixtures(fixtures_dir)
     asked = profiles_of(fixtures, "CASE", case)
     if asked and profile not in asked:
         raise FixtureError("--profile", got=profile, expected=" or ".join(asked), cure=f"{case} is asked there alone")
-    verdict = of_dump(fixtures, profile, case, dump)
+    verdict = verdict_of_dump(fixtures, profile, case, dump)
     again = f"gemma4-conformance check {case} {shlex.quote(str(dump))} --profile {profile}"
     if as_json:
         typer.echo(json.dumps(_as_json(verdict), indent=1))

@@ -11,7 +11,7 @@ import typer
 from conformance.adapters.base import Adapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.cli.app import CONFORMS, DIFFERS, FixturesDir, Json, app, out, profile_option, profiles_of
-from conformance.cli.full_size import of_report
+from conformance.cli.full_size import fixtures_of_report
 from conformance.reporting.jsonl import CaseLine
 from gemma4_contract import Fixtures
 
@@ -29,8 +29,7 @@ def diagnose(
     A port that is installed here is asked again, for the smallest question that still fails.
     """
     from conformance.diagnosis import diagnose as diagnosing
-    from conformance.diagnosis import render as telling
-    from conformance.diagnosis import replay as reading
+    from conformance.diagnosis import render, replay
     from reference.mutants import MUTANTS
 
     fixtures = Fixtures(fixtures_dir)
@@ -43,22 +42,22 @@ def diagnose(
         asked = profiles_of(fixtures, "--case", case)
         if asked and profile not in asked:
             raise BadOption(f"diagnose: got --profile {profile}, expected {' or '.join(asked)}: {case} is asked there")
-        verdicts = [reading.of_dump(fixtures, profile, case, path)]
+        verdicts = [replay.verdict_of_dump(fixtures, profile, case, path)]
     else:
-        fixtures = of_report(fixtures, path)
-        run, verdicts = reading.of_report(fixtures, path)
-        wrong_prompts = reading.wrong_prompts(path)
+        fixtures = fixtures_of_report(fixtures, path)
+        run, verdicts = replay.verdicts_of_report(fixtures, path)
+        wrong_prompts = replay.wrong_prompts(path)
         profile, impl = run.profile, run.impl
         port = _installed(impl)
     diagnosis = diagnosing.diagnose(fixtures, profile, verdicts, MUTANTS, port)
     if as_json:
         nothing = {"failing": 0, "judged": len(verdicts)}
-        tensors = telling.as_json(fixtures, diagnosis, impl, profile) if diagnosis else nothing
+        tensors = render.as_json(fixtures, diagnosis, impl, profile) if diagnosis else nothing
         prompts = [{"question": line.case, "fault": line.note} for line in wrong_prompts]
         typer.echo(json.dumps(tensors | {"wrong_prompts": prompts}, indent=1))
     else:
-        told = telling.everything_as_text(fixtures, diagnosis, wrong_prompts, impl, profile)
-        out.print(told or "nothing failed", markup=False, highlight=False, soft_wrap=True)
+        text = render.everything_as_text(fixtures, diagnosis, wrong_prompts, impl, profile)
+        out.print(text or "nothing failed", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(DIFFERS if diagnosis or wrong_prompts else CONFORMS)
 
 

@@ -1,4 +1,4 @@
-"""Commands that bring the published tokenizer and chat templates, which the project does not ship, into the cache."""
+"""Commands that fetch the published tokenizer and chat templates, which the project does not ship, into the cache."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import Json, app, complain, err
-from conformance.fetch.fetched import Fetched
 from conformance.fetch.published import CURRENT, DEFAULT_INDEX, TEMPLATES
+from conformance.fetch.stored import Fetched
 
 if TYPE_CHECKING:
     from conformance.fetch.index import Index
@@ -95,7 +95,7 @@ def _index(url: str | None, *, quiet: bool) -> Iterator[Index]:
 
 
 def _say(fetched: Sequence[Fetched], used: Sequence[Path] = (), *, as_json: bool) -> None:
-    """Where everything lies and where it came from; and which packages stay, for they are large."""
+    """Print where everything is and where it came from, and which large packages stay in the cache."""
     if as_json:
         files = [
             {"name": f.name, "path": str(f.path), "sha256": f.published.sha256, "source": f.source} for f in fetched
@@ -103,7 +103,7 @@ def _say(fetched: Sequence[Fetched], used: Sequence[Path] = (), *, as_json: bool
         typer.echo(json.dumps({"files": files, "packages": [str(path) for path in used]}, indent=1))
         return
     for file in fetched:
-        damaged = ", in the place of a damaged one" if file.damaged else ""
+        damaged = ", instead of a damaged one" if file.damaged else ""
         typer.echo(f"{file.name}: {file.path} ({file.source}{damaged})")
     for path in used:
         size = path.stat().st_size / 1_000_000

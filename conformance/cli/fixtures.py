@@ -72,7 +72,7 @@ def verify(
     fixtures = Fixtures(vendored or fixtures_dir)
     faults = fixtures.verify()
     if (fixtures.root / FOLDER).is_dir():
-        faults += full_size.materialised(fixtures).faults()
+        faults += full_size.shipped_goldens(fixtures).faults()
     if vendored is not None and (fault := fixtures.differs_from(Fixtures(fixtures_dir))):
         faults.append(fault)
     files = fixtures.files()
@@ -140,7 +140,7 @@ def export(
 
         update(Fixtures(root))
         raise typer.Exit(CONFORMS)
-    if (asked := full_size.asked(model, checkpoint, goldens)) is not None:
+    if (asked := full_size.chosen_model(model, checkpoint, goldens)) is not None:
         full_size.export(asked, Fixtures(root), by, quiet=as_json)
         raise typer.Exit(CONFORMS)
     if by != "oracle":
@@ -196,7 +196,7 @@ def floors(
     fixtures = Fixtures(fixtures_dir)
     if (shared := fixtures.profile(profile).floors) != profile:
         raise BadOption(f"--profile: got {profile}, which the floors of {shared} judge, expected {shared}")
-    if (asked := full_size.asked(model, checkpoint, goldens, passes_take_turns=True)) is not None:
+    if (asked := full_size.chosen_model(model, checkpoint, goldens, passes_take_turns=True)) is not None:
         if cases is not None:
             raise BadOption("--cases: got it with a model at full size, expected it without --model and --checkpoint")
         ratios = full_size.measure(asked, fixtures, profile, first_only=first_only)

@@ -1,4 +1,4 @@
-"""Commands on models at full size: materialize; and how export, floors and run find one, by rule or a user's own."""
+"""The command `materialize`, and the models at full size of `export`, `floors` and `run`: by rule or the user's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conformance.adapters.registry import BadOption
 from conformance.cli.app import INTERRUPTED, Json, app, needs_reference, out, progress_bar
 from conformance.fetch import cache
 from conformance.reporting.jsonl import read
+from conformance.reporting.reproduce import checkpoint_options
 from gemma4_contract import Fixtures, ModelCard
 from gemma4_contract.documents import read_model, write_model
 from gemma4_contract.full_size import FOLDER, at_full_size, own_goldens
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from reference.streaming.source import Source
 
 _LAYER_BYTES = 1 << 30
-"""Room for the numbers of a layer's weights, a byte each."""
-Opened = Callable[[Fixtures], Fixtures]
+"""Memory for the numbers of a layer's weights, one byte each."""
+OpenGoldens = Callable[[Fixtures], Fixtures]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Folder of a checkpoint of your own, plain or quantised by MLX.", metavar="DIR"),
@@ -35,87 +36,87 @@ Goldens = Annotated[Path | None, typer.Option(help="Folder for the goldens of --
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A model at full size that a command is about, and what opens its goldens."""
+class FullSizeModel:
+    """The model at full size of a command, and the function that opens its goldens."""
 
     source: Source
-    opened: Opened
+    open_goldens: OpenGoldens
     root: Path | None = None
-    """The folder of the goldens; None of those in the fixtures."""
+    """The folder of the goldens; None if they are in the fixtures."""
 
 
-def opened(checkpoint: Path | None, goldens: Path | None) -> Opened | None:
-    """What opens the goldens of a user's own checkpoint; None where there is none. BadOption for half of the pair."""
+def goldens_opener(checkpoint: Path | None, goldens: Path | None) -> OpenGoldens | None:
+    """The function that opens the goldens of a user's checkpoint, or None; BadOption if only one option is given."""
     if (checkpoint is None) != (goldens is None):
         raise BadOption("--checkpoint, --goldens: got one of them, expected both: weights, and what is made of them")
     if checkpoint is None or goldens is None:
         return None
-    return partial(own_goldens, root=goldens, directory=checkpoint)
+    return partial(_own_goldens, checkpoint=checkpoint, goldens=goldens)
 
 
-def materialised(fixtures: Fixtures) -> Fixtures:
-    """The goldens in the fixtures, with the weights in the cache."""
+def shipped_goldens(fixtures: Fixtures) -> Fixtures:
+    """The goldens of the fixtures, with the weights in the cache."""
     return at_full_size(fixtures, cache.full_size_dir())
 
 
-def of_report(fixtures: Fixtures, path: Path) -> Fixtures:
-    """The fixtures that a report is on; FixtureError where it is broken, or its goldens are no longer there."""
-    told = read(path)[0].full_size
-    if told is None:
+def fixtures_of_report(fixtures: Fixtures, path: Path) -> Fixtures:
+    """The fixtures of a report; FixtureError if it is broken, or if its goldens no longer exist."""
+    full_size = read(path)[0].full_size
+    if full_size is None:
         return fixtures
-    if told.checkpoint is None or told.goldens is None:
-        return materialised(fixtures)
-    return own_goldens(fixtures, Path(told.goldens), Path(told.checkpoint))
+    if full_size.checkpoint is None or full_size.goldens is None:
+        return shipped_goldens(fixtures)
+    return _own_goldens(fixtures, Path(full_size.checkpoint), Path(full_size.goldens))
 
 
-def asked(
+def chosen_model(
     model: str | None, checkpoint: Path | None, goldens: Path | None, *, passes_take_turns: bool = False
-) -> Asked | None:
-    """The model that the options name, None where they name none; BadOption, FixtureError where there is none such.
+) -> FullSizeModel | None:
+    """The model that the options name, or None; BadOption or FixtureError if it does not exist.
 
-    For passes that take turns the numbers of a layer's weights stay in memory.
+    If passes take turns, the numbers of a layer's weights stay in memory.
     """
     from reference import weights
     from reference.streaming import source
     from reference.streaming.matrix import Remembered
 
-    own = opened(checkpoint, goldens)
+    own = goldens_opener(checkpoint, goldens)
     if own is not None and model is not None:
         raise BadOption("--checkpoint, --model: got both, expected one of them")
     if own is not None and checkpoint is not None:
-        return Asked(source=source.own(checkpoint), opened=own, root=goldens)
+        return FullSizeModel(source=source.from_checkpoint(checkpoint), open_goldens=own, root=goldens)
     if model is None:
         return None
     q = Remembered(_LAYER_BYTES) if passes_take_turns else weights.q
-    return Asked(source=source.rule(_by_rule(model), q), opened=materialised)
+    return FullSizeModel(source=source.rule(_by_rule(model), q), open_goldens=shipped_goldens)
 
 
-def export(asked: Asked, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
-    """Make the goldens layer by layer; stopped with ctrl-C the oracle goes on from there at the next call."""
+def export(model: FullSizeModel, fixtures: Fixtures, by: By, *, quiet: bool) -> None:
+    """Make the goldens layer by layer; after ctrl-C the next call continues from there."""
     from reference.export import full_size as exporter
 
-    root = asked.root or fixtures.root / FOLDER
+    root = model.root or fixtures.root / FOLDER
     with needs_reference("export"), progress_bar(quiet=quiet) as progress:
         try:
-            exporter.export(asked.source, fixtures, root, asked.root or cache.full_size_dir(), progress, by)
+            exporter.export(model.source, fixtures, root, model.root or cache.full_size_dir(), progress, by)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-    asked.opened(fixtures).write_sums()
+    model.open_goldens(fixtures).write_sums()
     if not quiet:
-        folder = root / "cases" / "forward" / asked.source.id
+        folder = root / "cases" / "forward" / model.source.id
         size = sum(path.stat().st_size for path in folder.rglob("*.*"))
         out.print(f"{folder}: {size / 1e6:.2f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(asked: Asked, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
-    """Measure the floors of a profile, and write them with the model's figure of acceptance; the families' ratios."""
+def measure(model: FullSizeModel, fixtures: Fixtures, profile: str, *, first_only: bool) -> dict[str, float]:
+    """Measure and write the floors of a profile and the model's figure of acceptance; return the families' ratios."""
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.calibration.full_size_floors import measure_full_size
 
-        store = asked.opened(fixtures)
-        measured = measure_full_size(asked.source, store, profile, progress, first_only=first_only)
+        store = model.open_goldens(fixtures)
+        measured = measure_full_size(model.source, store, profile, progress, first_only=first_only)
         write_model(store.root / "floors" / f"{profile}.json", measured.floors)
-        path = store.card_dir(asked.source.id) / "model.json"
+        path = store.card_dir(model.source.id) / "model.json"
         card = read_model(path, ModelCard)
         write_model(path, card.model_copy(update={"acceptance": card.acceptance | measured.acceptance}))
         store.write_sums()
@@ -132,7 +133,7 @@ def materialize(
         ),
     ] = None,
     dtype: Annotated[
-        Literal["bf16", "f16", "f32"], typer.Option(help="Of the tensors; each holds the weights exactly.")
+        Literal["bf16", "f16", "f32"], typer.Option(help="Dtype of the tensors; each holds the weights exactly.")
     ] = "bf16",
     shards: Annotated[int, typer.Option(help="Files that the tensors are spread over.", min=1)] = 1,
     quantize: Annotated[
@@ -142,7 +143,7 @@ def materialize(
 ) -> None:
     """Write the weights of a model at full size as an ordinary checkpoint.
 
-    Memory stays small; what was interrupted goes on at the next call, and files bear their names when they are whole.
+    Memory stays small. The next call continues an interrupted one; a file has its final name when it is complete.
     """
     from reference.export.errors import ExportError
     from reference.export.materialize import BITS
@@ -168,8 +169,13 @@ def materialize(
         out.print(f"{target}: {size / 1e9:.2f} GB", markup=False, highlight=False, soft_wrap=True)
 
 
+def _own_goldens(fixtures: Fixtures, checkpoint: Path, goldens: Path) -> Fixtures:
+    cure = f"make them: gemma4-conformance export{checkpoint_options(checkpoint, goldens)}"
+    return own_goldens(fixtures, goldens, checkpoint, cure=cure)
+
+
 def _by_rule(model_id: str) -> Model:
-    """One of `full_size.models`; BadOption where there is none of this name."""
+    """One of `full_size.models`; BadOption if there is none with this name."""
     from reference import full_size
 
     known = full_size.models()

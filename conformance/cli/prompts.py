@@ -77,7 +77,7 @@ def prompt(
         stop(f"{conversation}: {error}", BAD_INPUT)
     except Skip as error:
         raise AdapterUnavailable(f"--impl {impl}: {error}") from None
-    except Exception as error:  # somebody's code: whatever it raises, the command ends with one line
+    except Exception as error:  # foreign code: whatever it raises, the command ends with one line
         raise broken(impl, error) from None
     if ids is None:
         complain("ids are null: no tokenizer was fetched (gemma4-conformance fetch tokenizer) or named (--tokenizer)")
@@ -89,7 +89,7 @@ def export_prompts(
     check: Annotated[bool, typer.Option("--check", help="Change nothing: say what would change.")] = False,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Add a revision, or take a file in the place of the fetched one.", metavar="NAME=FILE"),
+        typer.Option(help="Add a revision, or take a file instead of the fetched one.", metavar="NAME=FILE"),
     ] = None,
     fixtures_dir: FixturesDir = None,
 ) -> None:
@@ -203,7 +203,7 @@ def _changes(fixtures: Fixtures, prompt_id: str, value: Conversation | Texts) ->
 
 
 def _steps(made: dict[str, Conversation | Texts], added: list[str], templates: list[str]) -> list[str]:
-    """What each added template changed against the one before it in its size class."""
+    """The changes of each added template from the one before it in its size class."""
     from reference.chat import goldens
 
     lines = []

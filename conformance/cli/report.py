@@ -9,7 +9,7 @@ import typer
 
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import FixturesDir, app
-from conformance.cli.full_size import of_report
+from conformance.cli.full_size import fixtures_of_report
 from conformance.reporting.jsonl import read
 from gemma4_contract import Fixtures
 from gemma4_contract.files import write_atomic
@@ -29,7 +29,7 @@ def report(
     With --picture draw one of these maps as SVG, with the first divergence marked.
     """
     if picture is None:
-        typer.echo(write_report_page(of_report(Fixtures(fixtures_dir), directory), directory, compare))
+        typer.echo(write_report_page(fixtures_of_report(Fixtures(fixtures_dir), directory), directory, compare))
         return
     if compare is not None:
         raise BadOption("report: got --picture with --compare, expected one of them: the picture is of one report")

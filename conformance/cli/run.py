@@ -27,9 +27,9 @@ from conformance.cli.app import (
     profile_option,
     progress_bar,
 )
-from conformance.cli.full_size import Checkpoint, Goldens, materialised, opened
+from conformance.cli.full_size import Checkpoint, Goldens, goldens_opener, shipped_goldens
 from conformance.cli.report import write_report_page
-from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, models_of, told
+from conformance.judging.levels import FULL_SIZE, LEVELS, Tally, badge, badge_text, models_of
 from conformance.known_failures import KnownFailures
 from conformance.reporting import jsonl as report_file
 from conformance.run.jobs import judge_each
@@ -83,9 +83,9 @@ def run(
 ) -> None:
     """Judge an implementation, level by level; each level counts only with all below it.
 
-    Interrupted, it leaves what it saw in the report and in the JUnit XML.
+    If interrupted, it keeps the results so far in the report and in the JUnit XML.
     """
-    own = opened(checkpoint, goldens)
+    own = goldens_opener(checkpoint, goldens)
     levels = levels or ("L0-L4" if own is None else FULL_SIZE)
     wanted = _levels(levels)
     full_size = wanted == {FULL_SIZE}
@@ -107,10 +107,10 @@ def run(
         root=fixtures_dir,
         known=known_failures,
         limits=limits,
-        full_size=(own or materialised) if full_size else None,
+        full_size=(own or shipped_goldens) if full_size else None,
     )
     session = begun()
-    asked = sorted((one for one in session.asked if one.level in wanted), key=lambda one: one.level)
+    asked = sorted((one for one in session.items if one.level in wanted), key=lambda one: one.level)
     if not asked:
         raise BadOption(f"--levels: got {levels}, expected levels of which --cases leaves something in")
     ids = [one.id for one in asked]
@@ -130,7 +130,7 @@ def run(
         if junit is not None:
             write_junit(junit, _title(session), judged)
     tallies = _tallied(judged)
-    failures = [one.text for one in judged if one.counted == "fail"]
+    failures = [one.text for one in judged if one.counts_as == "fail"]
     if write_known_failures is not None:
         seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
@@ -142,7 +142,7 @@ def run(
         typer.echo(json.dumps(found | ({"models": models_of(asked)} if full_size else {}), indent=1))
     else:
         _tell(session, tallies, failures)
-        level = told(reached, asked) if cases == "*" else "asked with all cases only"
+        level = badge_text(reached, asked) if cases == "*" else "asked with all cases only"
         out.print(f"level: {level}", highlight=False)
         if failures and report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")
@@ -172,7 +172,7 @@ def _levels(text: str) -> set[Level]:
 def _tallied(judged: Sequence[Judged]) -> dict[Level, Tally]:
     tallies: dict[Level, Tally] = {}
     for one in judged:
-        tallies.setdefault(one.level, Tally()).add(one.counted)
+        tallies.setdefault(one.level, Tally()).add(one.counts_as)
     return tallies
 
 

@@ -1,1 +1,1 @@
-"""From failed cases to the mistake behind them: the error in words, the nearest known mistake, the smallest case."""
+"""From failed cases to their cause: a description of the error, the nearest known mistake, the smallest case."""

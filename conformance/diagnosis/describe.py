@@ -1,4 +1,4 @@
-"""An error in words: what a person would notice in it before suspecting anything.
+"""Describes an error: what a person would notice in it before they suspect a cause.
 
 Shape letters: B batch, L query length, H heads, E head dim; the others are those of the taps.
 """
@@ -12,23 +12,23 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.diagnosis.evidence import Evidence, rms
 from conformance.judging.compare import TapVerdict
 from gemma4_contract import TapSpec
 from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import row_axis
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.mutants.mutant import LOW_PRECISION
 
 _SAME_FACTOR = 2e-3
-"""How near a fitted factor must be to a known constant to be called by its name."""
+"""How near a fitted factor must be to a known constant to be reported as that constant."""
 _NEARLY_ALL = 0.1
-"""Part of the error that may be left when one says that a factor or an order explains it."""
+"""Largest part of the error that may remain after a factor or an order explains it."""
 
 
 def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | None, profile: str) -> list[str]:
-    """What is remarkable about the first divergence; empty when it stands for a missing or misshapen tensor."""
+    """Sentences on the first divergence; none if the tensor is missing or has a wrong shape."""
     first = evidence.verdict.first_divergence
     spec = next((spec for spec in specs if first is not None and spec.name == first.name), None)
     answer = (evidence.verdict.answer or {}).get(spec.name) if spec else None
@@ -50,7 +50,7 @@ def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | 
 
 
 def _where_in_the_model(first: TapVerdict, taps: Sequence[TapVerdict], config: TextConfig | None) -> Iterator[str]:
-    """Which kind of layer it is, when layers of another kind stand before it and pass."""
+    """The kind of the layer, if layers of another kind come before it and pass."""
     place = text_graph().place_of(first.name)
     if config is None or place is None or place.layer is None:
         return
@@ -63,7 +63,7 @@ def _where_in_the_model(first: TapVerdict, taps: Sequence[TapVerdict], config: T
 
 
 def _factor(got: Array, golden: Array, config: TextConfig | None) -> Iterator[str]:
-    """The one factor that turns the golden into the answer, by its name if it has one."""
+    """The constant factor that turns the golden into the answer, by name if it is a known constant."""
     square = float(np.sum(golden * golden))
     factor = float(np.sum(got * golden)) / square if square else 0.0
     error = rms(got - golden)
@@ -117,7 +117,7 @@ def _rows(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: T
     if start and wrong[start:].all():
         before, row = numbers[start - 1 : start + 1]
         window = config is not None and row == config.sliding_window
-        if row - before > 1:  # of models at full size few rows are stored
+        if row - before > 1:  # few rows are stored at full size
             yield f"it begins between rows {before + 1} and {row}"
         else:
             yield f"it begins at row {row}" + (", where the window is full" if window else "")
@@ -129,7 +129,7 @@ def _rows(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: T
 
 
 def _parts(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: TextConfig | None) -> Iterator[str]:
-    """Which heads and which channels are wrong, when the others are not."""
+    """Which heads and which channels are wrong, if others are right."""
     axes, limit = spec.axes, _limit(first, golden)
     for letter, what in (("H", "head"), ("K", "key/value head")):
         if letter in axes and golden.shape[axes.index(letter)] > 1:
@@ -161,7 +161,7 @@ def _bf16(x: Array) -> Array:
 
 
 def _limit(first: TapVerdict, golden: Array) -> float:
-    """Error of a row, head or channel from which it counts as wrong: the tolerance of the whole."""
+    """The error from which a row, head or channel counts as wrong: the tolerance of the whole tensor."""
     return (first.tolerance.rms if first.tolerance else 0.0) * rms(golden)
 
 

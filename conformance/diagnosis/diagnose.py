@@ -1,4 +1,4 @@
-"""The diagnosis of a run: first divergence, the error in words, the nearest known mistake, the smallest case."""
+"""The diagnosis of a run: first divergence, description of the error, nearest known mistake, smallest case."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from conformance.adapters.base import Adapter
 from conformance.adapters.mutant import MutantAdapter
-from conformance.diagnosis import describe as words
-from conformance.diagnosis import nearest, shrink
+from conformance.diagnosis import describe, nearest, shrink
 from conformance.diagnosis.evidence import Evidence
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
@@ -20,9 +19,9 @@ from reference.mutants.mutant import Mutant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What is known about the mistake behind a run's failures; `shown_by` is the case that it is described on.
+    """The diagnosis of a run's failures; `shown_by` is the case that it describes.
 
-    `naming` is None where known mistakes were not compared: at full size.
+    `naming` is None at full size, where known mistakes are not compared.
     """
 
     shown_by: CaseVerdict
@@ -42,8 +41,8 @@ def diagnose(
 ) -> Diagnosis | None:
     """Diagnose the verdicts of one run, those that pass included; None when nothing failed.
 
-    `port` puts shortened questions; without it the recognised mistake does, and an unknown one is not shortened.
-    At full size nothing is put again: an answer takes minutes.
+    `port` answers shortened questions; without it the recognised mistake does, and an unknown one is not shortened.
+    At full size no question is asked again: an answer takes minutes.
     """
     failing = [verdict for verdict in verdicts if verdict.failed]
     if not failing:
@@ -57,7 +56,7 @@ def diagnose(
         shown_by=shown_by,
         failing=len(failing),
         judged=len(verdicts),
-        words=words.in_words(
+        words=describe.in_words(
             _evidence_of(fixtures, shown_by),
             fixtures.taps(shown_by.case),
             config_of(fixtures.card_dir(shown_by.case.model)) if shown_by.case.model else None,
@@ -77,7 +76,7 @@ def _name(
 
 
 def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[Evidence]:
-    """Failing cases first, the quickest to predict before the others: each leaves fewer mistakes to follow."""
+    """Failing cases first, and the quickest to predict first: each one leaves fewer mistakes to compare."""
     speaking = [verdict for verdict in verdicts if verdict.failed or verdict.outcome == "pass"]
     for verdict in sorted(speaking, key=lambda verdict: (verdict.outcome == "pass", _cost(verdict))):
         yield _evidence_of(fixtures, verdict)
@@ -93,7 +92,7 @@ def _cost(verdict: CaseVerdict) -> tuple[int, int]:
 
 
 def _clearest(verdict: CaseVerdict, *, past_the_window: bool) -> tuple[bool, int, bool, str]:
-    """A whole forward pass says where in a model it begins; one call without a cache says it most plainly.
+    """Sort key: a whole forward pass shows where in a model the error begins, best in one call without a cache.
 
     At full size only the whole text is longer than the window.
     """

@@ -1,4 +1,4 @@
-"""What a port answered to one case, and how well a prediction explains it."""
+"""A port's answer to one case, and how well a prediction explains it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.tolerance import Tolerance
+from gemma4_contract.tensors import Array
 
 NOTHING = 0.9
-"""Misfit from which a prediction explains nothing: that of the golden itself, for an error ten times the tolerance."""
+"""From this misfit on a prediction explains nothing: the golden's own, for an error of ten times the tolerance."""
 
 Prediction = Mapping[str, Array] | None
-"""What an implementation with a known mistake answers; None when it raises."""
+"""The taps that an implementation with a known mistake answers; None if it raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What an answer shows at one tap, measured once for all predictions.
+    """The answer at one tap, measured once for all predictions.
 
-    `answer` holds the entries that count, float64 [n]; `finite` are those that are numbers, None for all. Errors are
+    `answer` holds the valid entries, float64 [n]; `finite` masks those that are finite, None for all. Errors are
     root mean square and maximum, over these.
     """
 
     dtype: np.dtype[Any]
     wrong_in_value: bool
-    """Whether anything but its dtype is wrong with it, or was compared at all."""
+    """Whether the values are wrong: the tap was compared, and more than its dtype is wrong."""
     answer: Array
     finite: Array | None
     error: tuple[float, float]
@@ -72,7 +72,7 @@ class _Seen:
 class Evidence:
     """A verdict with the goldens that it was made on.
 
-    A case that passes speaks as well: a mistake that it would have caught is not the port's.
+    A case that passes is evidence too: a mistake that it would have caught is not the port's.
     """
 
     verdict: CaseVerdict
@@ -80,11 +80,11 @@ class Evidence:
     _seen: dict[str, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def misfit(self, prediction: Prediction) -> float:
-        """How much of the port's error a prediction leaves unexplained, at the tap where that is most.
+        """How much of the port's error a prediction leaves unexplained, at the tap where this is largest.
 
         max over taps of (|answer - prediction| - tolerance) / max(|answer - golden|, tolerance), in root mean square
-        and in maximum: 0 explains all, 1 nothing, more contradicts. Taps that one of the two lacks say nothing; a port
-        that raises is explained by one that does, a lack of what is required by nothing.
+        and in maximum: 0 explains all, 1 nothing, more contradicts. Taps that one of the two lacks are ignored. A port
+        that raises is explained by a mutant that raises; nothing explains a required tap that is missing.
         """
         raises = self.verdict.outcome == "error"
         if raises or prediction is None:
@@ -96,7 +96,7 @@ class Evidence:
             if tap.name in prediction:
                 misfit = self._misfit(tap, prediction[tap.name])
                 worst = misfit if math.isnan(worst) else max(worst, misfit)
-            if worst >= NOTHING:  # whatever the others say
+            if worst >= NOTHING:  # whatever the other taps show
                 break
         return math.inf if math.isnan(worst) else worst
 
@@ -118,7 +118,7 @@ def _entries(x: Array, valid: Array | None) -> Array:
 
 
 def _part(unexplained: float, error: float, allowed: float) -> float:
-    """The part of an error that is left, as far as it exceeds what rounding may do."""
+    """The part of an error that remains above the tolerance."""
     left = max(unexplained - allowed, 0.0)
     return left / max(error, allowed) if left and max(error, allowed) else (math.inf if left else 0.0)
 

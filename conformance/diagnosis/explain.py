@@ -1,4 +1,4 @@
-"""What a tap is: all that the graph, the cases, the catalogue of mistakes and the source code know of it."""
+"""Facts about a tap from the graph, the cases, the catalogue of mistakes and the source code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.adapters.registry import BadOption
-from conformance.reporting.node_words import condition, judged, kept, shown, source, weight
+from conformance.reporting.node_words import condition, judged, shown_by, source, stored_part, weight
 from gemma4_contract import Fixtures
 from gemma4_contract.graph import Graph, Place
 from gemma4_contract.node import HuggingFace, Input, Node, Weight
@@ -22,12 +22,12 @@ from reference.mutants import MUTANTS
 Facts = Mapping[str, Any]
 
 COMPUTED_IN = ("reference.oracle", "mlx_impl")
-"""Packages that compute the taps: each shows a tap by its name where it has made it."""
+"""Packages that compute the taps; each passes a tap with its name to a recorder."""
 _LABEL, _SHOWN = 12, 3
 
 
 def place_of(graph: Graph, name: str) -> Place:
-    """The node of a full name, of a name below its layer, or of a template; BadOption with the nearest names."""
+    """The node of a full name, a name below its layer, or a template; for others BadOption with the nearest names."""
     if (place := graph.place_of(name)) is not None:
         return place
     known = {node.short: node for node in graph.nodes} | {node.tap: node for node in graph.nodes}
@@ -42,7 +42,7 @@ def place_of(graph: Graph, name: str) -> Place:
 
 
 def facts(graph: Graph, fixtures: Fixtures, place: Place) -> Facts:
-    """What there is to say of a tap."""
+    """Facts about a tap, as JSON."""
     node = place.node
     functions = {one.function: one for one in graph.functions}
     formulas = f"{node.formula} {functions[node.function].formula}"
@@ -77,7 +77,7 @@ def facts(graph: Graph, fixtures: Fixtures, place: Place) -> Facts:
 
 
 def _cases(graph: Graph, fixtures: Fixtures, node: Node) -> dict[str, list[str]]:
-    """Kind -> ids of the cases that ask for the tap, or of those that ask for its function without a model."""
+    """Kind -> ids of the cases that ask for the tap, or for its function without a model."""
     kinds = {kind for one in graph.functions if one.function == node.function for kind in one.kinds}
     found: dict[str, list[str]] = {}
     for case in fixtures.cases():
@@ -88,7 +88,7 @@ def _cases(graph: Graph, fixtures: Fixtures, node: Node) -> dict[str, list[str]]
 
 
 def _places(package: str, node: Node) -> Iterator[tuple[str, int]]:
-    """File and line where a package shows the tap, by its name in a call."""
+    """File and line of the calls in a package that name the tap."""
     for path, line, name in _shown(package):
         if name == node.short:
             yield path, line
@@ -127,7 +127,7 @@ def as_text(graph: Graph, facts: Facts, width: int) -> str:
 
 
 def _rows(graph: Graph, facts: Facts) -> Iterator[tuple[str, list[str]]]:
-    """Label and lines of each thing to say."""
+    """Label and lines of each fact."""
     yield "formula", [facts["formula"]]
     yield "", [_function(one) for one in facts["functions"]]
     yield "axes", [facts["axes"], *(f"{letter}: {one['does']}" for letter, one in facts["letters"].items())]
@@ -138,8 +138,8 @@ def _rows(graph: Graph, facts: Facts) -> Iterator[tuple[str, list[str]]]:
     fields = dict.fromkeys([*facts["config"], *(name for one in facts["letters"].values() for name in one["config"])])
     yield "config", [", ".join(fields)] if fields else []
     yield "judged", [judged(facts["class"], facts["rows"], facts["plans"])]
-    yield "full size", [kept(facts["stored"])]
-    yield "in modules", [shown(HuggingFace(**facts["huggingface"]))]
+    yield "full size", [stored_part(facts["stored"])]
+    yield "in modules", [shown_by(HuggingFace(**facts["huggingface"]))]
     yield "computed", [place for places in facts["computed"].values() for place in places]
     yield "cases", [_some(kind, ids) for kind, ids in facts["cases"].items()]
     yield "mistakes", [f"{one['id']} ({one['layers']}): {one['does']}" for one in facts["mistakes"]]

@@ -1,4 +1,4 @@
-"""The nearest known mistake: whose prediction explains all that was seen, what passed included."""
+"""The nearest known mistake: its prediction explains all answers, also those that pass."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NO_MISTAKE = "(no mistake)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """The mistake that was recognised, or None; `rivals` fit too well to be told from the best.
+    """The recognised mistake, or None; `rivals` are mistakes that fit about as well as the best.
 
-    A port that stops shows no numbers: `stops_like` are the mistakes that stop a port in just these cases, which is a
-    hint and no name.
+    A port that stops shows no numbers: `stops_like` are the mistakes that stop a port in exactly these cases, a
+    hint and no diagnosis.
     """
 
     mutant: Mutant | None
@@ -31,12 +31,12 @@ class Naming:
 
 
 class Predictor:
-    """What known mistakes answer to cases, in float64 as far as they can be seen in it."""
+    """Predicts the answers of known mistakes, in float64 unless a mistake does not show in it."""
 
     def __init__(self, fixtures: Fixtures, profile: str) -> None:
         self.profile = profile
         self._adapters: dict[str, MutantAdapter] = {}
-        # All mistakes are asked a case before the next one: its files are read once.
+        # All mistakes answer a case before the next one, so that its files are read once.
         self._question = functools.lru_cache(maxsize=1)(functools.partial(Question.of, fixtures))
 
     def predict(self, mutant: Mutant, case_id: str) -> Prediction:
@@ -46,19 +46,19 @@ class Predictor:
         request = question.request(self._arithmetic(mutant, question.case))
         try:
             return adapter.run(request)
-        except Exception:  # some mistakes stop a port, each in its own way
+        except Exception:  # some mistakes make a port raise, each in its own way
             return None
 
     def _arithmetic(self, mutant: Mutant, case: Case) -> str:
-        """float64, but for a mistake that it cannot show and a case that is asked in the run's profile alone."""
+        """float64, except for a mistake that float64 cannot show and for a case that only the run's profile has."""
         alone = case.profiles == [self.profile]
         return self.profile if alone or "f64" in mutant.equivalent_in else "f64"
 
 
 def misfits(predictor: Predictor, evidence: Iterable[Evidence], catalogue: Mapping[str, Mutant]) -> Mapping[str, float]:
-    """Largest misfit of every known mistake over all evidence; one that explains nothing is followed no further.
+    """Largest misfit of every known mistake over all evidence; one that explains nothing is dropped.
 
-    Under NO_MISTAKE stands that of the goldens themselves: how much there is to explain.
+    The key NO_MISTAKE has the misfit of the goldens themselves: how much there is to explain.
     """
     worst = dict.fromkeys((NO_MISTAKE, *catalogue), 0.0)
     for item in evidence:
@@ -71,9 +71,9 @@ def misfits(predictor: Predictor, evidence: Iterable[Evidence], catalogue: Mappi
 
 
 def name(worst: Mapping[str, float], catalogue: Mapping[str, Mutant], policy: Policy, *, stops: bool = False) -> Naming:
-    """Name the best only if it leaves little of what there is to explain, and is clearly ahead of the next.
+    """Name the best mistake only if it leaves little unexplained and is clearly better than the next.
 
-    `stops` says that every case that failed did so without an answer.
+    `stops` says that every failed case failed without an answer.
     """
     known = {mutant_id: misfit for mutant_id, misfit in worst.items() if mutant_id in catalogue}
     if not known:

@@ -1,4 +1,4 @@
-"""A diagnosis for people, and for machines."""
+"""A diagnosis as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.diagnosis.diagnose import Diagnosis
 from conformance.reporting.jsonl import CaseLine
-from conformance.reporting.reproduce import again
+from conformance.reporting.reproduce import rerun_command
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 
@@ -15,7 +15,7 @@ _ELSEWHERE = "looks like: known mistakes are not compared at full size; `--level
 
 
 def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
-    """Several lines: where it is first wrong, how, what it looks like, and the command that shows it."""
+    """Several lines: the first divergence, its description, the nearest mistake, and the command that reproduces it."""
     verdict, naming = diagnosis.shown_by, diagnosis.naming
     first = verdict.first_divergence
     lines = [f"{diagnosis.failing} of {diagnosis.judged} cases fail"]
@@ -47,27 +47,27 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
 
 
 def _reproduce(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
-    return again(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
+    return rerun_command(fixtures, impl, profile, diagnosis.smallest.case, diagnosis.smallest.tokens)
 
 
 def prompts_as_text(fixtures: Fixtures, wrong: Sequence[CaseLine], impl: str, profile: str) -> str:
-    """Prompts that are wrong: how many, and the first of them."""
+    """The number of wrong prompts, and the first of them."""
     first = wrong[0]
     lines = [f"{len(wrong)} questions on prompts fail", f"first: {first.case}: {first.note}"]
-    return "\n".join([*lines, f"reproduce: {again(fixtures, impl, profile, first.case)}"])
+    return "\n".join([*lines, f"reproduce: {rerun_command(fixtures, impl, profile, first.case)}"])
 
 
 def everything_as_text(
     fixtures: Fixtures, diagnosis: Diagnosis | None, wrong_prompts: Sequence[CaseLine], impl: str, profile: str
 ) -> str:
-    """What is wrong with tensors and prompts; "" where nothing is."""
-    told = [as_text(fixtures, diagnosis, impl, profile)] if diagnosis else []
-    told += [prompts_as_text(fixtures, wrong_prompts, impl, profile)] if wrong_prompts else []
-    return "\n\n".join(told)
+    """The diagnosis of tensors and prompts; "" if nothing failed."""
+    parts = [as_text(fixtures, diagnosis, impl, profile)] if diagnosis else []
+    parts += [prompts_as_text(fixtures, wrong_prompts, impl, profile)] if wrong_prompts else []
+    return "\n\n".join(parts)
 
 
 def as_json(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> dict[str, Any]:
-    """The same for machines."""
+    """A diagnosis as JSON."""
     first, naming = diagnosis.shown_by.first_divergence, diagnosis.naming
     mutant = naming.mutant if naming else None
     return {

@@ -1,4 +1,4 @@
-"""Verdicts again from a report, or from a file that came back from elsewhere."""
+"""Makes verdicts again from a report, or from a file of answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gemma4_contract.judged import judged_digest
 _WRONG = ("fail", "error")
 
 
-def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
-    """The run and its verdicts on tensors, known failures aside; where nothing failed without their taps.
+def verdicts_of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict]]:
+    """The run and its verdicts on tensors, without known failures; without their taps if nothing failed.
 
     FixtureError for a broken report or other fixtures.
     """
@@ -36,21 +36,23 @@ def of_report(fixtures: Fixtures, path: Path) -> tuple[RunLine, list[CaseVerdict
         )
     directory = path if path.is_dir() else path.parent
     examiner = Examiner(fixtures, run.profile)
-    told = [line for line in lines.values() if line.expected is None and line.kind != prompts.KIND]
-    if not any(line.outcome in _WRONG for line in told):  # what passes is evidence where something fails
-        return run, [CaseVerdict(case=fixtures.case(line.case), outcome=line.outcome, note=line.note) for line in told]
-    return run, [_verdict(fixtures, examiner, directory, line) for line in told]
+    judged = [line for line in lines.values() if line.expected is None and line.kind != prompts.KIND]
+    if not any(line.outcome in _WRONG for line in judged):  # passing cases are evidence only if something fails
+        return run, [
+            CaseVerdict(case=fixtures.case(line.case), outcome=line.outcome, note=line.note) for line in judged
+        ]
+    return run, [_verdict(fixtures, examiner, directory, line) for line in judged]
 
 
 def wrong_prompts(path: Path) -> list[CaseLine]:
-    """The lines of a report on prompts that are wrong and not known to be."""
+    """The lines of a report on wrong prompts, without known failures."""
     _, lines = report.read(path)
     wrong = (line for line in lines.values() if line.kind == prompts.KIND and line.outcome in _WRONG)
     return [line for line in wrong if line.expected is None]
 
 
-def of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
-    """The verdict on a safetensors file with the answer to one case; of what else the file holds nothing is read."""
+def verdict_of_dump(fixtures: Fixtures, profile: str, case_id: str, path: Path) -> CaseVerdict:
+    """The verdict on a safetensors file with the answer to one case; other tensors in the file are not read."""
     question, stored = Question.of(fixtures, case_id), tensors.read_lazily(path)
     answer = {name: stored[name].whole() for name in question.golden if name in stored}
     return Examiner(fixtures, profile).examine(question, answer)
@@ -64,18 +66,18 @@ def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: Case
             raise FixtureError(answer, got="a file outside the report", expected="one inside", cure="run again")
         verdict = examiner.examine(question, tensors.read(answer))
         faults = {tap.name: tap.fault for tap in line.taps if tap.status == "fail"}
-        taps = tuple(_told(tap, faults) for tap in verdict.taps)
+        taps = tuple(_with_stored_fault(tap, faults) for tap in verdict.taps)
         return replace(verdict, outcome=line.outcome, note=line.note, taps=taps)
-    if line.outcome == "pass":  # as good as the golden, at the taps that were offered
+    if line.outcome == "pass":  # the golden itself stands for an answer that passed
         offered: Mapping[str, object] = {tap.name: tap for tap in line.taps}
         golden = {name: x for name, x in question.golden.items() if name in offered}
-        if examiner.profile == "f64":  # in which whole passes have goldens of float32, and answers of float64
+        if examiner.profile == "f64":  # goldens of whole passes are float32, answers in f64 are not
             golden = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in golden.items()}
         return examiner.examine(question, golden)
     return CaseVerdict(case=question.case, outcome=line.outcome, note=line.note)
 
 
-def _told(tap: TapVerdict, faults: Mapping[str, str]) -> TapVerdict:
-    """A tap as it was judged in the run: an answer whose dtype no file can hold is read back in another, or not."""
+def _with_stored_fault(tap: TapVerdict, faults: Mapping[str, str]) -> TapVerdict:
+    """A tap as the run judged it: an answer in a dtype that safetensors lacks is stored in another, or not at all."""
     failed_only_there = tap.name in faults and tap.status != "fail"
     return replace(tap, status="fail", fault=faults[tap.name], error=None) if failed_only_there else tap

@@ -1,4 +1,4 @@
-"""The smallest question that still shows the failure: one module, then one layer, then the fewest tokens."""
+"""Finds the smallest question that still fails: one module, else one layer, else the fewest tokens."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SMALLER_FIRST = ("subgraph", "attention", "layer", "forward")
 _MANY = 1000
 
 StillFails = Callable[[str, int | None], bool]
-"""Whether a case fails when it is put again, whole or cut to its first tokens."""
+"""Whether a case still fails when it is asked again, whole or cut to its first tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smallest:
-    """A case, cut to its first `tokens` tokens where that is enough."""
+    """A case, cut to its first `tokens` tokens if they are enough to fail."""
 
     case: str
     tokens: int | None
 
 
 def smallest(fixtures: Fixtures, failing: Iterable[CaseVerdict], still_fails: StillFails | None) -> Smallest:
-    """The smallest of the failing cases, cut as far as `still_fails` says that it still fails."""
+    """The smallest failing case, cut to the fewest tokens with which it still fails."""
     verdict = min(failing, key=_size)
     question = Question.of(fixtures, verdict.case.id)
     if still_fails is not None and question.can_be_shortened():
@@ -49,7 +49,7 @@ def size_of_kind(kind: str) -> int:
 
 
 def _layers(verdict: CaseVerdict) -> int:
-    """How many layers have been passed or begun at the first divergence; a port that stops shows none."""
+    """The number of layers up to the first divergence; a port that stops shows none."""
     names = [tap.name for tap in verdict.taps]
     if verdict.first_divergence is None:
         return _MANY

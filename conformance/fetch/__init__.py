@@ -1,1 +1,1 @@
-"""Published files that the project does not ship: the tokenizer and the chat templates, fetched and verified."""
+"""Fetches and verifies published files that the project does not ship: the tokenizer and the chat templates."""

@@ -1,4 +1,4 @@
-"""Where fetched files are kept, and whether they still are what was published."""
+"""The places of fetched files, and a check that they are still what was published."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ NO_TOKENIZER = "the published tokenizer was not fetched: gemma4-conformance fetc
 
 
 def root() -> Path:
-    """The folder: GEMMA4_CACHE, or the user's cache directory."""
+    """The cache: the folder GEMMA4_CACHE, or one in the user's cache directory."""
     named = os.environ.get("GEMMA4_CACHE")
     return Path(named) if named else platformdirs.user_cache_path("gemma4-conformance")
 
 
 def tokenizer_path() -> Path:
-    """The tokenizer.json of the -it models; it may not be there."""
+    """The tokenizer.json of the -it models; it may be missing."""
     return root() / "tokenizer" / "tokenizer.json"
 
 
 def template_path(name: str) -> Path:
-    """The chat_template.jinja called `small@2026-07-09`; it may not be there."""
+    """The chat_template.jinja of a name such as `small@2026-07-09`; it may be missing."""
     return root() / "templates" / f"{name}.jinja"
 
 
 def vectors_dir() -> Path:
-    """The folder of llama.cpp's texts (`*.inp`) and their ids (`*.out`); it may not be there."""
+    """The folder of llama.cpp's texts (`*.inp`) and their ids (`*.out`); it may be missing."""
     return root() / "llama.cpp"
 
 
 def full_size_dir() -> Path:
-    """The folder of weights of models at full size that were materialised, one folder for each model."""
+    """The folder with one folder of weights for each model at full size that was materialised."""
     return root() / "full"
 
 
 def downloads_dir() -> Path:
-    """The folder of the packages that the files were taken from."""
+    """The folder of the downloaded packages."""
     return root() / "downloads"
 
 
 def verified(path: Path, published: Published) -> Path | None:
-    """The path, if what lies there is what was published; else None."""
+    """The path, if its file is the published one; None otherwise."""
     return path if read_verified(path, published) is not None else None
 
 
 def read_verified(path: Path, published: Published) -> bytes | None:
-    """What lies there, if it is what was published; else None."""
+    """The content of a file, if it is the published one; None otherwise."""
     try:
         if path.stat().st_size != published.size:
             return None

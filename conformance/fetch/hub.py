@@ -8,9 +8,9 @@ from conformance.fetch.errors import FetchError
 
 
 def hub_file(repository: str, name: str) -> bytes:
-    """What a file of a repository holds now; it stays in the hub's own cache.
+    """The present content of a file of a repository; the file is kept in the hub's own cache.
 
-    FetchError where the hub cannot be reached or asks for a login.
+    FetchError if the hub cannot be reached or demands a login.
     """
     import huggingface_hub
 

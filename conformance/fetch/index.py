@@ -1,4 +1,4 @@
-"""A package index: where a file of a project lies, and the file itself, downloaded once."""
+"""A package index: the URL of a project's file, and the file itself, which is downloaded once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from conformance.fetch import cache
-from conformance.fetch.download import CURE, Progress, download, one_line, opened
+from conformance.fetch.download import CURE, as_fetch_error, download, open_url
 from conformance.fetch.errors import FetchError
 from conformance.fetch.published import DEFAULT_INDEX, Package
+from gemma4_contract.progress import Progress
 
 _JSON = "application/vnd.pypi.simple.v1+json"  # PEP 691
 
 
 class Index:
-    """The index at a URL (default: PIP_INDEX_URL, else pypi.org), and which of its files were used."""
+    """The index at a URL (default: PIP_INDEX_URL, or else pypi.org), and the list of its files that were used."""
 
     def __init__(self, url: str | None, progress: Progress) -> None:
         parts = urlsplit(url or os.environ.get("PIP_INDEX_URL") or DEFAULT_INDEX)
@@ -31,9 +32,9 @@ class Index:
         self.used: list[Path] = []
 
     def file(self, package: Package) -> Path:
-        """The verified file of a package, from the cache where it is there.
+        """The verified file of a package, from the cache if it is there.
 
-        FetchError where the index cannot be reached, has no such file, or has another one under its name.
+        FetchError if the index cannot be reached, has no such file, or has another file of the same name.
         """
         path = cache.downloads_dir() / package.file
         if not cache.verified(path, package.published):
@@ -46,9 +47,9 @@ class Index:
         return path
 
     def _locate(self, package: Package) -> str:
-        """The URL of a file, by the JSON API."""
+        """The URL of a file, from the JSON API."""
         page = f"{self.url}/{package.project}/"
-        with opened(page, {"Accept": _JSON, **self._password}) as response, one_line(page):
+        with open_url(page, {"Accept": _JSON, **self._password}) as response, as_fetch_error(page):
             base, text = str(response.geturl()), response.read()
         url, declared = _entry(page, text, package.file)
         expected = package.published.sha256
@@ -61,7 +62,7 @@ class Index:
 
 
 def _entry(page: str, text: bytes, file: str) -> tuple[str, str | None]:
-    """The URL that the page of a project gives for one of its files, and the digest, if it gives one."""
+    """The URL of a file on the page of its project, and its digest, if the page gives one."""
     try:
         files = {
             entry["filename"]: (str(entry["url"]), entry.get("hashes", {}).get("sha256"))

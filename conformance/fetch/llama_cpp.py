@@ -1,4 +1,4 @@
-"""What llama.cpp's sources hold of Gemma 4: a vocabulary, test vectors and two large templates."""
+"""The parts of llama.cpp's sources about Gemma 4: a vocabulary, test vectors and two large templates."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import gguf
 
 from conformance.fetch import cache
-from conformance.fetch.fetched import Fetched, keep
 from conformance.fetch.published import GGUF_MEMBER, LARGE_MEMBER, LLAMA_CPP, TEMPLATES, VECTORS
+from conformance.fetch.stored import Fetched, store
 
-_CURE = "report it: the package is the published one, its contents were misread"
+_CURE = "report this: the package is the published one, but its contents were misread"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """The parts of the source distribution that are about Gemma 4."""
+    """The content of the source distribution about Gemma 4."""
 
     tokens: list[str]
     merges: list[tuple[str, str]]
@@ -30,8 +30,8 @@ class Sources:
     @classmethod
     def read(cls, sdist: Path) -> Sources:
         """Unpack a verified source distribution."""
-        beside = Path(GGUF_MEMBER).parent
-        members = _members(sdist, {GGUF_MEMBER, LARGE_MEMBER, *((beside / name).as_posix() for name in VECTORS)})
+        folder = Path(GGUF_MEMBER).parent
+        members = _members(sdist, {GGUF_MEMBER, LARGE_MEMBER, *((folder / name).as_posix() for name in VECTORS)})
         tokens, merges, template = _metadata(members[GGUF_MEMBER], "ggml.tokens", "ggml.merges", "chat_template")
         return cls(
             tokens=tokens,
@@ -40,26 +40,26 @@ class Sources:
                 "large@2026-04-02": template.encode(),
                 "large@2026-04-10": members[LARGE_MEMBER],
             },
-            vectors={name: members[(beside / name).as_posix()] for name in VECTORS},
+            vectors={name: members[(folder / name).as_posix()] for name in VECTORS},
         )
 
-    def keep_vectors(self) -> list[Fetched]:
+    def store_vectors(self) -> list[Fetched]:
         """Store llama.cpp's texts and ids."""
         return [
-            keep(name, cache.vectors_dir() / name, VECTORS[name], data, source=LLAMA_CPP.file, cure=_CURE)
+            store(name, cache.vectors_dir() / name, VECTORS[name], data, source=LLAMA_CPP.file, cure=_CURE)
             for name, data in self.vectors.items()
         ]
 
-    def keep_templates(self) -> list[Fetched]:
+    def store_templates(self) -> list[Fetched]:
         """Store the first two large templates."""
         return [
-            keep(name, cache.template_path(name), TEMPLATES[name], data, source=LLAMA_CPP.file, cure=_CURE)
+            store(name, cache.template_path(name), TEMPLATES[name], data, source=LLAMA_CPP.file, cure=_CURE)
             for name, data in self.templates.items()
         ]
 
 
 def _metadata(vocabulary: bytes, *keys: str) -> list[Any]:
-    """Values of `tokenizer.<key>` in a GGUF file; its general reader takes some twenty seconds over the merges."""
+    """Values of `tokenizer.<key>` in a GGUF file, read faster than GGUFReader does: it takes 20 s for the merges."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocabulary.gguf"
         file.write_bytes(vocabulary)
@@ -73,7 +73,7 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def _members(sdist: Path, names: set[str]) -> dict[str, bytes]:
-    """Members of a compressed archive, in one pass."""
+    """Members of a compressed archive, read in one pass."""
     found = {}
     with tarfile.open(sdist, "r:gz") as archive:
         for member in archive:

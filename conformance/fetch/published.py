@@ -1,4 +1,4 @@
-"""What was published, and where: digests and sizes of files that the project does not ship."""
+"""Digests, sizes and sources of published files that the project does not ship."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_INDEX = "https://pypi.org/simple"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A file by what it holds."""
+    """The digest and size of a file."""
 
     sha256: str
     size: int
@@ -32,7 +32,7 @@ TOKENIZER = Published(
 """tokenizer.json of google/gemma-4-*-it."""
 
 DRAFTER_TOKENIZER = "75a6583c"
-"""How the digest of the drafters' tokenizer.json begins, in which <|video|> is not special."""
+"""The beginning of the digest of the drafters' tokenizer.json, in which <|video|> is not special."""
 
 TEMPLATES: Mapping[str, Published] = {
     "small@2026-04-02": Published(
@@ -66,10 +66,10 @@ TEMPLATES: Mapping[str, Published] = {
         sha256="ae53464bf3be25802b3a5b37def7fd89667067d7577049b3b2d74c4d8de4c6d4", size=18_683
     ),
 }
-"""chat_template.jinja by size class (small: E2B, E4B; large: 12B, 26B-A4B, 31B) and day of its revision."""
+"""chat_template.jinja by size class (small: E2B, E4B; large: 12B, 26B-A4B, 31B) and date of revision."""
 
 CURRENT: Mapping[str, str] = {"small": "small@2026-07-09", "large": "large@2026-07-09"}
-"""The last revision of each size class that is known."""
+"""The last known revision of each size class."""
 
 HUB: Mapping[str, str] = {"small": "google/gemma-4-E2B-it", "large": "google/gemma-4-31B-it"}
 """A repository of each size class; all share one tokenizer.json."""
@@ -79,17 +79,17 @@ LLAMA_CPP = Package(
     file="llama_cpp_python-0.3.36.tar.gz",
     published=Published(sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e", size=76_589_250),
 )
-"""Holds llama.cpp, and so the vocabulary, test vectors and the first two large templates."""
+"""It holds llama.cpp, with the vocabulary, test vectors and the first two large templates."""
 
 TRL = Package(
     project="trl",
     file="trl-1.16.0-py3-none-any.whl",
     published=Published(sha256="c4726e139dd40e1a41661511c639c8a68416782b2e3e8c0befebd77bb7ba0396", size=948_205),
 )
-"""Holds the small templates."""
+"""It holds the small templates."""
 
 GGUF_MEMBER = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/ggml-vocab-gemma-4.gguf"
-"""The vocabulary, and in its metadata the large template of the launch."""
+"""The vocabulary; its metadata holds the first large template."""
 
 LARGE_MEMBER = "llama_cpp_python-0.3.36/vendor/llama.cpp/models/templates/google-gemma-4-31B-it.jinja"
 """large@2026-04-10."""
@@ -102,7 +102,7 @@ VECTORS: Mapping[str, Published] = {
         sha256="ba8c596bcd05e97e62566fa994b42eeaeffd6a4e4b4a4abe7b5b689aa6b43bf3", size=2_185
     ),
 }
-"""llama.cpp's own texts and their ids; they lie beside the vocabulary."""
+"""llama.cpp's own texts and their ids, which are in the folder of the vocabulary."""
 
 SMALL_MEMBERS: Mapping[str, str] = {
     "small@2026-04-02": "trl/chat_templates/gemma4_v2.jinja",
@@ -111,4 +111,4 @@ SMALL_MEMBERS: Mapping[str, str] = {
     "small@2026-05-22": "trl/chat_templates/gemma4_v4.jinja",
     "small@2026-07-09": "trl/chat_templates/gemma4_v5.jinja",
 }
-"""The first lacks its final newline there."""
+"""Small template -> its file in the package, where the first one has no final newline."""

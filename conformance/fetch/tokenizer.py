@@ -1,4 +1,4 @@
-"""tokenizer.json of the -it models: made from llama.cpp's vocabulary, from a hub, or a file of the user's."""
+"""Fetches tokenizer.json of the -it models: made from llama.cpp's vocabulary, from the hub, or from a user's file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from conformance.fetch import cache
 from conformance.fetch.errors import FetchError
-from conformance.fetch.fetched import Fetched, keep, there
 from conformance.fetch.hub import hub_file
 from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
 from conformance.fetch.published import DRAFTER_TOKENIZER, HUB, LLAMA_CPP, TOKENIZER, VECTORS
+from conformance.fetch.stored import Fetched, in_cache, store
 from conformance.fetch.users_file import read_users_file
 from gemma4_contract import FixtureError
 from gemma4_contract.files import sha256
@@ -24,34 +24,34 @@ SPECIAL_IDS = (
 )
 """The 24 special tokens."""
 VERIFIED_WITH = "0.23.3"
-"""The version of tokenizers that surely writes the published bytes; 0.20.3 to 0.23.3 were seen to."""
+"""A version of tokenizers that writes the published bytes; 0.20.3 to 0.23.3 were seen to write them."""
 
 
 def tokenizer_from_index(index: Index) -> list[Fetched]:
-    """tokenizer.json, llama.cpp's vectors and the large templates that lie beside them.
+    """tokenizer.json, and llama.cpp's vectors and large templates, which are in the same package.
 
-    FetchError where the package cannot be had, or the library here writes the file in another way.
+    FetchError if the package cannot be fetched, or if the installed library writes the file differently.
     """
-    kept = there(NAME, cache.tokenizer_path(), TOKENIZER)
-    vectors = [there(name, cache.vectors_dir() / name, published) for name, published in VECTORS.items()]
+    kept = in_cache(NAME, cache.tokenizer_path(), TOKENIZER)
+    vectors = [in_cache(name, cache.vectors_dir() / name, published) for name, published in VECTORS.items()]
     if kept and all(vectors):
         return [kept, *filter(None, vectors)]
     sources = Sources.read(index.file(LLAMA_CPP))
-    beside = [*sources.keep_vectors(), *sources.keep_templates()]
-    return [kept or _keep(build(sources), source=f"made from {LLAMA_CPP.file}"), *beside]
+    others = [*sources.store_vectors(), *sources.store_templates()]
+    return [kept or _store(build(sources), source=f"made from {LLAMA_CPP.file}"), *others]
 
 
 def tokenizer_from_hub() -> list[Fetched]:
-    """tokenizer.json of a model hub; FetchError where it cannot be had."""
-    if kept := there(NAME, cache.tokenizer_path(), TOKENIZER):
+    """tokenizer.json of the model hub; FetchError if it cannot be fetched."""
+    if kept := in_cache(NAME, cache.tokenizer_path(), TOKENIZER):
         return [kept]
     repository = HUB["small"]
-    cure = "the hub has another one now: take --from index"
-    return [_keep(hub_file(repository, NAME), source=repository, cure=cure)]
+    cure = "the hub has another file now: take --from index"
+    return [_store(hub_file(repository, NAME), source=repository, cure=cure)]
 
 
 def tokenizer_from_path(path: Path) -> list[Fetched]:
-    """tokenizer.json of a checkpoint, or that file itself; FixtureError where it is missing or another one."""
+    """The tokenizer.json of a checkpoint, or that file itself; FixtureError if it is missing or another file."""
     file, data = read_users_file(path, NAME)
     got = sha256(data)
     if got != TOKENIZER.sha256:
@@ -60,13 +60,13 @@ def tokenizer_from_path(path: Path) -> list[Fetched]:
             file,
             got=f"sha256 {got}{drafter}",
             expected=f"{TOKENIZER.sha256} of the -it models",
-            cure="the files of base models and of drafters are others, take that of an -it model or --from index",
+            cure="base models and drafters have other files: take that of an -it model, or --from index",
         )
-    return [_keep(data, source=str(file))]
+    return [_store(data, source=str(file))]
 
 
 def build(sources: Sources) -> bytes:
-    """The text of tokenizer.json; FetchError where tokenizers knows no more how to make it."""
+    """The text of tokenizer.json; FetchError if the installed tokenizers cannot make it."""
     import tokenizers
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -86,8 +86,8 @@ def build(sources: Sources) -> bytes:
         raise FetchError(f"tokenizers {tokenizers.__version__}: {error}; {_cure()}") from None
 
 
-def _keep(data: bytes, *, source: str, cure: str | None = None) -> Fetched:
-    return keep(NAME, cache.tokenizer_path(), TOKENIZER, data, source=source, cure=cure or _cure())
+def _store(data: bytes, *, source: str, cure: str | None = None) -> Fetched:
+    return store(NAME, cache.tokenizer_path(), TOKENIZER, data, source=source, cure=cure or _cure())
 
 
 def _cure() -> str:

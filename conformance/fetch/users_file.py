@@ -1,4 +1,4 @@
-"""A file that the user names."""
+"""Reads a file that the user names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gemma4_contract import FixtureError
 
 
 def read_users_file(path: Path, name: str) -> tuple[Path, bytes]:
-    """The file `name` of a folder, or the file itself, with what it holds; FixtureError where it cannot be read."""
+    """The path and content of the file `name` in a folder, or of the file itself; FixtureError if it cannot be read."""
     file = path / name if path.is_dir() else path
     try:
         return file, file.read_bytes()

@@ -8,18 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import TapSpec
 from gemma4_contract.profiles import Profile
-from gemma4_contract.tensors import DTYPES
+from gemma4_contract.tensors import DTYPES, Array
 
 Status = Literal["pass", "fail", "absent", "undecidable", "advice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
-    """How far an answer is from its golden, over the valid entries; `worst` is () where no entry stands for it."""
+    """The error of an answer over the valid entries; `worst` is the index of the largest, () if there is none."""
 
     rms: float
     max: float
@@ -28,9 +27,9 @@ class Error:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapVerdict:
-    """What became of one tap; `fault` says what is wrong in a few words, got before expected.
+    """The verdict on one tap; `fault` says in a few words what is wrong, got before expected.
 
-    `valid` are the entries that count, of the golden's shape; None for all.
+    `valid` masks the entries that count, in the golden's shape; None for all.
     """
 
     name: str
@@ -57,7 +56,7 @@ def _over(error: float, allowed: float) -> float:
 def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
     """Relative RMS error sqrt(mean err^2 / mean ref^2) and maximum max|err| / max|ref|, accumulated in float64.
 
-    `valid` is boolean of the golden's shape. Where the golden is zero throughout, any error counts as infinite.
+    `valid` is boolean in the golden's shape. If the golden is zero everywhere, any error counts as infinite.
     """
     seen = np.ones(golden.shape, bool) if valid is None else valid
     reference = golden.astype(np.float64)
@@ -66,7 +65,7 @@ def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
     # not (err <= tol) must hold for NaN: argmax finds NaN first, and the sums carry it.
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape)) if error.size else ()
     peak, scale = float(error.max(initial=0.0)), float(reference.max(initial=0.0))
-    with np.errstate(over="ignore"):  # a float64 answer of 1e200 is infinitely wrong, and no reason to warn
+    with np.errstate(over="ignore"):  # a float64 answer of 1e200 is infinitely wrong, without a warning
         square, scale_square = float(np.sum(error**2)), float(np.sum(reference**2))
     return Error(
         rms=math.sqrt(square / scale_square) if scale_square else (math.inf if square else 0.0),
@@ -85,10 +84,10 @@ def compare(
     allowed: Tolerance | None,
     rms: tuple[float, float] | None = None,
 ) -> TapVerdict:
-    """The verdict on one tap; class exact ignores `allowed`, class advice wants finite values and no more.
+    """The verdict on one tap; class exact ignores `allowed`, class advice only wants finite values.
 
-    Without valid entries, and without a tolerance, nothing can be said of an answer. `rms` are the root mean squares
-    of the answer and the golden as wholes, of a tap of which a part is stored:
+    Without valid entries or a tolerance an answer is undecidable. `rms` are the root mean squares
+    of the whole answer and the whole golden, for a tap of which only a part is stored:
     |rms(answer) - rms(golden)| <= rms(answer - golden), so no answer within the tolerance differs by more.
     """
     if allowed is None or (valid is not None and not valid.any()):
@@ -126,12 +125,12 @@ def compare(
 
 
 def _widened(answer: Array) -> Array:
-    with np.errstate(invalid="ignore"):  # NumPy warns of signalling NaNs; ours are counted
+    with np.errstate(invalid="ignore"):  # NumPy warns of signalling NaNs; they are counted here
         return answer.astype(np.float64)
 
 
 def _dtype_fault(spec: TapSpec, answer: Array, profile: Profile) -> str:
-    """What is wrong with the answer's dtype; a wider one than the profile's is fine, a narrower one is not."""
+    """What is wrong with the answer's dtype; a wider one than the profile's is right, a narrower one is wrong."""
     if spec.dtype in ("I32", "U8"):
         return "" if answer.dtype.kind in "iu" else f"dtype {answer.dtype}, expected an integer dtype"
     holding = [dtype.name for dtype in _BY_WIDTH if np.can_cast(DTYPES[profile.storage], dtype, "safe")]

@@ -1,4 +1,4 @@
-"""One answer against its goldens: the verdict on every tap, and on the case."""
+"""Compares one answer with its goldens: the verdict on every tap, and on the case."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import TapVerdict, compare
 from conformance.judging.logits_metrics import judge_logits
 from conformance.judging.question import Question
 from conformance.judging.routing import choices_of, comparable_rows
 from conformance.judging.tolerance import CaseFloors, tolerance_of
 from gemma4_contract import Case, Fixtures
+from gemma4_contract.tensors import Array
 
 Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
 _ROUNDING = "rounding may choose other experts there; nothing before it fails"
@@ -23,7 +23,7 @@ _UNMEASURED = "no honest pass chose these experts so far"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseVerdict:
-    """What became of one case: the taps in execution order, the answer, a note where there is none to judge."""
+    """The verdict on one case: the taps in execution order, the answer, and a note if there is no answer."""
 
     case: Case
     outcome: Outcome
@@ -33,12 +33,12 @@ class CaseVerdict:
 
     @property
     def failed(self) -> bool:
-        """Whether the case turns a run red: a wrong answer, or none."""
+        """Whether the case fails the run: the answer is wrong or missing."""
         return self.outcome in ("fail", "error")
 
     @property
     def first_divergence(self) -> TapVerdict | None:
-        """The first failing tap in execution order: everything that it is computed from passes or was not offered."""
+        """The first failing tap in execution order: all of its inputs pass or were not offered."""
         return next((tap for tap in self.taps if tap.status == "fail"), None)
 
 
@@ -51,12 +51,12 @@ class Examiner:
         self._arithmetic = fixtures.profile(profile)
 
     def examine(self, question: Question, answer: Mapping[str, Array]) -> CaseVerdict:
-        """The verdict on an answer, wherever it came from; FixtureError when a floor is missing."""
+        """The verdict on an answer from any source; FixtureError if a floor is missing."""
         case, golden, stored = question.case, question.golden, question.stored
         floors, policy = CaseFloors.of(self.fixtures, case, self.profile), self.fixtures.policy
 
         def narrow_rows(logits: str, margins: Array) -> Array | None:
-            """Where a margin is within what rounding moves the logits by; None where no honest variant was measured."""
+            """Where a margin is so narrow that rounding may decide; None if no honest variant was measured."""
             if logits not in floors.measured:
                 return None
             narrow: Array = margins <= policy.routing_margin * floors[logits][1] * np.abs(golden[logits]).max()
@@ -64,8 +64,8 @@ class Examiner:
 
         choices = choices_of(stored.experts, answer)
         comparable = comparable_rows(question.taps, stored.shapes, choices, narrow_rows)
-        part, whole = stored.stored_part(answer), comparable.whole  # the rest speaks of what is stored alone
-        counted = stored.counted(golden, comparable.rows, question.inputs.get(case.mask or ""))
+        part, whole = stored.stored_part(answer), comparable.whole  # the rest concerns only the stored part
+        counted = stored.valid_entries(golden, comparable.rows, question.inputs.get(case.mask or ""))
         taps = tuple(
             compare(
                 spec,

@@ -1,4 +1,4 @@
-"""One case put to one implementation: the request, the answer, the verdict."""
+"""Judges one case of one implementation: request, answer, verdict."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, Array, PortFault, Skip
+from conformance.adapters.base import Adapter, PortFault, Skip
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
 
 class Judge:
@@ -29,7 +30,7 @@ class Judge:
         return not profiles or self.profile in profiles
 
     def judge(self, case_id: str, tokens: int | None = None) -> CaseVerdict:
-        """Put a case, or its first `tokens` tokens, to the implementation; FixtureError when the fixtures err."""
+        """Ask the implementation a case, or its first `tokens` tokens; FixtureError for a faulty fixture."""
         if not self.asks(case_id):
             case = self.fixtures.case(case_id)
             return CaseVerdict(case=case, outcome="skip", note=f"asked in {', '.join(case.profiles)} only")
@@ -37,7 +38,7 @@ class Judge:
         question = question if tokens is None else question.shortened(tokens)
         case, request = question.case, question.request(self.profile)
         if case.model and case.model not in self._sound_models:
-            self.fixtures.check_model(case.model)  # no port is to be blamed for a damaged file
+            self.fixtures.check_model(case.model)  # a damaged file is not the port's fault
             self._sound_models.add(case.model)
         try:
             answer = checked_answer(self.adapter.run(request))
@@ -49,7 +50,7 @@ class Judge:
 
 
 def checked_answer(answer: object) -> dict[str, Array]:
-    """The answer, if it is a dict of NumPy arrays; TypeError saying what came instead."""
+    """The answer, if it is a dict of NumPy arrays; otherwise TypeError with what it is."""
     if not isinstance(answer, dict):
         raise TypeError(f"got {type(answer).__name__} as answer, expected a dict of tap name to numpy.ndarray")
     for name, value in answer.items():
@@ -60,7 +61,7 @@ def checked_answer(answer: object) -> dict[str, Array]:
 
 def crash_line(error: Exception) -> str:
     """An implementation's exception in one line, with the line of code that raised it."""
-    if isinstance(error, PortFault):  # of another process: the line is ours
+    if isinstance(error, PortFault):  # of another process: its message is already one line
         return " ".join(str(error).split())
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"

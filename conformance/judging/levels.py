@@ -1,4 +1,4 @@
-"""How far an implementation conforms: every level is reached only with all below it."""
+"""The levels of conformance: a level is reached only together with all levels below it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LEVELS: Mapping[Level, str] = {
     "L5": "models at full size",
 }
 FULL_SIZE: Level = "L5"
-"""It stands alone: its models need weights of their own."""
+"""This level stands alone: its models need weights that do not ship."""
 
 
 class Leveled(Protocol):
-    """A case, a question on prompts, or what became of one."""
+    """A case, a question on prompts, or the verdict on one."""
 
     @property
     def level(self) -> Level: ...
@@ -32,7 +32,7 @@ class Leveled(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How the cases of one level ended, by outcome."""
+    """The number of cases of one level by outcome."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -44,17 +44,17 @@ class Tally:
 
     @property
     def reached(self) -> bool:
-        """Whether something passed and nothing failed, known or not."""
+        """Whether a case passed and none failed, known failures included."""
         return bool(self.count("pass")) and not self.count("fail") and not self.count("known")
 
 
 def models_of(asked: Iterable[Leveled]) -> list[str]:
-    """The models that cases of L5 are about: the level is reached for these alone, whose weights were there."""
+    """The models of L5's cases: the level is reached only for these, whose weights were there."""
     return sorted({one.model for one in asked if one.level == FULL_SIZE and one.model})
 
 
 def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level | None:
-    """The highest level that is reached with all below it, at full size that alone; None when the first is not."""
+    """The highest level reached with all levels below it (at full size that level alone); None if there is none."""
     reached = None
     for level in (FULL_SIZE,) if full_size else tuple(LEVELS):
         if level not in tallies or not tallies[level].reached:
@@ -63,7 +63,7 @@ def badge(tallies: Mapping[Level, Tally], *, full_size: bool = False) -> Level |
     return reached
 
 
-def told(reached: Level | None, asked: Iterable[Leveled]) -> str:
-    """A badge in words, that of L5 with the models it is about."""
+def badge_text(reached: Level | None, asked: Iterable[Leveled]) -> str:
+    """The badge as text; for L5 with the models that were judged."""
     models = models_of(asked)
     return f"{reached or 'none'}" + (f" of {', '.join(models)}" if reached and models else "")

@@ -1,6 +1,6 @@
-"""What a model's logits mean as a whole: divergence, likelihood of a text, and the token that greedy decoding picks.
+"""Metrics of a model's logits: divergence, likelihood of a text, and the token that greedy decoding picks.
 
-Tanh keeps order and softmax hides scale, so these figures catch less than the taps do; they say what an error costs.
+Tanh keeps order and softmax hides scale, so these metrics catch less than the taps; they show the cost of an error.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from conformance.judging.compare import Error, TapVerdict
 from conformance.judging.tolerance import CaseFloors, Tolerance
 from gemma4_contract import Policy
+from gemma4_contract.tensors import Array
 
 KL, NLL, ARGMAX = "logits.kl", "logits.nll", "logits.argmax"
 """Names of the figures among the taps; KL and NLL have floors of their own."""
@@ -66,7 +66,7 @@ def whole_model(golden: Array, answer: Array, ids: Array, rows: Array, movable: 
 def judge_logits(
     golden: Array, answer: Array, ids: Array, rows: Array, *, allowed: Tolerance, floors: CaseFloors, policy: Policy
 ) -> tuple[TapVerdict, ...]:
-    """Verdicts on the figures over `rows` [B, L]; none where there is nothing that is finite to compare.
+    """Verdicts on the figures over `rows` [B, L]; none if there are no finite logits to compare.
 
     `allowed` is the tolerance of the logits, within which rounding may move them.
     """
@@ -83,14 +83,14 @@ def judge_figures(
     divergence = Error(rms=figures.kl_mean, max=figures.kl_p99, worst=())
     likelihood = Error(rms=figures.nll_difference, max=figures.nll_difference, worst=())
     wrong = figures.decided - figures.agreeing
-    told = f"{figures.undecidable} more rows are undecidable"
+    note = f"{figures.undecidable} more rows are undecidable"
     return (
         _figure(KL, divergence, kl_floor, policy, f"KL divergence {figures.kl_mean:.2e} nats in the mean"),
         _figure(NLL, likelihood, nll_floor, policy, f"log-likelihood differs from {figures.nll:.4f} nats a token"),
         TapVerdict(
             name=ARGMAX,
             status="fail" if wrong else "pass",
-            fault=f"{wrong} of {figures.decided} decided rows pick another token, expected none; {told}"
+            fault=f"{wrong} of {figures.decided} decided rows pick another token, expected none; {note}"
             if wrong
             else "",
         ),

@@ -1,4 +1,4 @@
-"""What arithmetic does the implementation really compute in? Asked before anything is judged."""
+"""Measures, before anything is judged, the arithmetic that an implementation really computes in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CURE = (
 
 
 def require_exact_products(fixtures: Fixtures, adapter: Adapter, name: str, profile: str) -> float | None:
-    """The error of products; AdapterUnavailable with the cure where it shows TF32 or less."""
+    """The error of products; AdapterUnavailable with the cure if they have the precision of TF32 or less."""
     error = products_error(fixtures, adapter, profile)
     if error is not None and not error <= fixtures.policy.low_precision_products:
         raise AdapterUnavailable(f"ENVIRONMENT: {name}: products err by {error:.1e} (relative RMS); {CURE}")
@@ -26,14 +26,14 @@ def require_exact_products(fixtures: Fixtures, adapter: Adapter, name: str, prof
 def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float | None:
     """Relative RMS error of products over 512 terms of full float32 precision.
 
-    None when that cannot be asked, and where the answer is no product at all: the case itself will say so.
+    None if this cannot be asked, or if the answer is not a product at all: the verdict on the case reports that.
     """
     if CASE not in fixtures.case_ids or profile not in (case := fixtures.case(CASE)).profiles:
         return None
     request = Request(case=case.id, kind=case.kind, profile=profile, inputs=fixtures.inputs(case), want=("y",))
     try:
         answer = adapter.run(request)["y"]
-    except Exception:  # a Skip, or the port's fault, which is reported where the case is judged
+    except Exception:  # a Skip, or a fault of the port, which is reported when the case is judged
         return None
     golden = fixtures.golden(case)["y"]
     if answer.shape != golden.shape:

@@ -1,4 +1,4 @@
-"""What a wrong prompt looks like: another template, another setting, or a mistake that ports are known to make."""
+"""Hints on a wrong prompt: another template, another setting, or a known mistake of ports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISTAKES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
         lambda got, expected: got[:4].lower() == "none" and got[4:] == expected.removeprefix("<bos>"),
     ),
     (
-        "newlines stand behind <bos>: the engine keeps the white space that `-%}` takes away",
+        "newlines follow <bos>: the engine keeps the white space that `-%}` takes away",
         lambda got, expected: got.startswith("<bos>\n") and got[5:].lstrip("\n") == expected.removeprefix("<bos>"),
     ),
     ("HTML was escaped", lambda got, expected: any(mark in got and mark not in expected for mark in _ESCAPES)),
@@ -24,7 +24,7 @@ _MISTAKES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
 
 
 def hint(conversation: Conversation, setting: Setting, got: str) -> str:
-    """A line that says what a wrong prompt is; "" where it looks like nothing known."""
+    """A line on what a wrong prompt looks like; "" if nothing known."""
     expected = conversation.render(*setting).prompt
     assert expected is not None, "a wrong prompt is one that differs from another"
     for mistake, made in _MISTAKES:
@@ -39,14 +39,14 @@ def hint(conversation: Conversation, setting: Setting, got: str) -> str:
 
 
 def _distance(other: Setting, setting: Setting) -> tuple[int, bool, bool]:
-    """In how much another setting differs, and whether its template is of another size class or date."""
+    """The number of differences of another setting, and whether its template has another size class or date."""
     differing = sum(a != b for a, b in zip(other, setting, strict=True))
     (size, date), (asked_size, asked_date) = other[0].split("@"), setting[0].split("@")
     return differing, size != asked_size, date != asked_date
 
 
 def _named(other: Setting, setting: Setting) -> str:
-    """What another setting has that the one asked for has not."""
+    """The differences of another setting from the one that was asked for, in words."""
     differs = []
     if other[0] != setting[0]:
         size = "" if other[0].split("@")[0] == setting[0].split("@")[0] else ", the other size class"

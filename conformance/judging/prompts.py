@@ -1,4 +1,4 @@
-"""Is a prompt right, to the byte and to the id?"""
+"""Judges prompts by their bytes and by their ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance.judging.prompt_hints import hint
 from gemma4_contract.models import Level
 from gemma4_contract.prompts import THINKING, Conversation, Prompt, Prompts, Render, Texts, Thinking
 
-Outcome = Literal["pass", "fail", "skip", "error"]
+PromptOutcome = Literal["pass", "fail", "skip", "error"]
 KIND, TOPIC = "prompt", "prompts"
 LEVEL: Level = "L4"
 """Kind, topic and level of every question on prompts."""
@@ -23,19 +23,19 @@ _Answer = TypeVar("_Answer", str, list[int])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptVerdict:
-    """What became of one question: all prompts of a conversation with thinking unset, off or on, or some raw texts."""
+    """The verdict on one question: all prompts of a conversation with one setting of thinking, or some raw texts."""
 
     question: str
-    outcome: Outcome
+    outcome: PromptOutcome
     note: str = ""
     compared: int = 0
 
 
 class PromptJudge:
-    """Puts conversations and texts to one implementation."""
+    """Judges one implementation on conversations and texts."""
 
     def __init__(self, prompts: Prompts, adapter: Adapter, tokenizer_json: Path | None) -> None:
-        """`tokenizer_json` is the published tokenizer; None where it was not fetched: ids are not compared then."""
+        """`tokenizer_json` is the published tokenizer; None if it was not fetched, and then ids are not compared."""
         self._prompts = prompts
         self._adapter = adapter
         self._tokenizer = tokenizer_json
@@ -51,7 +51,7 @@ class PromptJudge:
         return iter(self._asked)
 
     def document_of(self, question: str) -> str:
-        """Id of the conversation or the texts that a question is on."""
+        """The id of the conversation or texts of a question."""
         return self._asked[question][0]
 
     def judge(self, question: str) -> PromptVerdict:
@@ -71,9 +71,9 @@ class PromptJudge:
                 compared += 1
         except Skip as skipped:
             return PromptVerdict(question=question, outcome="skip", note=one_line(skipped))
-        except PortFault as error:  # of another process: the line is ours
+        except PortFault as error:  # of another process: its message is already one line
             return PromptVerdict(question=question, outcome="error", note=one_line(error), compared=compared)
-        except Exception as error:  # somebody's code: whatever it raises is its answer
+        except Exception as error:  # foreign code: whatever it raises is its answer
             said = f"{type(error).__name__}: {one_line(error)}"
             return PromptVerdict(question=question, outcome="error", note=said, compared=compared)
         return PromptVerdict(question=question, outcome="pass", compared=compared)
@@ -81,9 +81,9 @@ class PromptJudge:
     def _conversation_faults(
         self, adapter: PromptAdapter, conversation: Conversation, thinking: Thinking
     ) -> Iterator[str]:
-        """What is wrong with each prompt of a conversation, "" where nothing is.
+        """What is wrong with each prompt of a conversation, "" for a right one.
 
-        Templates that the implementation has not are passed over; Skip when it has none of them.
+        Templates that the implementation lacks are passed over; Skip if it lacks all of them.
         """
         skipped, answered = "", False
         for template, enable_thinking, generation in conversation.settings():
@@ -126,7 +126,7 @@ class PromptJudge:
             return ""
         try:
             return self._ids_fault(adapter, expected.prompt)
-        except Skip:  # a port may write prompts and have no tokenizer
+        except Skip:  # a port may write prompts without a tokenizer
             return ""
 
     def _text_faults(self, adapter: PromptAdapter, texts: Texts) -> Iterator[str]:
@@ -155,13 +155,13 @@ class PromptJudge:
 
 
 def one_line(error: BaseException) -> str:
-    """What somebody's error says, on one line that any terminal and any file can hold."""
+    """The message of a foreign error, on one line that any terminal and file can hold."""
     text = " ".join(str(error).split())
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _first_difference(got: str, expected: str) -> str:
-    """The first byte at which two texts differ, with what stands around it in both."""
+    """The first byte at which two texts differ, with its surroundings in both."""
     at = _position(got, expected)
     offset = len(expected[:at].encode("utf-8", "surrogatepass"))
     start = max(0, at - _AROUND)

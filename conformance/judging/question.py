@@ -1,4 +1,4 @@
-"""A case as it is put: its inputs, its plan and what is expected, whole or cut to its first tokens."""
+"""A case as a question: inputs, plan and goldens, whole or cut to its first tokens."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Array, Request
+from conformance.adapters.base import Request
 from gemma4_contract import Case, Fixtures, Plan, TapSpec
 from gemma4_contract.selection import Selection
+from gemma4_contract.tensors import Array
 
 _COLUMNS = ("L", "S")
 """Axes that are as long as the tokens are many."""
@@ -18,7 +19,7 @@ _COLUMNS = ("L", "S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What an implementation is given, and the goldens that it never sees; `taps` are those that are asked."""
+    """The inputs of an implementation, and the goldens that it never sees; `taps` are the wanted taps."""
 
     case: Case
     model_dir: Path | None
@@ -27,15 +28,15 @@ class Question:
     golden: Mapping[str, Array]
     taps: Sequence[TapSpec]
     stored: Selection
-    """Which part of an answer the goldens are about."""
+    """The part of an answer that the goldens store."""
     lookalikes: Mapping[str, Array]
-    """Wrong answers that the case knows."""
+    """Known wrong answers to the case."""
     has_metrics: bool
-    """Whether metrics of the logits are judged as well: their floors are of whole texts and whole vocabularies."""
+    """Whether metrics of the logits are judged too: their floors are for whole texts and whole vocabularies."""
 
     @classmethod
     def of(cls, fixtures: Fixtures, case_id: str) -> Question:
-        """The case as it is stored; FixtureError when a file of it is missing or damaged."""
+        """The whole case; FixtureError if one of its files is missing or damaged."""
         case = fixtures.case(case_id)
         taps, golden = fixtures.taps(case), fixtures.golden(case)
         stored = Selection.of(taps, golden, fixtures.choices(case))
@@ -52,7 +53,7 @@ class Question:
         )
 
     def request(self, profile: str) -> Request:
-        """What an implementation is given of it."""
+        """The request to an implementation in a profile."""
         return Request(
             case=self.case.id,
             kind=self.case.kind,
@@ -65,18 +66,18 @@ class Question:
         )
 
     def advice(self, tap: str, answer: Mapping[str, Array]) -> str:
-        """What to tell an answer that is wrong at a tap; "" where it is none of the wrong answers that are known."""
+        """The advice on a wrong answer at a tap; "" if it is not a known wrong answer."""
         for known in self.case.lookalikes.known if self.case.lookalikes else ():
             if known.tap == tap and np.array_equal(answer[tap], self.lookalikes[known.tensor], equal_nan=True):
                 return f"looks like: {known.advice}"
         return ""
 
     def can_be_shortened(self) -> bool:
-        """Whether the first tokens are a question of their own: a forward pass of rows without pads."""
+        """Whether the case can be cut to its first tokens: a forward pass of rows without pads."""
         return self.plan is not None and self.plan.left_pad is None and self.stored.is_whole
 
     def shortened(self, tokens: int) -> Question:
-        """The first `tokens` tokens: no row of a decoder's golden depends on a later one; the case itself if it cannot.
+        """The first `tokens` tokens, as no row of a golden depends on a later one; the whole case if it cannot be cut.
 
         inputs [B, L] and goldens are cut along L and S, the steps of the plan to the same number of tokens.
         """

@@ -1,4 +1,4 @@
-"""Which rows of a mixture of experts can be compared: those whose experts were chosen as in the golden.
+"""Finds the rows of a mixture of experts that can be compared: the choice of experts is the golden's.
 
 Where two router logits lie closer than rounding can tell, an honest implementation may choose the other expert, and
 everything that is computed from that row then differs. Such rows are undecidable. A choice that differs although the
@@ -13,13 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import row_axis
 from gemma4_contract.routing import Experts
+from gemma4_contract.tensors import Array
 
 
-class Node(Protocol):
+class TapLike(Protocol):
     """A tap as the graph knows it."""
 
     @property
@@ -33,12 +33,12 @@ class Node(Protocol):
 
 
 NarrowRows = Callable[[str, Array], Array | None]
-"""Of a tap of router logits and its golden margins [B, L]: where rounding may decide; None where nothing is known."""
+"""(tap of router logits, its golden margins [B, L]) -> where rounding may decide; None if nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A router's choice [B, L]: the golden's margins, and where an answer differs, None where it shows none."""
+    """A router's choice [B, L]: the golden's margins, and where an answer differs; None if it shows no choice."""
 
     margins: Array
     differs: Array | None
@@ -46,19 +46,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparable:
-    """Rows [B, L] of each tap that can be compared, and where the first choice fell that cannot: (tap, row)."""
+    """The rows [B, L] of each tap that can be compared, and the first choice that cannot: (tap, row)."""
 
     rows: Mapping[str, Array]
     first_undecidable: tuple[str, int] | None
 
     @property
     def whole(self) -> set[str]:
-        """The taps all of whose rows can be compared."""
+        """The taps whose rows can all be compared."""
         return {name for name, kept in self.rows.items() if kept.all()}
 
 
 def choices_of(experts: Mapping[str, Experts], answer: Mapping[str, Array]) -> dict[str, Choice]:
-    """The choices that an answer shows at every row; `experts` are the golden's, of each routing tap [B, L, X]."""
+    """The choices of an answer at every row; `experts` are the golden's choices at each routing tap."""
     found = {}
     for tap, expected in experts.items():
         got = answer.get(tap)
@@ -70,12 +70,12 @@ def choices_of(experts: Mapping[str, Experts], answer: Mapping[str, Array]) -> d
 
 
 def comparable_rows(
-    taps: Sequence[Node],
+    taps: Sequence[TapLike],
     shapes: Mapping[str, Sequence[int]],
     choices: Mapping[str, Choice],
     narrow_rows: NarrowRows,
 ) -> Comparable:
-    """The rows to compare of every tap that has an axis B and one for the tokens; `taps` in execution order.
+    """The rows to compare of every tap with an axis B and one for the tokens; `taps` in execution order.
 
     A port that does not offer the routing tap shows no choice, so that all its narrow rows are undecidable.
     """

@@ -1,4 +1,4 @@
-"""The one place where a tolerance is made: max(3 x floor, 2 ulp), both numbers from `floors/policy.json`."""
+"""The tolerance of a tap: max(3 x floor, 2 ulp), both numbers from `floors/policy.json`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Array
 from gemma4_contract import Case, FixtureError, Fixtures, Policy, TapSpec
 from gemma4_contract.profiles import Profile
+from gemma4_contract.tensors import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,19 +24,19 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFloors:
-    """What honest implementations err by in a case: `floors[tap]` is [rms, max]; FixtureError where none is known."""
+    """The errors of honest implementations in a case: `floors[tap]` is [rms, max]; FixtureError if there is none."""
 
     measured: Mapping[str, list[float]]
     owner: str
     """The case that stores the golden."""
     may_lack: bool
-    """Whether a tap may lack a floor: after experts that no honest pass chose, of what is stored in part."""
+    """Whether a tap may lack a floor, as stored rows do after experts that no honest pass chose."""
     path: Path
     """The file of the profile."""
 
     @classmethod
     def of(cls, fixtures: Fixtures, case: Case, profile: str) -> CaseFloors:
-        """Those of a profile."""
+        """The floors of a case in a profile."""
         owner = fixtures.owner(case)
         return cls(
             measured=fixtures.floors(profile).floors.get(owner.id, {}),
@@ -65,7 +65,7 @@ def ulp(profile: Profile, magnitude: float) -> float:
 def tolerance_of(
     spec: TapSpec, golden: Array, valid: Array | None, floors: CaseFloors, profile: Profile, policy: Policy
 ) -> Tolerance | None:
-    """Tolerance of a tap over its valid entries, zero where it must be equal; None where it lacks a floor and may."""
+    """Tolerance of a tap over its valid entries; zero if it must be equal, None if it lacks a floor and may."""
     counted = golden if valid is None else golden[valid]
     if spec.cls not in ("floor", "routing") or not counted.size:
         return Tolerance(rms=0.0, max=0.0)
@@ -75,7 +75,7 @@ def tolerance_of(
 
 
 def tolerance(floor: list[float], golden: Array, profile: Profile, policy: Policy) -> Tolerance:
-    """Tolerance of a tap with this [rms, max] floor; zero where the golden is zero throughout."""
+    """Tolerance of a tap with this [rms, max] floor; zero if the golden is zero everywhere."""
     values = golden.astype(np.float64)
     peak = float(np.abs(values).max(initial=0.0))
     if peak == 0.0:

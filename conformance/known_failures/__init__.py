@@ -1,4 +1,4 @@
-"""Failures that are known, explained and cited: a strict list for each implementation."""
+"""Known failures, with explanation and source: a strict list for each implementation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gemma4_contract.profiles import installed_profiles
 Counted = Literal["pass", "fail", "skip", "known"]
 
 
-def counted(outcome: str, expected: str | None) -> Counted:
-    """What a verdict counts as, where `expected` is why the list says that it fails: a listed pass is a failure."""
+def counts_as(outcome: str, expected: str | None) -> Counted:
+    """The status of a verdict; `expected` is the reason in the list, None if it is not listed. A listed pass fails."""
     if outcome in ("skip", "undecidable", "advice"):
         return "skip"
     if outcome == "pass":
@@ -32,7 +32,7 @@ class KnownFailure:
     profile: str
     cases: str
     stops: bool
-    """Whether the implementation answers nothing at all, and does not answer wrongly."""
+    """Whether the implementation gives no answer, instead of a wrong one."""
     reason: str
 
 
@@ -47,7 +47,7 @@ class KnownFailures:
     def read(cls, path: Path, profiles: Collection[str] | None = None) -> KnownFailures:
         """Read a list; FixtureError naming the first line that is not `<profile> <case glob> [stops]  # reason`.
 
-        `profiles` are the profiles that a line may name: those of the installed fixtures when None.
+        `profiles` are the profiles that a line may name: None means those of the installed fixtures.
         """
         if not path.exists():
             return cls(path=path, entries=())
@@ -70,16 +70,16 @@ class KnownFailures:
 
     @classmethod
     def of(cls, impl: str) -> KnownFailures:
-        """The list that is shipped for an implementation; none for a command, which is nobody's name."""
+        """The shipped list of an implementation; empty for a command."""
         if impl.startswith((PORT, ONE_SHOT)):
             return cls(path=Path("known_failures.txt"), entries=())
         return cls.read(Path(__file__).parent / f"{impl.replace(':', '.')}.txt")
 
     @staticmethod
     def write(path: Path, profile: str, failures: Iterable[tuple[str, bool, str]]) -> int:
-        """Write a list of failures (case, whether it stops, what was seen), one line each; how many.
+        """Write a list of failures (case, whether it stops, what was seen), one line each; return their number.
 
-        Lists are for failures that are explained: what was seen stands where the reason belongs.
+        A list is for explained failures: what was seen must be replaced by the reason.
         """
         lines = [
             f"{profile} {case_id}{' stops' if stops else ''}  # explain: {' '.join(seen.split())}\n"
@@ -94,12 +94,12 @@ class KnownFailures:
         return None if entry is None else entry.reason
 
     def explains(self, profile: str, case_id: str, outcome: str) -> bool:
-        """Whether this outcome is what is listed: a wrong answer, or with `stops` none."""
+        """Whether this outcome is the listed one: a wrong answer, or with `stops` no answer."""
         entry = self._entry(profile, case_id)
         return entry is not None and outcome == ("error" if entry.stops else "fail")
 
     def expected(self, profile: str, case_id: str, outcome: str) -> str | None:
-        """The reason, but for a case that fails in another way than is listed."""
+        """The reason; None if the case fails in another way than the list says."""
         another = outcome in ("fail", "error") and not self.explains(profile, case_id, outcome)
         return None if another else self.reason(profile, case_id)
 

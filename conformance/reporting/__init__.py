@@ -1,1 +1,1 @@
-"""What a run says: the report's lines, the text of a failure, the page."""
+"""The output of a run: the lines of the report, the text of a failure, the page."""

@@ -1,6 +1,6 @@
-"""The forward pass as a drawn figure: boxes and lines, all from the graph.
+"""Draws the forward pass: boxes and lines, all from the graph.
 
-The residual stream runs down on the left; every part of a layer leaves it to the right and comes back to it.
+The residual stream runs down on the left; every part of a layer branches off to the right and returns.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def draw(graph: Graph) -> str:
 def _placed(graph: Graph) -> dict[str, _Box]:
     """A box for every node: below all that it is computed from, in the column of the first of these, or right of it.
 
-    What adds to the residual stream stands in column 0. A free row divides the layer from what is before and after it.
+    Nodes that add to the residual stream are in column 0. A free row is before the layer, and one after it.
     """
     boxes: dict[str, _Box] = {}
     in_layers, top = False, 0
@@ -151,7 +151,7 @@ def _edges(graph: Graph, boxes: dict[str, _Box]) -> Iterator[tuple[str, str]]:
 
 
 def _path(start: _Box, end: _Box, boxes: dict[str, _Box]) -> str:
-    if end.row - start.row > 8 and start.column:  # past everything, on the right
+    if end.row - start.row > 8 and start.column:  # around all boxes, on the right
         return f"M{start.x + _BOX // 2} {start.middle}H{_RAIL}V{end.middle}H{end.x + _BOX // 2}"
     if start.row == end.row:
         return f"M{start.x + _BOX // 2} {start.middle}H{end.x - _BOX // 2}"
@@ -190,7 +190,7 @@ def _titles(graph: Graph, boxes: dict[str, _Box]) -> Iterator[str]:
 
 
 def _notes(graph: Graph) -> Iterator[str]:
-    """What no line of the figure shows."""
+    """Notes on what the lines of the figure do not show."""
     for one in graph.inputs:
         yield f"{one.name}: read by {', '.join(_readers(graph, one.name))}"
     yield f"{' and '.join(_readers(graph, '{donor}'))} read keys and values of the layer itself or of its donor"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conformance.reporting.node_words import condition, shown, source, weight
+from conformance.reporting.node_words import condition, shown_by, source, weight
 from gemma4_contract.graph import Graph
 from gemma4_contract.node import Function, Node, Part
 
@@ -80,7 +80,7 @@ def _node(graph: Graph, node: Node) -> Iterator[str]:
         yield "* A row depends on rows before it as well"
     if node.plans == "no-cache":
         yield "* Asked in one call without a cache and pads alone"
-    yield f"* In transformers: {shown(node.huggingface)}"
+    yield f"* In transformers: {shown_by(node.huggingface)}"
 
 
 def _coded(text: str) -> str:

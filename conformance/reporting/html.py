@@ -1,4 +1,4 @@
-"""Pages: a template of ours with values in it."""
+"""Renders pages from our templates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render_page(template: str, **values: object) -> str:
-    """The HTML of a template in `conformance/reporting/templates`; what the values hold is text and no markup."""
+    """The HTML of a template in `conformance/reporting/templates`; values are escaped text, not markup."""
     environment = Environment(
         loader=PackageLoader("conformance.reporting"),
         autoescape=True,

@@ -1,6 +1,6 @@
-"""The report of a run: `report.jsonl`, a line for the run and one for each case; the answers that failed beside it.
+"""The report of a run: `report.jsonl` has a line for the run and one for each case; failed answers lie beside it.
 
-Lines are written as the cases end, so that an interrupted run leaves all that it saw.
+A line is written when its case ends, so that an interrupted run keeps its results.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class _Line(BaseModel):
 
 
 class FullSizeLine(_Line):
-    """The goldens of L5 that a run was on: those of the fixtures, or a user's own, of a checkpoint."""
+    """The goldens of a run at L5: those of the fixtures, or a user's own, made from a checkpoint."""
 
     checkpoint: str | None = None
     goldens: str | None = None
 
 
 class RunLine(_Line):
-    """The first line: who was judged, in what arithmetic, on which fixtures (their digest)."""
+    """The first line: the implementation, its arithmetic, and the digest of the fixtures."""
 
     format: str = "1.0"
     impl: str
@@ -54,7 +54,7 @@ class RunLine(_Line):
 
 
 class TapLine(_Line):
-    """A tap that was offered or failed; `ratio` is error over tolerance, null where there is none or it is infinite."""
+    """A tap that was offered or failed; `ratio` is error over tolerance, null if there is none or it is infinite."""
 
     name: str
     status: Status
@@ -63,9 +63,9 @@ class TapLine(_Line):
 
 
 class CaseLine(_Line):
-    """What became of one case, or of one question on prompts.
+    """The verdict on one case, or on one question on prompts.
 
-    `answer` is the file with what was answered, kept where a case failed.
+    `answer` is the file with the answer, stored if the case failed.
     """
 
     case: str
@@ -87,7 +87,7 @@ class CaseLine(_Line):
 
 
 def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
-    """What a report tells of the fixtures, so that they are found again; None of miniatures."""
+    """What a report needs to find the goldens of L5 again; None for the other levels."""
     weights = fixtures.weights
     if weights is None:
         return None
@@ -97,7 +97,7 @@ def full_size_of(fixtures: Fixtures) -> FullSizeLine | None:
 
 
 def start(directory: Path, run: RunLine) -> None:
-    """Begin a report in `directory`, over an older report if one lies there; FixtureError in any other full folder."""
+    """Begin a report in `directory`, replacing an older report; FixtureError if it holds other files."""
     try:
         if directory.exists() and any(directory.iterdir()) and not (directory / REPORT).is_file():
             raise _refused(directory, "a folder that holds other things than a report")
@@ -121,7 +121,7 @@ def append(directory: Path, line: CaseLine) -> None:
 
 
 def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> CaseLine:
-    """A verdict as a line; the answer of a case that failed is written beside the report."""
+    """A verdict as a line; the answer of a failed case is written beside the report."""
     if isinstance(verdict, PromptVerdict):
         return CaseLine(
             case=verdict.question,
@@ -158,7 +158,7 @@ def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: s
 
 
 def _writable(answer: Mapping[str, Array]) -> dict[str, Array]:
-    """The answer in dtypes that safetensors has: a port may answer in any. What is no real number is left out."""
+    """The answer in dtypes of safetensors, as a port may use any; arrays that are not real numbers are left out."""
     return {name: _stored(x) for name, x in answer.items() if x.dtype.kind in "biufV"}  # V: those of ml_dtypes
 
 
@@ -167,7 +167,7 @@ def _stored(x: Array) -> Array:
 
 
 def read(path: Path) -> tuple[RunLine, Mapping[str, CaseLine]]:
-    """A report by its file or folder; a case that was judged twice counts as the last time. FixtureError if broken."""
+    """A report by its file or folder; of a case judged twice the last line counts. FixtureError if it is broken."""
     file = path / REPORT if path.is_dir() else path
     try:
         text = file.read_bytes().decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""What the graph says in short, in words: for the command `explain` and for docs/FORWARD.md."""
+"""Puts the short forms of the graph into words, for the command `explain` and for docs/FORWARD.md."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gemma4_contract.node import HuggingFace, Input, Weight, below_layer
 
 
 def condition(graph: Graph, word: str) -> str:
-    """Where a `when` holds."""
+    """The layers or models in which a `when` holds."""
     return graph.conditions.get(word, f"models with {word}, where it is set and not 0")
 
 
 def source(graph: Graph, one: Input) -> str:
-    """An input of a node, and where it is one."""
+    """An input of a node, with the condition under which it is one."""
     through = f", through {below_layer(one.through)}" if one.through else ""
     return below_layer(one.tap) + through + _only(graph, one.when)
 
 
 def weight(graph: Graph, one: Weight) -> str:
-    """A weight with its shape, and where a node has it."""
+    """A weight with its shape, and the condition under which a node has it."""
     return f"{below_layer(one.name)} [{', '.join(one.shape.split())}]" + _only(graph, one.when)
 
 
@@ -35,16 +35,16 @@ def judged(cls: str, rows: str, plans: str) -> str:
     return f"{cls}; {own}; {asked}"
 
 
-def kept(stored: Mapping[str, int] | None) -> str:
-    """What goldens of models at full size hold of it."""
+def stored_part(stored: Mapping[str, int] | None) -> str:
+    """The part of it that goldens at full size store."""
     if stored is None:
         return "not stored"
     counts = ", ".join(f"{count} of {axis}" for axis, count in stored.items())
     return f"stored at chosen rows: {counts or 'all entries'}"
 
 
-def shown(one: HuggingFace) -> str:
-    """Where transformers shows it."""
+def shown_by(one: HuggingFace) -> str:
+    """The module of transformers that shows it."""
     module = one.module or "the root"
     places = {
         "input": f"argument of {module}",

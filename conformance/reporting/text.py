@@ -10,7 +10,7 @@ _BEFORE, _AFTER = 4, 8
 
 
 def describe(verdict: CaseVerdict | PromptVerdict, reproduce: str) -> str:
-    """Several lines on a case or prompt that failed; `reproduce` is the command that shows it again."""
+    """Several lines on a failed case or prompt; `reproduce` is the command that runs it again."""
     if isinstance(verdict, PromptVerdict):
         return f"{verdict.question}: {verdict.note}\nreproduce: {reproduce}"
     case = verdict.case
@@ -27,7 +27,7 @@ def describe(verdict: CaseVerdict | PromptVerdict, reproduce: str) -> str:
         lines += _around(verdict.taps, verdict.taps.index(first))
     if verdict.note:
         lines.append(verdict.note)
-    if case.hunts and case.model is None:  # a whole model's case fails for many reasons
+    if case.hunts and case.model is None:  # a failed forward case has many failing taps
         lines.append(f"known mistakes that this case hunts: {', '.join(case.hunts)}")
     lines.append(f"reproduce: {reproduce}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a run needs before it asks about models whose weights do not ship: their weights, and floors of each case."""
+"""Checks before a run on models whose weights do not ship: their weights, and the floors of each case."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gemma4_contract.documents import read_model
 from gemma4_contract.weights import Weights
 
 _STORED_BYTES = 2
-"""Of a parameter in a materialised checkpoint."""
+"""Bytes of a parameter in a materialised checkpoint."""
 
 
 def with_weights(fixtures: Fixtures, weights: Weights, case_ids: Sequence[str]) -> list[str]:
-    """The cases whose models' weights are there; FixtureError where none are."""
+    """The cases of models whose weights are there; FixtureError if there are none."""
     models = {case_id: fixtures.case(case_id).model or "" for case_id in case_ids}
     there = [case_id for case_id in case_ids if weights.folder(models[case_id]).is_dir()]
     if not there:
@@ -28,7 +28,7 @@ def with_weights(fixtures: Fixtures, weights: Weights, case_ids: Sequence[str]) 
 
 
 def check_floors(fixtures: Fixtures, case_ids: Iterable[str], profile: str) -> None:
-    """FixtureError unless floors of all these cases were measured: an answer takes minutes."""
+    """Check in advance that all cases have floors, because an answer takes minutes; FixtureError if not."""
     path = fixtures.root / "floors" / f"{profile}.json"
     measured = fixtures.floors(profile).floors if path.exists() else {}
     for owner in (fixtures.owner(fixtures.case(case_id)) for case_id in case_ids):

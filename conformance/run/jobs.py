@@ -1,4 +1,4 @@
-"""The cases of a run judged one after the other, or by several processes at once; told in their order either way."""
+"""Judges the cases of a run one after the other, or in several processes; the verdicts come in the same order."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _GRACE = 5  # seconds in which a process closes its port
 
 
 def judge_each(
-    session: Session, cases: Sequence[str], jobs: int, again: Callable[[], Session]
+    session: Session, cases: Sequence[str], jobs: int, open_session: Callable[[], Session]
 ) -> Generator[Judged, None, None]:
-    """What became of each case; `again` opens the session once more in each of several processes.
+    """The verdict on each case; `open_session` opens the session again in each of several processes.
 
-    Interrupted, it gives what is known of later cases and passes that on. AdapterUnavailable when a process dies.
+    If interrupted, it yields the verdicts it has and raises the interrupt. AdapterUnavailable if a process dies.
     """
     if jobs == 1:
-        yield from map(session.judged, cases)
+        yield from map(session.judge, cases)
         return
     count = min(jobs, len(cases))
     workers: list[_Worker] = []
     pool = ThreadPoolExecutor(count)  # each thread waits for a process
     try:
-        with _ignoring_interrupts():  # which the processes inherit: to end them is ours
+        with _ignoring_interrupts():  # the processes inherit this; the run ends them
             for _ in range(count):
-                workers.append(_Worker(again))
+                workers.append(_Worker(open_session))
         idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in workers:
             idle.put(worker)
@@ -60,15 +60,15 @@ def judge_each(
 class _Worker:
     """A process that judges, and our end of the pipe to it."""
 
-    def __init__(self, again: Callable[[], Session]) -> None:
+    def __init__(self, open_session: Callable[[], Session]) -> None:
         spawn = multiprocessing.get_context("spawn")  # MLX and PyTorch do not survive a fork
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(theirs, again))
+        self._process = spawn.Process(target=_work, args=(theirs, open_session))
         self._process.start()
-        theirs.close()  # else its death would go unnoticed
+        theirs.close()  # otherwise its death would go unnoticed
 
     def ask(self, case_id: str) -> Judged:
-        """What became of a case; what was raised there, and AdapterUnavailable when the process has died."""
+        """The verdict on a case; raises what was raised in the process, AdapterUnavailable if it has died."""
         try:
             self._pipe.send(case_id)
             said: Judged | Exception = self._pipe.recv()
@@ -81,13 +81,13 @@ class _Worker:
         return said
 
     def terminate(self) -> None:
-        """Have it end, whatever it does."""
+        """Terminate the process."""
         with contextlib.suppress(OSError):  # it has died
             self._pipe.send(None)  # one that waits for a case may have slept through the signal
         self._process.terminate()
 
     def join(self) -> None:
-        """Wait until it has ended, and no longer than it may take."""
+        """Wait for its end, up to a time limit."""
         self._process.join(_GRACE)
         self._process.kill()
         self._process.join()
@@ -101,25 +101,25 @@ def _ask_one_of(idle: SimpleQueue[_Worker], case_id: str) -> Judged:
         idle.put(worker)
 
 
-def _work(pipe: Connection, again: Callable[[], Session]) -> None:
-    """What a process does."""
-    signal.signal(signal.SIGINT, lambda *_: None)  # still not ours; but no port inherits that
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and not die at once: ports are closed at exit
+def _work(pipe: Connection, open_session: Callable[[], Session]) -> None:
+    """The main function of a process."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # the interrupt is still ignored here, but no port inherits that
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # do not die at once: ports are closed at exit
     try:
         with contextlib.suppress(EOFError, OSError):  # the run is gone
-            _judge_what_comes(pipe, again)
+            _judge_what_comes(pipe, open_session)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
 
 
-def _judge_what_comes(pipe: Connection, again: Callable[[], Session]) -> None:
-    """Answer each case with what became of it, or with what is to end the run; until None comes."""
+def _judge_what_comes(pipe: Connection, open_session: Callable[[], Session]) -> None:
+    """Answer each case with its verdict, or with the error that is to end the run, until None comes."""
     session: Session | None = None
     while (case_id := pipe.recv()) is not None:
         said: Judged | Exception
         try:
-            session = session or again()
-            said = session.judged(case_id)
+            session = session or open_session()
+            said = session.judge(case_id)
         except (FixtureError, BadOption, AdapterUnavailable, OSError) as error:
             said = error
         pipe.send(said)
@@ -142,4 +142,4 @@ def _made_again(error: FixtureError) -> tuple[Callable[[str], FixtureError], tup
     return partial(FixtureError, got=error.got, expected=error.expected, cure=error.cure), (error.path,)
 
 
-copyreg.pickle(FixtureError, _made_again)  # else one that is made with keywords does not travel
+copyreg.pickle(FixtureError, _made_again)  # otherwise an exception with keyword arguments cannot be sent

@@ -1,4 +1,4 @@
-"""A run as JUnit XML, which continuous integration shows."""
+"""A run as JUnit XML, for continuous integration."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def write_junit(path: Path, name: str, judged: Sequence[Judged]) -> None:
 
 
 def _tag(one: Judged) -> str | None:
-    if one.counted == "fail":
+    if one.counts_as == "fail":
         return "error" if one.outcome == "error" else "failure"
-    return None if one.counted == "pass" else "skipped"
+    return None if one.counts_as == "pass" else "skipped"
 
 
 def _plain(text: str) -> str:
-    """A text with what XML cannot hold written out: a port may say anything."""
+    """A text in which characters that XML cannot hold are escaped: a port may say anything."""
     return _NO_XML.sub(lambda found: ascii(found[0])[1:-1], text)

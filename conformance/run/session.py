@@ -1,4 +1,4 @@
-"""What one run judges: an implementation in one profile, on the cases and prompts that a pattern leaves in."""
+"""One run: an implementation in one profile, on the cases and prompts that a pattern selects."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from conformance.judging.examine import CaseVerdict, Outcome
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.judging.prompts import PromptJudge, PromptVerdict
-from conformance.known_failures import Counted, KnownFailures, counted
+from conformance.known_failures import Counted, KnownFailures, counts_as
 from conformance.reporting import jsonl as report_file
-from conformance.reporting.reproduce import again
+from conformance.reporting.reproduce import rerun_command
 from conformance.reporting.text import describe
 from conformance.run.full_size import check_floors, with_weights
 from gemma4_contract import FixtureError, Fixtures
@@ -28,8 +28,8 @@ from gemma4_contract.models import Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A case, or a question on prompts, that a run asks."""
+class RunItem:
+    """A case, or a question on prompts, of a run."""
 
     id: str
     level: Level
@@ -39,19 +39,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a run keeps of a case: small enough to travel between processes."""
+    """The result of a case, small enough to be sent between processes."""
 
     case: str
     level: Level
     outcome: Outcome
-    counted: Counted
-    """What the outcome counts as in the light of the known failures."""
+    counts_as: Counted
+    """The status of the outcome, given the known failures."""
     text: str
-    """What to tell the user."""
+    """The text for the user."""
     seen: str
-    """What was seen of a failure, in a few words."""
+    """The failure in a few words."""
     line: report_file.CaseLine | None
-    """The line of the report, where one is wanted."""
+    """The line of the report, if there is a report."""
 
 
 class Session:
@@ -72,8 +72,8 @@ class Session:
     ) -> None:
         """Open the fixtures and the implementation, and probe its arithmetic.
 
-        `full_size` opens the goldens of L5 in the place of all others: of them those are asked whose models' weights
-        are there. BadOption, FixtureError or AdapterUnavailable where one of these cannot be had.
+        `full_size` opens the goldens of L5 instead of all others; only cases of models whose weights are there
+        are asked. Raises BadOption, FixtureError or AdapterUnavailable.
         """
         if tokens is not None and tokens < 1:
             raise BadOption(f"--tokens: got {tokens}, expected at least 1")
@@ -82,12 +82,12 @@ class Session:
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         small = Fixtures(root)
         self.fixtures = small if full_size is None else full_size(small)
-        self.known = KnownFailures.of(impl) if known is None else _listed(known, small.known_profiles)
+        self.known = KnownFailures.of(impl) if known is None else _read_list(known, small.known_profiles)
         adapter = create(impl, limits, small.known_profiles)
         self.tokenizer = tokenizer_path() if tokenizer_path().is_file() else None
         self._prompt_judge = PromptJudge(self.fixtures.prompts, adapter, self.tokenizer)
         questions = list(self._prompt_judge.questions())
-        if root is None and full_size is None:  # a part of the fixtures may lack what a line is about
+        if root is None and full_size is None:  # a part of the fixtures may lack the cases of a line
             self.known.check_used([*self.fixtures.case_ids, *questions])
         self.hello = hello_of(adapter, impl)
         if not self.hello.offers(profile):
@@ -101,15 +101,15 @@ class Session:
             asked = with_weights(self.fixtures, self.fixtures.weights, asked)
             check_floors(self.fixtures, asked, profile)
         cases = map(self.fixtures.case, asked)
-        self._asked = {
-            case.id: Asked(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases
+        self._items = {
+            case.id: RunItem(id=case.id, level=case.level, topic=case.topic, model=case.model) for case in cases
         }
-        self._asked |= {
-            question: Asked(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
+        self._items |= {
+            question: RunItem(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
             for question in questions
             if any(fnmatchcase(name, pattern) for name in (question, self._prompt_judge.document_of(question)))
         }
-        if not self._asked:
+        if not self._items:
             raise FixtureError(
                 "--cases",
                 got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
@@ -118,30 +118,30 @@ class Session:
             )
 
     @property
-    def asked(self) -> list[Asked]:
+    def items(self) -> list[RunItem]:
         """The cases, then the questions on prompts."""
-        return list(self._asked.values())
+        return list(self._items.values())
 
-    def judged(self, case_id: str) -> Judged:
-        """Put one case, or one question on prompts: a known failure that passes fails the run, one that fails does not.
+    def judge(self, case_id: str) -> Judged:
+        """Judge one case, or one question on prompts; a known failure fails the run if it passes, and only then.
 
-        An answer that failed is kept beside the report. FixtureError when the fixtures err.
+        A failed answer is stored beside the report. FixtureError for a faulty fixture.
         """
-        asked = self._asked[case_id]
-        on_prompts = asked.topic == prompts.TOPIC
+        item = self._items[case_id]
+        on_prompts = item.topic == prompts.TOPIC
         verdict = self._prompt_judge.judge(case_id) if on_prompts else self._judge.judge(case_id, self.tokens)
         expected = self.known.expected(self.profile, case_id, verdict.outcome)
         return Judged(
             case=case_id,
-            level=asked.level,
+            level=item.level,
             outcome=verdict.outcome,
-            counted=counted(verdict.outcome, expected),
-            text=self._told(case_id, verdict, expected),
-            seen=_seen(verdict),
+            counts_as=counts_as(verdict.outcome, expected),
+            text=self._failure_text(case_id, verdict, expected),
+            seen=_in_few_words(verdict),
             line=None if self.report is None else report_file.case_line(self.report, verdict, expected),
         )
 
-    def _told(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
+    def _failure_text(self, case_id: str, verdict: CaseVerdict | PromptVerdict, expected: str | None) -> str:
         if verdict.outcome == "pass":
             return f"{case_id} passes, but {self.known.path.name} lists it: delete the line" if expected else ""
         if verdict.outcome not in ("fail", "error"):
@@ -149,7 +149,7 @@ class Session:
         return expected or describe(verdict, self.reproduce(case_id))
 
     def start_report(self) -> None:
-        """Begin the report, if one is wanted."""
+        """Begin the report, if there is one."""
         if self.report is None:
             return
         try:
@@ -171,22 +171,22 @@ class Session:
         report_file.start(self.report, line)
 
     def on_topic(self, topic: str) -> list[str]:
-        """Ids of what is asked on a topic."""
-        return [asked.id for asked in self.asked if asked.topic == topic]
+        """The ids of the items on a topic."""
+        return [item.id for item in self.items if item.topic == topic]
 
     def reproduce(self, case_id: str) -> str:
-        """The command that puts one case again."""
-        tokens = None if self._asked[case_id].topic == prompts.TOPIC else self.tokens
-        return again(self.fixtures, self.impl, self.profile, case_id, tokens)
+        """The command that asks one case again."""
+        tokens = None if self._items[case_id].topic == prompts.TOPIC else self.tokens
+        return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
 
 
-def _seen(verdict: CaseVerdict | PromptVerdict) -> str:
+def _in_few_words(verdict: CaseVerdict | PromptVerdict) -> str:
     first = verdict.first_divergence if isinstance(verdict, CaseVerdict) else None
     return f"{first.name}: {first.fault}" if first else verdict.note
 
 
-def _listed(path: Path, profiles: Collection[str]) -> KnownFailures:
-    """A list of the user's own, which must be there."""
+def _read_list(path: Path, profiles: Collection[str]) -> KnownFailures:
+    """The user's own list, which must exist."""
     if not path.is_file():
         raise FixtureError(path, got="no file", expected="a list of known failures", cure="mend --known-failures")
     return KnownFailures.read(path, profiles)

@@ -1,1 +1,1 @@
-"""The suite on trial: known mistakes must be caught, honest implementations must not be accused."""
+"""Tests of the suite itself: it must catch known mistakes, and must not accuse honest implementations."""

@@ -1,4 +1,4 @@
-"""What there is to say of a known mistake, and the same for the terminal."""
+"""Facts about a known mistake, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Facts = Mapping[str, Any]
 
 
 def facts(mutant: Mutant, fixtures: Fixtures) -> Facts:
-    """What there is to say of a mistake; `cases` are those that exist to catch it."""
+    """Facts about a mistake; `cases` are those that exist to catch it."""
     return {
         "id": mutant.id,
         "area": mutant.area,
@@ -35,7 +35,7 @@ def _first_seen(mutant: Mutant) -> str:
 
 
 def as_text(facts: Facts) -> str:
-    """One mistake for the terminal."""
+    """One mistake as text."""
     lines = [
         f"{facts['id']} ({facts['area']})",
         f"  {facts['does']}",

@@ -12,7 +12,7 @@ from reference.mutants import MUTANTS
 INDEX = "index.md"
 COMMAND = "gemma4-conformance bugs --markdown docs/mistakes"
 _SHOWN_CASES = 3
-"""How many cases a page names where many hunt a mistake."""
+"""The largest number of cases that a page names for a mistake."""
 
 
 def pages(fixtures: Fixtures) -> Mapping[str, str]:

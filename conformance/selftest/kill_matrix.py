@@ -1,9 +1,9 @@
-"""The kill matrix: which cases catch which mutants, and where each is first seen."""
+"""The kill matrix: which cases catch which mutants, and at which tap each is first seen."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -12,17 +12,16 @@ from pathlib import Path
 from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
-from conformance.selftest.reached import cases_of, reached
+from conformance.selftest.called_functions import calling_cases, cases_of
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
+from gemma4_contract.progress import Progress
 from reference.loading import config_of
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
 
-Progress = Callable[[int, int, str], None]
-
 ORDER = "split"
-"""The order of summation of mutants under judgement: not the one that predictions of a diagnosis are made in."""
+"""The order of summation of judged mutants; predictions of a diagnosis use another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Row:
 
     @property
     def result(self) -> Result:
-        """What is kept of the row; its witness is the first case that sees the mutant where it is expected, if any."""
+        """The result to store; its witness is the first case that sees the mutant where it is expected, if any."""
         best = next((kill for kill in self.kills if kill.expected), self.kills[0] if self.kills else None)
         witness = (best.case, best.tap) if best else None
         return Result(mutant=self.mutant, profile=self.profile, located=self.located, witness=witness)
@@ -57,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What is kept of one mutant in one profile: whether it is located, and one witness of those that catch it.
+    """The stored result of one mutant in one profile: whether it is located, and one case that catches it.
 
     The witness is (case, first tap), None for a mutant that no case catches.
     """
@@ -77,7 +76,7 @@ def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str]
 
 
 def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict) -> Kill:
-    """A kill with the tap where it was seen: STOPS where there was no answer."""
+    """A kill with the tap where it was seen; STOPS if there was no answer."""
     first = verdict.first_divergence.name if verdict.first_divergence else STOPS
     alone = verdict.case.model is None  # a module case holds one step: there is nothing to locate
     expected = alone or first == expected_tap(fixtures, mutant, verdict.case)
@@ -85,7 +84,7 @@ def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict) -> Kill:
 
 
 def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
-    """Where a case should first see a mutant: at the first asked tap that is its first tap or computed from it."""
+    """The tap where a case should first see a mutant: the first asked tap that is its first tap or computed from it."""
     if mutant.first_tap == STOPS:
         return STOPS
     assert case.model is not None
@@ -113,7 +112,7 @@ def kill_matrix(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         work = []
         for profile in profiles:
-            calls = reached(fixtures, profile)
+            calls = calling_cases(fixtures, profile)
             work += [
                 pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, fixtures.case_ids))
                 for mutant in judged

@@ -15,7 +15,7 @@ from reference.mutants import MUTANTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What one group of cases says of one mutant; `shade` 0 to 4 by the part of the group that catches it."""
+    """The verdicts of one group of cases on one mutant; `shade` 0 to 4 is the part of the group that catches it."""
 
     shade: int
     title: str

@@ -1,4 +1,4 @@
-"""The kill matrix summed up: score, survivors, equivalents, and the cases that catch nothing."""
+"""The mutation score of a kill matrix: survivors, equivalents, and the cases that catch nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from reference.mutants.mutant import Mutant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One profile: ids of mutants by what became of them.
+    """The mutants of one profile by result.
 
-    `located` are the caught ones whose every case sees them first where they were expected. `untrue` are those that do
-    otherwise than the catalogue says: survivors without a reason, and mutants that are caught although they are
+    `located` mutants are caught and every case sees them first where they were expected. `untrue` mutants do
+    not do what the catalogue says: survivors without a reason, and mutants that are caught although they are
     declared equivalent or survivors.
     """
 
@@ -32,7 +32,7 @@ class Score:
 
     @property
     def real(self) -> int:
-        """How many mutants there are to be caught."""
+        """The number of mutants that are not equivalent."""
         return len(self.mutants) - len(self.equivalent)
 
     @property
@@ -74,7 +74,7 @@ class Idle:
 
 
 def idle(rows: Sequence[Row], catalogue: Mapping[str, Mutant], cases: Sequence[str]) -> Idle:
-    """Those of `cases` that the rows of one profile, equivalent mutants left out, do not need."""
+    """The cases that the rows of one profile do not need; equivalent mutants are left out."""
     real = [row for row in rows if row.profile not in catalogue[row.mutant].equivalent_in]
     caught_by = Counter(kill.case for row in real for kill in row.kills)
     alone = {row.kills[0].case for row in real if len(row.kills) == 1}
@@ -85,7 +85,7 @@ def idle(rows: Sequence[Row], catalogue: Mapping[str, Mutant], cases: Sequence[s
 
 
 def idle_of(rows: Sequence[Row], catalogue: Mapping[str, Mutant], fixtures: Fixtures) -> dict[str, Idle]:
-    """Profile -> the cases that its rows do not need, of those that it asks."""
+    """Profile -> the cases of this profile that its rows do not need."""
     profiles = dict.fromkeys(row.profile for row in rows)
     return {
         profile: idle([row for row in rows if row.profile == profile], catalogue, _asked(fixtures, profile))
@@ -99,7 +99,7 @@ def _asked(fixtures: Fixtures, profile: str) -> list[str]:
 
 
 def as_table(scores: Sequence[Score]) -> str:
-    """The scores as a Markdown table, one row a profile: what stands in docs/JUDGING.md."""
+    """The scores as a Markdown table, one row a profile: part of docs/JUDGING.md."""
     rows = [
         "| profile | known mistakes | change nothing there | caught | score | first seen where expected |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,6 +1,6 @@
 """Specificity: every honest implementation is judged, and none may be accused.
 
-Implementations that helped to set a profile's floors are marked; the others show that the floors are not their own.
+Implementations that helped to set a profile's floors are marked; the others are independent of the floors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reference.oracle.summation import OTHER_ORDERS
 
 @dataclass(slots=True, kw_only=True)
 class Trial:
-    """What one honest implementation was asked in one profile, and what became of it."""
+    """The results of one honest implementation in one profile."""
 
     profile: str
     variant: str
@@ -58,7 +58,7 @@ def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress) -> l
             progress(done, total, f"{trial.profile}, {trial.variant}")
             done += 1
             if judge.asks(case_id):
-                _take(trial, judge, known, case_id)
+                _count(trial, judge, known, case_id)
         results.append(trial)
     progress(total, total, "done")
     return results
@@ -77,7 +77,7 @@ def _work(fixtures: Fixtures, profiles: Sequence[str]) -> Iterator[tuple[Trial, 
                 )
 
 
-def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> None:
+def _count(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> None:
     verdict = judge.judge(case_id)
     if verdict.outcome in ("pass", "advice"):
         trial.passed += 1
@@ -92,7 +92,7 @@ def _take(trial: Trial, judge: Judge, known: KnownFailures, case_id: str) -> Non
 
 
 def as_table(results: list[Trial]) -> str:
-    """The trials as a Markdown table, one row a profile: what stands in docs/JUDGING.md."""
+    """The trials as a Markdown table, one row a profile: part of docs/JUDGING.md."""
     rows = [
         "| profile | honest implementations | of them set no floor | verdicts | undecidable | accused |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -112,7 +112,7 @@ def as_table(results: list[Trial]) -> str:
 
 
 def as_json(results: list[Trial], fixtures: Fixtures) -> dict[str, object]:
-    """The trials for machines, with the number that matters on top and the digest of the fixtures they hold for."""
+    """The trials as JSON, with the number of accused implementations first, and the digest of their fixtures."""
     return {
         "accused": sum(len(trial.accused) for trial in results),
         "fixtures": judged_digest(fixtures),

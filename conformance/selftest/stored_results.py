@@ -1,6 +1,6 @@
-"""The results of the last self-test in a file, docs/results/kill_matrix.json: one for each mutant in each profile.
+"""The results of the last self-test in docs/results/kill_matrix.json: one for each mutant in each profile.
 
-A mutant that is new, or judged again, has its results alone written anew.
+If mutants are new or judged again, only their results are replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 
 
 class _Stored(_Strict):
-    """A result without the names that lead to it; no witness where no case catches the mutant."""
+    """A result without profile and mutant, which are keys; it has no witness if no case catches the mutant."""
 
     located: bool
     witness: tuple[str, str] | None = None
@@ -69,7 +69,7 @@ def read(path: Path, fixtures: Fixtures) -> list[Result]:
 def merged(
     stored: Sequence[Result], judged: Sequence[Result], mutants: Sequence[str], profiles: Sequence[str]
 ) -> list[Result]:
-    """Stored results, replaced where there is a judged one, in the order of these profiles and mutants.
+    """The stored results, replaced by the judged ones, in the order of these profiles and mutants.
 
     Results of mutants that have left the catalogue are left out.
     """

@@ -1,4 +1,4 @@
-"""The results of the self-test where people read them: the README's two numbers and the tables of docs/JUDGING.md.
+"""Writes the results of the self-test into the README (its two numbers) and docs/JUDGING.md (its tables).
 
 `python -m conformance.selftest.tables`, run in a checkout, writes them there from docs/results/.
 """
@@ -44,7 +44,7 @@ def read_trials(root: Path) -> list[Trial]:
 
 
 def headline(scores: Sequence[Score], trials: Sequence[Trial]) -> str:
-    """The README's two numbers: mistakes caught of those that change anything, and implementations accused, in f32."""
+    """The README's two numbers, in f32: caught mistakes of those that are not equivalent, accused implementations."""
     (score,) = [score for score in scores if score.profile == "f32"]
     mine = [trial for trial in trials if trial.profile == "f32"]
     accused = sum(bool(trial.accused) for trial in mine)

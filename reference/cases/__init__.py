@@ -1,4 +1,4 @@
-"""Which cases there are: descriptions and inputs, before they get goldens."""
+"""The cases: descriptions and inputs, before they get goldens."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["Draft", "all_drafts"]
 
 
 def all_drafts(seed: int = 0) -> Iterator[Draft]:
-    """Every case; seed 0 is what the fixtures hold, any other draws other inputs for measuring floors."""
+    """Every case; seed 0 gives those of the fixtures, any other seed other inputs, for measuring floors."""
     return itertools.chain(smoke.drafts(), modules.drafts(seed), layer.drafts(seed), forward.drafts(seed))

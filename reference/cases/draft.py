@@ -13,8 +13,8 @@ from reference.taps import Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lookalike:
-    """What a port that makes a known slip answers at a tap, and the sentence to tell it."""
+class WrongAnswer:
+    """The answer of a port with a known slip at a tap, and the advice to it."""
 
     tap: str
     slip: str
@@ -24,7 +24,7 @@ class Lookalike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """Inputs and description of a case; `taps` in execution order, `pointer` where another case owns the golden."""
+    """Inputs and description of a case; `taps` in execution order, `pointer` if another case owns the golden."""
 
     id: str
     kind: str
@@ -32,17 +32,17 @@ class Draft:
     taps: list[Tap]
     level: Level
     topic: str
-    """What it is about: the test file of the suite that asks it."""
+    """Its topic: the test file of the suite that asks it."""
     model: str | None = None
     profiles: tuple[str, ...] = ()
-    """Profiles that are asked; all when empty."""
+    """The profiles that are asked; all if empty."""
     exact_in: str | None = None
-    """The one profile in whose arithmetic the golden is computed, to be met to the bit."""
+    """The profile in whose arithmetic the golden is computed; answers must equal it to the bit."""
     exact: bool = False
-    """Whether every profile is to meet the golden to the bit."""
-    lookalikes: list[Lookalike] = field(default_factory=list)
+    """Whether answers in every profile must equal the golden to the bit."""
+    lookalikes: list[WrongAnswer] = field(default_factory=list)
     advice: str | None = None
-    """What to tell a port whose answer is not finite, which does not fail it."""
+    """The advice to a port whose answer is not finite, which does not fail."""
     inputs: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None

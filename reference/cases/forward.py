@@ -58,7 +58,7 @@ def _lengths(model: Model) -> dict[int, _Plans]:
             Plan(steps=[longest - 4, 1, 1, 1, 1], left_pad=[0, 3, 12]),
         ),
     }
-    if not model.nested:  # traps are asked at the longest length alone
+    if not model.nested:  # traps are asked only at the longest length
         return {longest: at_longest}
     return {
         1: _basic(1),
@@ -134,7 +134,7 @@ def _layout_draft(layout: Layout, seed: int) -> Draft:
 
 
 def padded_inputs(ids: Array, left_pad: list[int] | None) -> dict[str, Array]:
-    """ids, positions and, for padded batches, valid: row b holds the first L - left_pad[b] ids behind its pads."""
+    """ids, positions and, for padded batches, valid: row b holds the first L - left_pad[b] ids after its pads."""
     length = ids.shape[1]
     positions = np.arange(length, dtype=np.int32)
     if left_pad is None:

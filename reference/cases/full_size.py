@@ -1,4 +1,4 @@
-"""Cases of a model at full size: one text whose golden is stored in part, and questions that point into it."""
+"""Cases of a model at full size: one text whose golden is partly stored, and questions that point into it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gemma4_contract.tensors import Array
 from reference.cases.draft import Draft
 from reference.cases.forward import GOLDEN_PLAN, padded_inputs
 from reference.config import TextConfig
-from reference.full_size import DECODE_STEPS, Asked, prefill_length
-from reference.streaming.kept import wanted
+from reference.full_size import DECODE_STEPS, NamedConfig, prefill_length
+from reference.streaming.stored_taps import stored_counts
 from reference.taps import Tap, model_taps
 
 _WITHIN_THE_WINDOW = 64
 
 
-def drafts(model: Asked, ids: Array) -> Iterator[Draft]:
+def drafts(model: NamedConfig, ids: Array) -> Iterator[Draft]:
     """The case that stores the golden of the text `ids` [1, L], then those that point into it."""
     length = ids.shape[1]
     taps = kept_taps(model.config)
@@ -47,16 +47,16 @@ def drafts(model: Asked, ids: Array) -> Iterator[Draft]:
 
 
 def kept_taps(config: TextConfig) -> list[Tap]:
-    """The taps that are stored, their parents the nearest that are stored as well."""
+    """The stored taps; their parents are the nearest stored ancestors."""
     every = {tap.name: tap for tap in model_taps(config)}
-    kept, order = wanted(config), list(every)
+    kept, order = stored_counts(config), list(every)
     return [
         replace(every[name], parents=tuple(sorted(_ancestors(name, every, kept), key=order.index))) for name in kept
     ]
 
 
 def _ancestors(name: str, every: Mapping[str, Tap], kept: Collection[str]) -> set[str]:
-    """The nearest taps that are kept, upstream of one."""
+    """The nearest stored ancestors of a tap."""
     found: set[str] = set()
     for parent in every[name].parents:
         found |= {parent} if parent in kept else _ancestors(parent, every, kept)

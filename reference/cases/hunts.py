@@ -1,4 +1,4 @@
-"""Which known mistakes a case was made to catch, as the catalogue says."""
+"""The known mistakes that a case was made to catch, according to the catalogue."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def hunted_by(case_id: str) -> list[str]:
 
 
 def reported(mutant_ids: Iterable[str]) -> list[str]:
-    """Addresses of public reports of these mistakes, each once."""
+    """The addresses of public reports of these mistakes, each once."""
     return list(dict.fromkeys(url for mutant_id in mutant_ids for url in MUTANTS[mutant_id].urls))

@@ -23,11 +23,11 @@ from reference.oracle.decoder import Decoder
 from reference.taps import Tap, closed, layer_taps, output_of
 
 ATTENTION_MODELS = ("e2b-mini", "12b-mini")
-"""With KV sharing and with K = V: between them every kind of attention there is."""
+"""One model with KV sharing, one with K = V: together they have every kind of attention."""
 
 
 def drafts(seed: int = 0) -> Iterator[Draft]:
-    """For every kind of layer of every miniature the layer and all its nodes; for every kind of attention that."""
+    """Every kind of layer of every miniature, whole and node by node; every kind of attention alone."""
     for model in MODELS.values():
         if model.nested:
             for name, layer in layer_kinds(model.config).items():
@@ -89,7 +89,7 @@ def subgraph_draft(model: Model, name: str, whole: Draft, seed: int) -> Draft:
 
 
 def _values_around(model: Model, whole: Draft, seed: int) -> dict[str, Array]:
-    """Taps of the case of the whole layer: what it is given, and in bfloat16 what the layer makes of it."""
+    """Taps around the whole layer: its inputs, and the taps that it computes from them, in bfloat16."""
     layer, given = whole.params["layer"], subgraph(whole.kind, whole.params, whole.inputs)
     values = {name: _bf16(x) for name, x in answers.layer(_decoder(model.id), given).items()}
     values |= {POSITIONS: given.positions, output_of(layer): given.hidden}
@@ -119,7 +119,7 @@ def attention_draft(model: Model, name: str, layer: int, seed: int) -> Draft:
 
 
 def inner_taps(config: TextConfig, layer: int) -> list[Tap]:
-    """The taps of a layer with parents inside the layer alone."""
+    """The taps of a layer, their parents restricted to the layer."""
     return closed(layer_taps(config, layer))
 
 
@@ -137,7 +137,7 @@ def _golden(model_id: str, seed: int) -> dict[str, Array]:
 
 
 def _hidden(model: Model, layer: int, seed: int) -> Array:
-    """The hidden state that enters a layer; of a mixture of experts, rows whose experts rounding cannot change."""
+    """The hidden state that enters a layer; in a mixture of experts, rows whose experts rounding cannot change."""
     entering = _bf16(_golden(model.id, seed)[output_of(layer)])
     if not model.config.enable_moe_block:
         return entering

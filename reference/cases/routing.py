@@ -15,8 +15,8 @@ ROUTING_MARGIN = 0.45
 def wide_rows(pool: Iterable[Array], length: int, margin_of_last: Callable[[Array], float]) -> Array:
     """`length` rows [1, L, D] of a pool of rows [D], each taken if the choice it leads to has a wide margin.
 
-    `margin_of_last` gives the margin of the last of some rows [1, l, D]: attention makes it depend on those before.
-    ValueError when the pool is used up.
+    `margin_of_last` gives the margin of the last of some rows [1, l, D], which depends on the rows before it.
+    ValueError if the pool is used up.
     """
     taken: list[Array] = []
     for row in pool:

@@ -1,6 +1,6 @@
-"""Smoke cases: files read and written as they are, and the weights by rule. All of them are met to the bit.
+"""Smoke cases: reading and writing files, and the weights by rule. All answers must be equal to the bit.
 
-Each knows what the usual slips answer in its place, so that a port is told in a sentence what it does.
+Each holds the answers of the usual slips, so that a port learns from one sentence what it does wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from gemma4_contract.tensors import Array
 from reference import weights
-from reference.cases.draft import Draft, Lookalike, tap
+from reference.cases.draft import Draft, WrongAnswer, tap
 from reference.inputs import values
 
 _REVERSED = "the bytes of every number stand in reverse order: safetensors is little-endian"
@@ -26,7 +26,7 @@ def drafts() -> Iterator[Draft]:
     yield from _weights()
 
 
-def _smoke(name: str, purpose: str, lookalikes: list[Lookalike], **fields: Any) -> Draft:
+def _smoke(name: str, purpose: str, lookalikes: list[WrongAnswer], **fields: Any) -> Draft:
     kind = name.partition("/")[0]
     return Draft(
         id=f"module/{name}",
@@ -43,25 +43,27 @@ def _smoke(name: str, purpose: str, lookalikes: list[Lookalike], **fields: Any) 
 def _echo() -> Draft:
     x = values("echo/dtypes-and-axes#x", (2, 3, 4)).astype(np.float32)
     ids = np.array([[262143, 200, 100], [2, 65280, 511]], np.int32)
-    backwards = ids.byteswap().sum(1, dtype=np.int32).byteswap()  # what a machine that reverses both ways adds up
+    backwards = ids.byteswap().sum(1, dtype=np.int32).byteswap()  # reversed when read and when written
     slips = [
-        Lookalike(tap="x", slip="bytes", answer=x.byteswap(), advice=_REVERSED),
-        Lookalike(tap="x", slip="read-columns", answer=x.ravel().reshape(x.shape, order="F"), advice=_ROW_MAJOR),
-        Lookalike(tap="x", slip="written-columns", answer=x.ravel("F").reshape(x.shape), advice=_ROW_MAJOR),
-        Lookalike(
+        WrongAnswer(tap="x", slip="bytes", answer=x.byteswap(), advice=_REVERSED),
+        WrongAnswer(tap="x", slip="read-columns", answer=x.ravel().reshape(x.shape, order="F"), advice=_ROW_MAJOR),
+        WrongAnswer(tap="x", slip="written-columns", answer=x.ravel("F").reshape(x.shape), advice=_ROW_MAJOR),
+        WrongAnswer(
             tap="x",
             slip="shape",
             answer=x.reshape(x.shape[::-1]),
             advice="shapes are read or written backwards: the first number of a shape is the outermost axis",
         ),
-        Lookalike(
+        WrongAnswer(
             tap="x",
             slip="axes",
             answer=x.T,
             advice="all axes of a tensor are transposed: safetensors is row-major, the first axis is the outermost",
         ),
-        Lookalike(tap="ids", slip="bytes", answer=ids.byteswap(), advice=_REVERSED),
-        Lookalike(tap="sum", slip="bytes", answer=backwards, advice=f"{_REVERSED}; here reading and writing both err"),
+        WrongAnswer(tap="ids", slip="bytes", answer=ids.byteswap(), advice=_REVERSED),
+        WrongAnswer(
+            tap="sum", slip="bytes", answer=backwards, advice=f"{_REVERSED}; here reading and writing both err"
+        ),
     ]
     return _smoke(
         "echo/dtypes-and-axes",
@@ -76,15 +78,15 @@ def _square() -> Draft:
     x = np.array([[1, -2, 3, 0], [4, 5, -6, 1], [0, 7, 2, -3], [-5, 1, 6, 2]], np.float32)
     weight = np.array([[2, 0, -1, 3], [-4, 6, 1, 5], [7, -3, 0, 2], [1, 2, 4, -7]], np.float32)
     slips = [
-        Lookalike(
+        WrongAnswer(
             tap="y",
             slip="not-transposed",
             answer=x @ weight,
             advice="y = x W was computed: a weight is stored [out, in], so y = x W^T",
         ),
-        Lookalike(tap="y", slip="columns", answer=weight.T @ x, advice=_ROW_MAJOR),
-        Lookalike(tap="y", slip="columns-in", answer=x.T @ weight, advice=_ROW_MAJOR),
-        Lookalike(tap="y", slip="columns-out", answer=weight @ x.T, advice=_ROW_MAJOR),
+        WrongAnswer(tap="y", slip="columns", answer=weight.T @ x, advice=_ROW_MAJOR),
+        WrongAnswer(tap="y", slip="columns-in", answer=x.T @ weight, advice=_ROW_MAJOR),
+        WrongAnswer(tap="y", slip="columns-out", answer=weight @ x.T, advice=_ROW_MAJOR),
     ]
     return _smoke(
         "linear/square",
@@ -123,11 +125,11 @@ def _rule(name: str, purpose: str, tensor: str, formula: Mapping[str, Any], *, f
     count = 256
     params = {"name": tensor, "first": first, "count": count, **formula}
     hashed = [
-        Lookalike(tap="q", slip=slip, answer=answer.astype(np.int32), advice=advice)
+        WrongAnswer(tap="q", slip=slip, answer=answer.astype(np.int32), advice=advice)
         for slip, answer, advice in _wrong_hashes(tensor, first, count)
     ]
     valued = [
-        Lookalike(tap="y", slip=slip, answer=answer.astype(np.float32), advice=advice)
+        WrongAnswer(tap="y", slip=slip, answer=answer.astype(np.float32), advice=advice)
         for slip, answer, advice in _wrong_values(tensor, params)
     ]
     taps = [tap("q", "L"), tap("y", "L", "q")]

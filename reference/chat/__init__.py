@@ -1,4 +1,4 @@
-"""The published chat templates and tokenizer, run through transformers: where the prompts of the fixtures come from.
+"""Runs the published chat templates and tokenizer in transformers: the source of the prompts of the fixtures.
 
 The templates and the tokenizer are not part of this project; `gemma4-conformance fetch` finds them.
 """

@@ -1,4 +1,4 @@
-"""Prompts made again: every conversation under every template and setting, every text through the tokenizer."""
+"""Makes the prompts again: every conversation with every template and setting, every text with the tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 def render_all(conversation: Conversation, chat: RealChat, templates: Mapping[str, str]) -> Conversation:
-    """The conversation with its prompt under every template, given by name and text."""
+    """The conversation with its prompts for all templates, which are given by name and text."""
     answers: dict[tuple[str | None, str | None], list[Setting]] = {}
     for template, source in templates.items():
         for thinking in THINKING.values():
@@ -71,7 +71,7 @@ def _products(settings: Sequence[Setting]) -> list[Settings]:
 
 
 def changes(old: Conversation, new: Conversation) -> list[str]:
-    """A line for each template whose prompts differ, appear or are gone: how many of them, and where first."""
+    """A line for each template whose prompts changed, appeared or disappeared: their number, and the first."""
     before, after = _outcomes(old), _outcomes(new)
     lines = []
     for template in _in_order(setting[0] for setting in [*before, *after]):
@@ -84,7 +84,7 @@ def changes(old: Conversation, new: Conversation) -> list[str]:
 
 
 def steps(conversation: Conversation, template: str, previous: str) -> list[str]:
-    """What a template changed against the one before it: a line when any prompt of the conversation differs."""
+    """A line if any prompt of the conversation differs between a template and the one before it."""
     outcomes = _outcomes(conversation)
     settings = [setting for setting in outcomes if setting[0] == template]
     for _, thinking, generation in settings:

@@ -1,4 +1,4 @@
-"""A published template and the published tokenizer as transformers runs them."""
+"""Runs a published template and the published tokenizer in transformers."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class RealChat:
                 **thinking,
                 **kept,
             )
-        except Exception as error:  # whatever Jinja, or Python below it, raises is the template's answer
+        except Exception as error:  # any error of Jinja, or of Python inside it, is the template's answer
             raise TemplateRaises(f"{type(error).__name__}: {error}") from None
         assert isinstance(text, str)
         return text
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text as it is: a prompt brings its own `<bos>`."""
+        """The ids of a text; none is added, as a prompt has its own `<bos>`."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -65,5 +65,5 @@ class RealChat:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what renders and encodes."""
+    """The versions of the libraries that render and encode."""
     return {name: version(name) for name in ("jinja2", "tokenizers", "transformers")}

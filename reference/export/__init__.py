@@ -1,1 +1,1 @@
-"""Making the fixtures: checkpoints by rule, goldens that two derivations agree on, and the check against the stored."""
+"""Makes the fixtures: checkpoints by rule, goldens that two derivations agree on, and the check of stored ones."""

@@ -1,4 +1,4 @@
-"""Is a model fit to judge with? Errors do not explode with depth, and the arg-max is not the input."""
+"""Checks that a model is fit to judge with: errors do not explode with depth, and the arg-max is not the input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def acceptance(model: Model, built: Mapping[str, Float64]) -> dict[str, float]:
 
 
 def check_acceptance(model: Model, figures: Mapping[str, float], policy: Policy) -> None:
-    """ExportError when a figure is over its limit in `floors/policy.json`."""
+    """ExportError if a figure is over its limit in `floors/policy.json`."""
     limits = {"f32": policy.acceptance_f32, "bf16": policy.acceptance_bf16, "echo": policy.acceptance_echo}
     for name, limit in limits.items():
         if not figures[name] <= limit:

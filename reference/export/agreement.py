@@ -1,4 +1,4 @@
-"""How well two derivations of the same tensors agree."""
+"""Measures how well two derivations of the same tensors agree."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def agreement_limit(policy: Policy, positions: Array | None) -> float:
 def worst(
     derived: Mapping[str, Array], golden: Mapping[str, Array], valid: Mapping[str, Array | None] | None = None
 ) -> tuple[float, str]:
-    """Largest relative RMS difference over the taps that both have, and the tap that shows it.
+    """Largest relative RMS difference over the taps that both have, and its tap.
 
-    A shape that differs counts as infinite, and NaN as larger still. ValueError when they have no tap in common.
+    A different shape counts as infinite, and NaN as larger still. ValueError if they have no tap in common.
     """
     common = [name for name in golden if name in derived]
     if not common:
@@ -44,5 +44,5 @@ def worst(
         else float("inf")
         for name in common
     }
-    name = max(figures, key=lambda tap: (math.isnan(figures[tap]), figures[tap]))  # NaN compares as no larger
+    name = max(figures, key=lambda tap: (math.isnan(figures[tap]), figures[tap]))  # NaN does not compare as larger
     return figures[name], name

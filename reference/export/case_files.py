@@ -1,4 +1,4 @@
-"""A draft and its golden as the files of a case: tensors, and case.json."""
+"""Writes a draft and its golden as the files of a case: tensors and case.json."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from reference.cases.hunts import hunted_by, reported
 from reference.taps import Tap
 
 SINGLE = ("forward", "layer", "subgraph")
-"""The kinds whose goldens are stored in F32 alone: whole layers in F64 would double the fixtures."""
+"""The kinds whose goldens are stored only in F32: whole layers in F64 would double the fixtures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
-    """What is stored of a case's taps, before it is rounded; which part of each that is, where it is not the whole."""
+    """The stored values of a case's taps, before rounding, and which part of each tap they are."""
 
     taps: Mapping[str, Array]
     picks: Mapping[str, Picks] = field(default_factory=dict)
     choices: Mapping[str, Array] = field(default_factory=dict)
-    """The experts of every row, as in the file of that name."""
+    """The chosen experts of every row, for the file of that name."""
 
 
 def write_case(root: Path, draft: Draft, golden: Golden | None, provenance: Provenance) -> None:
-    """Write a case under `root`/cases; `golden` is None of a draft that points into another's."""
+    """Write a case under `root`/cases; `golden` is None if the draft points into the golden of another."""
     directory = root / "cases" / draft.id
 
     def written(file: str, values: Mapping[str, Array]) -> TensorFile:

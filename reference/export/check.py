@@ -1,4 +1,4 @@
-"""Fixtures made again against the stored ones."""
+"""Compares fixtures that are made again with the stored ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Files that are equal to the bit, files whose goldens agree within rounding, and what differs, a line each."""
+    """Files that are equal to the bit, files whose goldens agree within rounding, and a line for each difference."""
 
     equal: int
     close: int
@@ -57,7 +57,7 @@ def _files(root: Path) -> set[str]:
 
 
 def _difference(new: Path, old: Path, policy: Policy) -> str:
-    """What differs beyond rounding; empty where nothing does."""
+    """The differences beyond rounding; empty if there are none."""
     if new.name in _MEASURED:
         return "" if _essence(new) == _essence(old) else "another description"
     if not new.name.startswith("expected"):
@@ -73,7 +73,7 @@ def _difference(new: Path, old: Path, policy: Policy) -> str:
 
 
 def _essence(path: Path) -> Any:
-    """A case.json or model.json without what was measured while it was made, and without the digests of goldens."""
+    """A case.json or model.json without the measured figures and the digests of goldens."""
     case = json.loads(path.read_text(encoding="utf-8"))
     case.pop(_MEASURED[path.name])
     for key in ("golden", "golden_f32"):

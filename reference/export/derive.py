@@ -43,7 +43,7 @@ def by_oracle(draft: Draft) -> Taps:
 
 
 def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
-    """transformers' taps in float64 (or the exact profile), its float32 islands lifted or left; see `second`."""
+    """transformers' taps in float64 (or the exact profile), its float32 operations lifted or not."""
     x = draft.inputs
     if draft.kind in _OTHERS:
         return _OTHERS[draft.kind][1](draft)
@@ -57,11 +57,11 @@ def by_transformers(draft: Draft, *, lifted: bool) -> Taps:
     return model.run_subgraph(subgraph(draft.kind, draft.params, x))
 
 
-def enclosing(draft: Draft) -> Draft:
-    """The smallest sub-graph around the nodes of a sub-graph that transformers does not compute from their parents.
+def computable_subgraph(draft: Draft) -> Draft:
+    """The smallest sub-graph that transformers computes around the nodes that it does not compute alone.
 
     Its attention multiplies the probabilities before it shows them; without per-layer embeddings no module takes
-    `residual_2`. Here these are not given.
+    `residual_2`. These are not given here.
     """
     assert draft.model is not None
     plain = not MODELS[draft.model].config.hidden_size_per_layer_input
@@ -70,14 +70,14 @@ def enclosing(draft: Draft) -> Draft:
     return replace(draft, inputs={name: x for name, x in draft.inputs.items() if name not in names})
 
 
-def second(kind: str) -> str:
-    """Who makes the second derivation of the cases of a kind."""
+def second_derivation(kind: str) -> str:
+    """The name of the second derivation of the cases of a kind."""
     return _OTHERS[kind][0] if kind in _OTHERS else "transformers float64"
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Torch on one thread: quicker on products this small, and the same sums on every machine."""
+    """Run torch on one thread: faster for such small products, and the same sums on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,7 +107,7 @@ def _transformers(model_id: str, lifted: bool) -> TransformersModel:
 
 
 def _read_back(layout: Layout) -> tuple[dict[str, Any], TextConfig, Mapping[str, Array]]:
-    """config.json, configuration and weights of a layout, from its files: they are what its golden is a proof of."""
+    """config.json, configuration and weights of a layout, read from its files, because these are under test."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         stored = layout.laid_out(model_weights(layout.weights_of))
@@ -116,26 +116,26 @@ def _read_back(layout: Layout) -> tuple[dict[str, Any], TextConfig, Mapping[str,
 
 
 def _softcap(draft: Draft) -> Taps:
-    """transformers' soft cap stands inline in its model's forward: torch alone computes it here."""
+    """The soft cap in torch; in transformers it is inline in the model's forward."""
     x = torch.tensor(draft.inputs["x"], dtype=torch.float64)
     return {"y": (torch.tanh(x / draft.params["cap"]) * draft.params["cap"]).numpy()}
 
 
 def _ple_index(draft: Draft) -> Taps:
-    """No implementation computes this offset openly: NumPy's row-major index is the second derivation."""
+    """NumPy's row-major index, because no implementation exposes this offset."""
     p = draft.params
     offset = np.ravel_multi_index((p["id"], p["layer"], p["channel"]), (1 << 18, p["num_layers"], p["width"]))
     return {"offset": np.frombuffer(str(int(offset)).encode(), np.uint8)}
 
 
 def _echo(draft: Draft) -> Taps:
-    """Nothing is computed but a sum."""
+    """The inputs themselves, and a sum."""
     x = {name: torch.tensor(value) for name, value in draft.inputs.items()}
     return {name: value.numpy() for name, value in x.items()} | {"sum": x["ids"].sum(1).numpy()}
 
 
 def _weights(draft: Draft) -> Taps:
-    """The rule is ours: it is followed twice, the second time in whole numbers and fractions."""
+    """The weights by the rule a second time, in whole numbers and fractions."""
     p = draft.params
     elements = range(p["first"], p["first"] + p["count"])
     hashed = [scalar_rule.q(p["name"], i) for i in elements]
@@ -149,4 +149,4 @@ _OTHERS: Mapping[str, tuple[str, Callable[[Draft], Taps]]] = {
     "echo": ("torch", _echo),
     "weights": ("Python's integers and fractions", _weights),
 }
-"""Kinds that transformers does not compute: who derives them in its place, and how."""
+"""Kinds that transformers does not compute: the name of their second derivation, and its function."""

@@ -1,4 +1,4 @@
-"""The errors of making fixtures; each message is one line."""
+"""The errors of an export; each message is one line."""
 
 
 class ExportError(Exception):

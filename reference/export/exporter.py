@@ -33,7 +33,7 @@ def export(root: Path, progress: Progress) -> None:
 
 
 def _swap(staging: Path, root: Path) -> None:
-    """Put what was made in the place of what is stored: all of it, or on any interruption none."""
+    """Replace the stored folders by the staged ones: all of them, or none if interrupted."""
     aside = {name: staging / f"{name}.old" for name in GENERATED if (root / name).exists()}
     try:
         for name, old in aside.items():
@@ -52,7 +52,7 @@ def _swap(staging: Path, root: Path) -> None:
 
 @contextmanager
 def staged(root: Path, progress: Progress) -> Iterator[Path]:
-    """A freshly made copy of everything that an export generates, in a folder beside `root` that is removed after."""
+    """A freshly made copy of everything that an export generates, in a folder beside `root` that is removed later."""
     policy = read_model(root / "floors" / "policy.json", Policy)
     staging = Path(tempfile.mkdtemp(prefix=".fixtures-", dir=root.parent))
     try:

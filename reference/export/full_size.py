@@ -1,4 +1,4 @@
-"""Goldens of a model at full size, by a streaming pass in float64: of the oracle, of transformers, or of both."""
+"""Makes goldens of a model at full size with a streaming pass in float64: the oracle, transformers, or both."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from reference.oracle.arithmetic import F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.streaming import forward
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper, Kept
 from reference.streaming.source import Source
+from reference.streaming.stored_taps import StoredTap, StoredTapRecorder
 
 By = Literal["oracle", "transformers", "both"]
 DERIVATIONS: Mapping[By, Sequence[str]] = {
@@ -33,41 +33,41 @@ DERIVATIONS: Mapping[By, Sequence[str]] = {
     "transformers": ["transformers float64, streamed"],
     "both": ["oracle, streamed", "transformers float64, streamed"],
 }
-"""Who derives a golden; of both it is the oracle's, and accepted only where they agree."""
+"""The derivations of a golden; with both, the golden is the oracle's and is accepted only if they agree."""
 
 
-def kept(
+def oracle_taps(
     source: Source,
     ids: Array,
     ar: Arithmetic,
     progress: Progress,
     state: Path | None = None,
-) -> dict[str, Kept]:
-    """What is kept of a pass of the oracle in this arithmetic."""
+) -> dict[str, StoredTap]:
+    """The stored parts of the taps of an oracle pass in this arithmetic."""
     decoder = Decoder(source.config, source.weights(ar.dtype), streamed(ar))
-    keeper = Keeper(config=source.config, length=ids.shape[1], rows=full_size.stored_rows(source))
-    forward.run(decoder, ids, keeper, progress, state)
-    return keeper.kept
+    recorder = StoredTapRecorder(config=source.config, length=ids.shape[1], rows=full_size.stored_rows(source))
+    forward.run(decoder, ids, recorder, progress, state)
+    return recorder.taps
 
 
 def export(source: Source, fixtures: Fixtures, root: Path, states: Path, progress: Progress, by: By = "oracle") -> None:
-    """Make the goldens of a model and write them under `root`; in `states` lies what an interrupted pass goes on from.
+    """Make the goldens of a model and write them under `root`; an interrupted pass continues from its file in `states`.
 
-    ExportError where the two derivations differ, and where a model by rule echoes its input.
+    ExportError if the two derivations differ, or if a model by rule echoes its input.
     """
     ids = full_size.token_ids(source, fixtures)
     state = states / f".{source.id}-{sha256(ids.tobytes() + source.fingerprint.encode())[:12]}.state"
-    if by != "oracle":  # torch, which the oracle does without, and whose lack is told before long work
-        from reference.export.second import kept_by_transformers
+    if by != "oracle":  # needs torch, whose absence must be reported before the long work
+        from reference.export.full_size_transformers import transformers_taps
     if by == "transformers":
-        made = kept_by_transformers(source, ids, "f64", progress)
+        made = transformers_taps(source, ids, "f64", progress)
     else:
-        made = kept(source, ids, F64, progress, state)
+        made = oracle_taps(source, ids, F64, progress, state)
     if source.card.weights_rule is not None and not (echo := _echo(ids, made)) <= fixtures.policy.acceptance_echo:
         raise ExportError(f"{source.id}: at {echo:.0%} of the stored rows the likeliest token is the input")
     agreement = None
     if by == "both":
-        second = kept_by_transformers(source, ids, "f64", progress, made["logits"].indices["V"])
+        second = transformers_taps(source, ids, "f64", progress, made["logits"].indices["V"])
         agreement = agreement_of(made, second)
         if not agreement <= agreement_limit(fixtures.policy, np.arange(ids.shape[1])):
             raise ExportError(f"{source.id}: the two derivations differ by {agreement:.1e}")
@@ -75,14 +75,14 @@ def export(source: Source, fixtures: Fixtures, root: Path, states: Path, progres
     state.unlink(missing_ok=True)
 
 
-def agreement_of(made: Mapping[str, Kept], second: Mapping[str, Kept]) -> float:
+def agreement_of(made: Mapping[str, StoredTap], second: Mapping[str, StoredTap]) -> float:
     """The largest relative RMS difference of two derivations over all taps."""
     figure, _ = worst(*({name: one.values for name, one in derived.items()} for derived in (second, made)))
     return figure
 
 
 def write(
-    source: Source, root: Path, ids: Array, made: Mapping[str, Kept], by: By, agreement: float | None = None
+    source: Source, root: Path, ids: Array, made: Mapping[str, StoredTap], by: By, agreement: float | None = None
 ) -> None:
     """Write a model's card, its config.json and its cases."""
     folder = root / "models" / source.id
@@ -99,14 +99,14 @@ def write(
         write_case(root, draft, None if draft.pointer else _golden(made), provenance)
 
 
-def _echo(ids: Array, made: Mapping[str, Kept]) -> float:
-    """The share of stored rows whose arg-max is the input: each row's largest logits are among those kept."""
+def _echo(ids: Array, made: Mapping[str, StoredTap]) -> float:
+    """The share of stored rows whose arg-max is the input: each row's largest logits are among the stored ones."""
     logits = made["logits"]
     likeliest = np.asarray(logits.indices["V"])[logits.values[0].argmax(-1)]
     return float(f"{(likeliest == ids[0, list(logits.indices['L'])]).mean():.2g}")
 
 
-def _golden(made: Mapping[str, Kept]) -> Golden:
+def _golden(made: Mapping[str, StoredTap]) -> Golden:
     chosen = {name: one.chosen for name, one in made.items() if one.chosen is not None}
     margins = {f"{name}.margin": one.margins for name, one in made.items() if one.margins is not None}
     picks = {

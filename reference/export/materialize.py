@@ -1,4 +1,4 @@
-"""The weights of a model by the rule as an ordinary checkpoint, written piece by piece."""
+"""Writes the weights of a model by rule as an ordinary checkpoint, piece by piece."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BITS = (2, 3, 4, 5, 6, 8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensor:
-    """One tensor of the file: its header, and what gives its bytes in pieces."""
+    """One tensor of the file: its header, and the function that gives its bytes in pieces."""
 
     name: str
     dtype: str
@@ -47,9 +47,9 @@ class _Tensor:
 def materialize(
     model: Model, folder: Path, *, shards: int, bits: int | None, progress: Progress, dtype: str = "bf16"
 ) -> None:
-    """Write config.json and the tensors in the dtype of a profile, matrices quantised by MLX where `bits` are given.
+    """Write config.json and the tensors in the dtype of a profile, matrices quantised by MLX if `bits` is given.
 
-    A file in the making ends in `.partial`, and is gone on with behind its last whole tensor. ExportError where the
+    An unfinished file ends in `.partial`; the next call continues after its last whole tensor. ExportError if the
     folder holds another model.
     """
     stored = installed_profiles()[dtype]
@@ -82,7 +82,7 @@ def materialize(
 
 
 def _written(path: Path, tensors: list[_Tensor]) -> Iterator[_Tensor]:
-    """Write a safetensors file, giving each tensor before it is written; one that is there is left as it is."""
+    """Write a safetensors file, yielding each tensor before it is written; an existing file is left unchanged."""
     header: dict[str, Any] = {"__metadata__": PYTORCH_FORMAT}
     begin = 0
     for tensor in tensors:
@@ -136,7 +136,7 @@ def _tensors(model: Model, dtype: str, bits: int | None) -> Iterator[_Tensor]:
 
 
 def _quantized_experts(name: str, stack: Matrix, bits: int) -> Iterator[_Tensor]:
-    """As mlx-community stores them: gates and ups apart."""
+    """The quantised experts as mlx-community stores them: gates and ups apart."""
     layer, _, fused = name.rpartition("experts.")
     experts, rows, width = stack.shape
     parts = {"down_proj": slice(rows)}
@@ -151,7 +151,7 @@ def _quantized_experts(name: str, stack: Matrix, bits: int) -> Iterator[_Tensor]
 def _quantized(
     module: str, shape: tuple[int, ...], matrices: Callable[[], Iterator[Array]], bits: int
 ) -> Iterator[_Tensor]:
-    """The codes, scales and biases of what `matrices` gives piece by piece."""
+    """The codes, scales and biases of the matrices that `matrices` gives piece by piece."""
     *rows, width = shape
     for part, dtype, size in (
         ("weight", "U32", width * bits // 32),
@@ -175,7 +175,7 @@ def _parts_of_each(stack: Matrix, taken: slice) -> Iterator[Array]:
 
 
 def _codes(matrices: Callable[[], Iterator[Array]], bits: int, part: str) -> Iterator[bytes]:
-    """One of the three parts of what MLX quantises, matrix by matrix."""
+    """Codes, scales or biases of the matrices that MLX quantises, one after the other."""
     import mlx.core as mx
 
     for matrix in matrices():

@@ -1,4 +1,4 @@
-"""The catalogue of known mistakes as data: `mistakes/<id>.json`, and what each case says of the mistakes it hunts."""
+"""The catalogue of known mistakes as data: `mistakes/<id>.json`, and the mistakes that each case hunts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight rule once more, in Python's integers and fractions: one value at a time, without `reference.weights`."""
+"""The weight rule a second time, in Python's integers and fractions: value by value, without `reference.weights`."""
 
 from __future__ import annotations
 

@@ -8,5 +8,5 @@ import importlib.metadata
 
 @functools.cache
 def library_versions(*names: str) -> dict[str, str]:
-    """Those of the named ones."""
+    """The versions of the named libraries."""
     return {name: importlib.metadata.version(name) for name in names}

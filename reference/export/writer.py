@@ -1,4 +1,4 @@
-"""Drafts of miniatures to cases, each golden accepted only when its derivations agree."""
+"""Writes drafts of miniatures as cases; a golden is accepted only if its derivations agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.export.agreement import agreement_limit, worst
 from reference.export.case_files import Golden, write_case
-from reference.export.derive import Taps, by_oracle, by_transformers, enclosing, second
+from reference.export.derive import Taps, by_oracle, by_transformers, computable_subgraph, second_derivation
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
 
@@ -28,7 +28,7 @@ class Writer:
         self._goldens: dict[str, Taps] = {}
 
     def write(self, draft: Draft) -> None:
-        """Derive a case twice and write it; ExportError when the derivations disagree."""
+        """Derive a case twice and write it; ExportError if the derivations disagree."""
         derived = by_oracle(draft)
         golden = {tap.name: derived[tap.name] for tap in draft.taps if tap.name in derived}
         if draft.pointer is None:
@@ -62,7 +62,7 @@ class Writer:
         derived, who = by_transformers(draft, lifted=True), "transformers, lifted"
         if draft.kind != "subgraph":
             return self._agreed(draft, derived, golden, who)
-        around = enclosing(draft)
+        around = computable_subgraph(draft)
         rest = by_transformers(around, lifted=True)
         alone = {name: value for name, value in golden.items() if name in derived}
         others = {name: value for name, value in by_oracle(around).items() if name in rest and name not in alone}
@@ -86,7 +86,7 @@ class Writer:
             generator=f"gemma4-conformance {__version__}",
             versions=library_versions("numpy", "torch", "transformers"),
             command=COMMAND,
-            derivations=["oracle", second(draft.kind)],
+            derivations=["oracle", second_derivation(draft.kind)],
             agreement=_two_digits(figure),
             agreement_unlifted=None if unlifted is None else _two_digits(unlifted),
         )

@@ -29,7 +29,7 @@ def forward(decoder: Decoder, inputs: Inputs, steps: list[int] | None, want: Col
 
 
 def layer(decoder: Decoder, question: Subgraph) -> Taps:
-    """The kinds of SUBGRAPH_KINDS: one pass of a layer that goes on with what is given."""
+    """The kinds of SUBGRAPH_KINDS: one pass of a layer that continues with the given values."""
     cast, shape = decoder.ar.cast, question.positions.shape
     ple = question.ple(decoder.config.hidden_size_per_layer_input)
     recording = Recording({name: cast(value) for name, value in question.given.items()})
@@ -170,7 +170,7 @@ _FORMULAS: Mapping[str, Callable[[Params], Array]] = {
     "signed-norm": lambda p: weights.signed_norm(p["name"], p["count"], p["base"]),
     "per-expert-scale": lambda p: weights.per_expert_scale(p["name"], p["count"]),
 }
-"""Only matrices are so large that their first element is not the first that is asked for."""
+"""Only matrices are so large that a case begins after their first element."""
 
 _MODULES: Mapping[str, Callable[[Params, Inputs, Ops], Taps]] = {
     "linear": _linear,

@@ -1,8 +1,8 @@
 """The arithmetic that the oracle computes in: float64 for goldens, lower ones to measure what rounding costs.
 
 The dtype of the arrays is the arithmetic: elementwise operations round to it one by one. Products accumulate in
-`accumulate` and are rounded once; the islands that honest implementations compute wide (norms, softmax) are cast to
-`wide` where they stand.
+`accumulate` and are rounded once; the parts that honest implementations compute wide (norms, softmax) are cast to
+`wide` in their functions.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import numpy.typing as npt
 
 from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.tensors import DTYPES
+from gemma4_contract.tensors import Array as Array
 from reference.oracle import summation
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """A storage dtype, the dtype of the islands, and the order in which products are summed.
+    """A storage dtype, the dtype of the wide parts, and the order in which products are summed.
 
-    `order` is one of `summation.ORDERS` and `OTHER_ORDERS`. `fused` computes as fused kernels like to: chains of
+    `order` is one of `summation.ORDERS` and `OTHER_ORDERS`. `fused` computes as fused kernels do: chains of
     elementwise operations (GELU, soft cap) round once at their end, and theta^-x is exp(-x log theta). `reciprocal`
-    multiplies by 1/root in norms, and takes theta^-x in the place of 1/theta^x.
+    multiplies by 1/root in norms, and takes theta^-x instead of 1/theta^x.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Arithmetic:
         return np.asarray(x).astype(self.dtype)
 
     def chain(self, x: Array) -> Array:
-        """x as a chain of elementwise operations starts on it: as it is, or wide where `fused`."""
+        """x as the start of a chain of elementwise operations: unchanged, or wide if `fused`."""
         return x.astype(self.wide) if self.fused else x
 
     def scalar(self, value: float, like: Array) -> Any:
@@ -70,7 +69,7 @@ class Arithmetic:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a @ b; of a single term it is a product of elements, which is made twice as fast."""
+    """a @ b; for a single term the elementwise product, which is twice as fast."""
     return a * b if a.shape[-1] == 1 else np.matmul(a, b)
 
 
@@ -97,6 +96,6 @@ F32 = of_profile("f32")
 BF16 = of_profile("bf16")
 F16 = of_profile("f16")
 BF16_EVERY_OP = replace(BF16, name="bf16 every op", wide=BF16.dtype)
-"""Rounds after every operation, the islands included: the worst that an honest implementation does."""
+"""Rounds after every operation, also in the wide parts: the worst that an honest implementation does."""
 
 PROFILES = {arithmetic.name: arithmetic for arithmetic in (F64, F32, BF16, F16)}

@@ -1,4 +1,4 @@
-"""Keys and values, and the cache that keeps all of them: the window is the mask's business."""
+"""Keys and values, and the cache that keeps all of them; the mask applies the window."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KeyValues:
 
 
 class KVCache:
-    """What each own-KV layer has made so far."""
+    """The keys and values of each own-KV layer so far."""
 
     def __init__(self) -> None:
         self.layers: dict[int, KeyValues] = {}

@@ -14,7 +14,7 @@ from reference.oracle.ops import Ops
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle:
-    """The four classes between a checkpoint's directory and an answer.
+    """The four classes that make an answer from a checkpoint's directory.
 
     A known mistake is a subclass of one of them: an `Oracle` with it is the whole oracle with that mistake, and lives
     beside the right one.
@@ -32,4 +32,4 @@ class Oracle:
 
 
 ORACLE = Oracle()
-"""The right one."""
+"""The correct oracle."""

@@ -36,7 +36,7 @@ def run(
         rows = slice(start, start + step)
         decoder.forward(ids[:, rows], positions[:, rows], None if valid is None else valid[:, rows], cache, pieces)
         start += step
-    # S grows with the calls, so the probabilities of several calls are no one tensor.
+    # S grows with the calls, so the probabilities of several calls do not form one tensor.
     graph = text_graph()
     whole = {name: values for name, values in pieces.taps.items() if graph.is_asked(name, plain=len(values) == 1)}
     return {

@@ -1,4 +1,4 @@
-"""Per-layer embeddings (PLE): every layer's own view of the token, and the gate that lets it in."""
+"""Per-layer embeddings (PLE): every layer's own view of the token, and its gate."""
 
 from __future__ import annotations
 

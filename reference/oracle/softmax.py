@@ -11,7 +11,7 @@ class Softmax(Functions):
     """Softmax."""
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
-        """Softmax over the last axis in the wide dtype; masked entries are 0, and so is a row that sees nothing."""
+        """Softmax over the last axis in the wide dtype; masked entries are 0, as is a row with all masked."""
         ar = self.ar
         wide = scores.astype(ar.wide)
         seen = np.ones(wide.shape, bool) if mask is None else np.broadcast_to(mask, wide.shape)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
+from gemma4_contract.tensors import Array
 
 ORDERS = ("blas", "sequential", "reversed", "split")
 """Orders that set floors."""
 
 OTHER_ORDERS = ("blocks", "pairwise")
-"""Orders that do not: honest all the same, and not to be accused."""
+"""Orders that set no floors: honest too, so they must not be accused."""
 
 
 def parts_of(order: str, count: int) -> list[slice]:
-    """Which of `count` terms are summed at once, part by part.
+    """The parts of `count` terms that are each summed at once.
 
-    "blas" leaves all to the library, "sequential" goes term by term as a plain loop does, "reversed" the same from the
-    other end, "split" takes even and odd terms apart, "blocks" 16 terms at a time, "pairwise" eight.
+    "blas" leaves all to the library, "sequential" goes term by term as a plain loop does, "reversed" does so from the
+    other end, "split" takes even and odd terms apart, "blocks" 16 terms at a time, and "pairwise" eight.
     """
     if order == "split":
         return [slice(0, None, 2), slice(1, None, 2)] if count > 1 else [slice(0, count)]

@@ -1,1 +1,1 @@
-"""The oracle on models that no memory holds: weights are made, or read, as they are used, and let go."""
+"""The oracle on models larger than memory: weights are made or read when they are used, and then freed."""

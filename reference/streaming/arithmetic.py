@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from reference.oracle.arithmetic import Arithmetic, Array
+from gemma4_contract.tensors import Array
+from reference.oracle.arithmetic import Arithmetic
 from reference.streaming.matrix import Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed(Arithmetic):
-    """An `Arithmetic` whose weights may be a `Matrix` where an array is asked for."""
+    """An `Arithmetic` whose weights may be a `Matrix` instead of an array."""
 
     def cast(self, x: Any) -> Any:
-        """x in the storage dtype; a `Matrix` is in it."""
+        """x in the storage dtype; a `Matrix` already has it."""
         return x if isinstance(x, Matrix) else Arithmetic.cast(self, x)
 
     def linear(self, x: Array, weight: Any) -> Array:

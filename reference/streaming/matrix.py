@@ -13,8 +13,8 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from gemma4_contract.tensors import Array
 from reference import weights
-from reference.oracle.arithmetic import Array
 
 BLOCK_BYTES = 64 << 20
 """Size of a block of rows in float64."""
@@ -23,7 +23,7 @@ _POOL = ThreadPoolExecutor(_THREADS)
 
 
 class Matrix(ABC):
-    """A table [rows, width] or a stack of matrices [X, rows, width], in place of an array of `dtype`."""
+    """A table [rows, width] or a stack of matrices [X, rows, width] that replaces an array of `dtype`."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         self.shape = shape
@@ -42,17 +42,17 @@ class Matrix(ABC):
         return self.rows(slice(index * rows, (index + 1) * rows)).reshape(self.shape[1:])
 
     def blocks(self) -> list[slice]:
-        """Rows to be made at a time."""
+        """The blocks of rows to make at a time."""
         rows, total = max(1, BLOCK_BYTES // (8 * self.shape[-1])), math.prod(self.shape[:-1])
         return [slice(first, min(first + rows, total)) for first in range(0, total, rows)]
 
 
 Q = Callable[[str, int, int], npt.NDArray[np.int8]]
-"""`weights.q`, or what stands in its place."""
+"""`weights.q`, or a function that replaces it."""
 
 
 class Remembered:
-    """`weights.q` whose latest results are kept, up to so many bytes: of passes that take turns one makes them."""
+    """`weights.q` with a cache of its latest results, up to `size` bytes, for passes that take turns."""
 
     def __init__(self, size: int) -> None:
         self._size, self._held = size, 0

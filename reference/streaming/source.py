@@ -1,4 +1,4 @@
-"""Where a streaming pass has its model from: a rule, or a checkpoint of the user's own."""
+"""The source of a streaming pass's weights: the rule, or the user's own checkpoint."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Source:
     config_json: Mapping[str, Any]
     config: TextConfig
     weights: Callable[[np.dtype[Any]], dict[str, Any]]
-    """Of a dtype, as in `streaming.weights`."""
+    """dtype -> weights, as in `streaming.weights`."""
     option: str
-    """How a command names it."""
+    """The options of a command that name it."""
     fingerprint: str
-    """Of the weights: a pass over others is none to go on with."""
+    """Identifies the weights: a pass over other weights is not continued."""
 
     @property
     def id(self) -> str:
@@ -61,15 +61,15 @@ def rule(model: Model, q: Q = weights.q) -> Source:
     )
 
 
-def own(directory: Path) -> Source:
-    """A checkpoint; its id is the folder's name. FixtureError where it is not whole."""
+def from_checkpoint(directory: Path) -> Source:
+    """A checkpoint, whose id is the folder's name; FixtureError if it is not whole."""
     raw = own_config(directory)
     expected, cure = "the configuration of a Gemma 4 text decoder", "name the folder of a whole checkpoint"
     try:
         config = TextConfig.from_dict(raw)
         expected = "its tensors"
         read = functools.partial(of_checkpoint, directory, config)
-        read(np.dtype(np.float64))  # no matrix is read yet: are all there?
+        read(np.dtype(np.float64))  # checks that all tensors exist; no matrix is read yet
     except (ValueError, KeyError, TypeError) as error:
         raise FixtureError(directory, got=str(error), expected=expected, cure=cure) from None
     return Source(
@@ -92,7 +92,7 @@ def own(directory: Path) -> Source:
 
 
 def _fingerprint(directory: Path) -> str:
-    """Of the files' names, sizes and times."""
+    """A digest of the files' names, sizes and times."""
     seen = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoint.parts(directory))
     return sha256(repr(list(seen)).encode())
 

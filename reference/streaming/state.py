@@ -1,4 +1,4 @@
-"""A streaming pass between two layers, as a file that a later pass goes on from: arrays and JSON in one .npz."""
+"""Stores a streaming pass between two layers in a file, to continue it later: arrays and JSON in one .npz."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from gemma4_contract.files import write_atomic
-from reference.oracle.arithmetic import Array
+from gemma4_contract.tensors import Array
 from reference.oracle.decoder import Halt
 from reference.oracle.kv_cache import KeyValues
-from reference.streaming.kept import Kept
+from reference.streaming.stored_taps import StoredTap
 
 _FACTS = "facts"
 _DONOR = ("keys", "values", "positions", "valid")
 _KEPT = ("values", "chosen", "margins")
 
 
-def save(path: Path, halt: Halt, kept: Mapping[str, Kept]) -> None:
-    """Write where a pass stands, and what was kept of it so far."""
+def save(path: Path, halt: Halt, kept: Mapping[str, StoredTap]) -> None:
+    """Write the state of a pass, and the taps stored so far."""
     arrays: dict[str, Array] = {"h": halt.h}
     for layer, lent in halt.donors.items():
         arrays |= {f"donors/{layer}/{part}": getattr(lent, part) for part in _DONOR}
@@ -39,15 +39,15 @@ def save(path: Path, halt: Halt, kept: Mapping[str, Kept]) -> None:
     write_atomic(path, file.getvalue())
 
 
-def load(path: Path) -> tuple[Halt, dict[str, Kept]]:
-    """Where the pass stood, and what was kept of it."""
+def load(path: Path) -> tuple[Halt, dict[str, StoredTap]]:
+    """The state of a pass, and the taps stored so far."""
     with np.load(path, allow_pickle=False) as arrays:
         facts = json.loads(str(arrays[_FACTS]))
         donors = {
             layer: KeyValues(**{part: arrays[f"donors/{layer}/{part}"] for part in _DONOR}) for layer in facts["donors"]
         }
         kept = {
-            name: Kept(
+            name: StoredTap(
                 whole=tuple(one["whole"]),
                 indices=one["indices"],
                 rms=one["rms"],

@@ -1,4 +1,4 @@
-"""Matrices of a checkpoint, read block by block: plain, quantised, and experts whose gates and ups lie apart.
+"""Matrices of a checkpoint, read block by block: plain, quantised, and experts whose gates and ups are separate.
 
 R rows of a matrix, I its width, W 32-bit words that a quantised row takes, G groups of a row.
 """
@@ -12,7 +12,7 @@ from reference.streaming.matrix import Matrix
 
 
 class StoredMatrix(Matrix):
-    """A matrix as the file holds it."""
+    """A matrix that the file holds unquantised."""
 
     def __init__(self, stored: Stored, dtype: np.dtype[np.generic]) -> None:
         super().__init__(stored.shape, dtype)
@@ -23,10 +23,10 @@ class StoredMatrix(Matrix):
 
 
 class QuantizedMatrix(Matrix):
-    """w = scale * code + bias, as MLX quantises: codes [R, W], of `bits` each; scales and biases [R, G] of groups.
+    """w = scale * code + bias, as MLX quantises: codes [R, W] of `bits` bits; scales and biases [R, G] of groups.
 
-    How wide a code is follows from the shapes; a row is a stream of bits, the lowest first. w is computed in float64,
-    and rounded once. ValueError where the shapes fit no such matrix.
+    The shapes give the width of a code; a row is a stream of bits, the lowest first. w is computed in float64
+    and rounded once. ValueError if the shapes fit no such matrix.
     """
 
     def __init__(self, parts: tuple[Stored, Stored, Stored], width: int, dtype: np.dtype[np.generic]) -> None:
@@ -43,7 +43,7 @@ class QuantizedMatrix(Matrix):
 
     def rows(self, block: slice) -> Array:
         stream = _rows(self._codes, block).view(np.uint8)
-        pairs = np.pad(stream, ((0, 0), (0, 1))).astype(np.uint16)  # a code may end in the byte behind
+        pairs = np.pad(stream, ((0, 0), (0, 1))).astype(np.uint16)  # a code may end in the next byte
         pairs[:, :-1] |= pairs[:, 1:] << np.uint16(8)
         codes = (pairs[:, self._byte] >> self._shift) & np.uint16((1 << self._bits) - 1)
         scales, biases = (_rows(part, block).astype(np.float64) for part in (self._scales, self._biases))

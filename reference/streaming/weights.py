@@ -1,6 +1,6 @@
 """The weights of a model for a streaming pass, by their names in the state dict.
 
-Vectors are arrays; what stands in the place of matrices and stacks makes or reads its rows as they are used (`Matrix`).
+Vectors are arrays; matrices and stacks are of class `Matrix`, which makes or reads rows when they are used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PARTS = ("weight", "scales", "biases")
 
 
 def by_rule(model: Model, dtype: np.dtype[Any], q: Q = weights.q) -> dict[str, Any]:
-    """Those of the rule, whose matrices take their numbers from `q`."""
+    """The weights by rule; matrices take their numbers from `q`."""
     config, made = model.config, dict[str, Any]()
     for name, shape in weights.tensor_shapes(config).items():
         if len(shape) == 1:
@@ -37,7 +37,7 @@ def by_rule(model: Model, dtype: np.dtype[Any], q: Q = weights.q) -> dict[str, A
 
 
 def of_checkpoint(directory: Path, config: TextConfig, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Those of an ordinary checkpoint, in any layout, its matrices plain or quantised as MLX does.
+    """The weights of an ordinary checkpoint in any layout, its matrices plain or quantised by MLX.
 
     FixtureError or ValueError for files that cannot be read, and for tensors that are missing, too many or misshapen.
     """

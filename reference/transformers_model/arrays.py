@@ -1,13 +1,14 @@
 """Arrays between NumPy and torch, always copied, with bfloat16 as `ml_dtypes.bfloat16` on the NumPy side."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import ml_dtypes
 import numpy as np
 import torch
 
+from gemma4_contract.tensors import Array as Array
+
 DType = Literal["float64", "float32", "bfloat16", "float16"]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
     "float64": torch.float64,

@@ -1,6 +1,6 @@
 """Capture taps from a running Gemma4ForCausalLM.
 
-The graph says which module shows which tap (`gemma4_contract.module_reads`). Five kinds of taps no module shows, and
+The graph says which module shows which tap (`gemma4_contract.module_reads`). No module shows five kinds of taps, and
 they are read by hand:
 
 * `q_rope` and `k_rope`: calls of the function `apply_rotary_pos_emb`;
@@ -31,11 +31,11 @@ Taps = dict[str, Array]
 Observe = Callable[[torch.Tensor], None]
 
 
-class Recorder:
-    """Hooks on a model, taken off by `stack`, that put arrays of `dtype` into `taps`; of all taps where none are named.
+class TapHooks:
+    """Hooks on a model that record the wanted taps (all if None) as arrays of `dtype` in `taps`; `stack` removes them.
 
-    `take`, where there is one, is called with each tap instead. The tensor of a tap that has a `given` value is
-    overwritten with it, in place, after it was copied; `replaced` names those that were.
+    `take`, if given, is called with each tap instead. The tensor of a tap that has a `given` value is
+    overwritten with it, in place, after it was copied; `replaced` names these taps.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Recorder:
         self._ropes: list[str] = []  # names of the RoPE calls to come, in order
         self._attended: set[int] = set()  # layers whose eager attention is watched
 
-    def put(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy a tensor into the taps, if it is wanted."""
+    def record(self, name: str, tensor: torch.Tensor) -> None:
+        """Record a copy of a tensor, if the tap is wanted."""
         if self._wanted is None or name in self._wanted:
             self._take(name, to_numpy(tensor, self._dtype))
 
     def replace(self, name: str, tensor: torch.Tensor, as_there: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Overwrite a tensor with the tap's given value, if it has one, in the layout that the model has it in."""
+        """Overwrite a tensor with the tap's given value, if it has one, in the layout of the model."""
         if name in self._given:
             tensor.copy_(as_there(to_torch(self._given[name], self._dtype)))
             self.replaced.add(name)
@@ -98,7 +98,7 @@ class Recorder:
 
     def _rope(self, rotated: torch.Tensor) -> None:
         name = self._ropes.pop(0)
-        self.put(name, rotated.transpose(1, 2))  # B L H E -> B H L E
+        self.record(name, rotated.transpose(1, 2))  # B L H E -> B H L E
         self.replace(name, rotated, lambda given: given.transpose(1, 2))
 
     def attention(self) -> None:
@@ -111,7 +111,7 @@ class Recorder:
             if module.layer_idx in self._attended:
                 for name, tensor in (("k_read", key), ("v_read", value)):  # B K S E
                     tap = f"model.layers.{module.layer_idx}.self_attn.{name}"
-                    self.put(tap, tensor)
+                    self.record(tap, tensor)
                     self.replace(tap, tensor, lambda given: given)
             return original(module, query, key, value, *args, **kw)
 
@@ -124,7 +124,7 @@ class Recorder:
         self._sizes |= {"N": config.num_hidden_layers, "P": config.hidden_size_per_layer_input}
         self._modules(model, None, probs=False)
         if config.hidden_size_per_layer_input:
-            self.result(model.model, "project_per_layer_inputs", lambda t: self.put("model.ple", t))
+            self.result(model.model, "project_per_layer_inputs", lambda t: self.record("model.ple", t))
 
     def layer(self, model: Gemma4ForCausalLM, index: int, *, probs: bool) -> None:
         """Hook one decoder layer; `probs` asks for the attention weights, which only eager attention returns."""
@@ -140,11 +140,11 @@ class Recorder:
             self._attended.add(index)
         if layer.enable_moe_block:
             self.output(layer.router, lambda routed: self._routed(f"{prefix}router.combine", routed))
-        if not layer.hidden_size_per_layer_input and not self._given:  # no sum of ours is an answer to a sub-graph
+        if not layer.hidden_size_per_layer_input and not self._given:  # a sum computed here is no answer to a sub-graph
             self._sum(layer, f"{prefix}residual_2")
 
     def _modules(self, model: Gemma4ForCausalLM, index: int | None, *, probs: bool) -> None:
-        """Hook the modules that the graph names, as far as the model has them: a KV-shared layer makes no keys."""
+        """Hook the modules that the graph names, if the model has them: a KV-shared layer has no keys."""
         for read in reads_of(text_graph(), index):
             module = _found(model, read.module)
             if module is not None and (probs or not read.needs_eager):
@@ -154,7 +154,7 @@ class Recorder:
     def _observer(self, read: Read) -> Callable[[Any], None]:
         def observe(value: Any) -> None:
             tensor = shown(read, value)
-            self.put(read.tap, laid_out(tensor, read, self._sizes))
+            self.record(read.tap, laid_out(tensor, read, self._sizes))
             if not read.needs_eager:  # attention weights are shown after their use
                 self.replace(read.tap, tensor, partial(laid_back, read=read, shape=tensor.shape))
 
@@ -164,7 +164,7 @@ class Recorder:
         self._ropes = [f"{prefix}self_attn.q_rope", f"{prefix}self_attn.k_rope"]
 
     def _routed(self, name: str, routed: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-        self.put(name, self._combine(routed))
+        self.record(name, self._combine(routed))
         _, weights, chosen = routed  # B*L top-k
         self.replace(name, weights, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).values)
         self.replace(name, chosen, lambda given: given.flatten(0, 1).topk(chosen.shape[-1]).indices)
@@ -176,14 +176,14 @@ class Recorder:
         return dense.reshape(self._sizes["B"], self._sizes["L"], -1)
 
     def _sum(self, layer: nn.Module, name: str) -> None:
-        """Watch what enters and what leaves the feed-forward block, and put their sum."""
+        """Record the sum of the input and the output of the feed-forward block."""
 
         def before(residual: torch.Tensor) -> None:
             self._residual = residual
 
         def after(branch: torch.Tensor) -> None:
             assert self._residual is not None
-            self.put(name, self._residual + branch)
+            self.record(name, self._residual + branch)
             self._residual = None
 
         self.input(layer.get_submodule("pre_feedforward_layernorm"), before)
@@ -203,10 +203,10 @@ def recording(
     wanted: Collection[str] | None = None,
     take: Callable[[str, Array], object] | None = None,
     given: Mapping[str, Array] | None = None,
-) -> Iterator[Recorder]:
-    """Give a recorder whose hooks and wrappers are all gone afterwards, whatever happened meanwhile."""
+) -> Iterator[TapHooks]:
+    """Give hooks that are all removed afterwards, whatever happened meanwhile."""
     with ExitStack() as stack:
-        recorder = Recorder(stack, dtype, wanted, take, given)
-        recorder.ropes()
-        recorder.attention()
-        yield recorder
+        hooks = TapHooks(stack, dtype, wanted, take, given)
+        hooks.ropes()
+        hooks.attention()
+        yield hooks

@@ -2,7 +2,7 @@
 
 Under `.double()` five things are still computed in float32: RMSNorm, RoPE's frequencies and angles, the attention
 softmax, the router softmax, and the embedding scales. The first four ask for float32 in so many words (`.float()`,
-`dtype=torch.float32`), so it is enough to answer every such request with float64 while the model's own code runs; the
+`dtype=torch.float32`), so it is enough to answer each such request with float64 while the model's own code runs; the
 scales are buffers, which `build` fills.
 """
 

@@ -115,7 +115,7 @@ class TransformersModel:
     def _surroundings(
         self, layer: int, hidden: Array, positions: Array, shared_kv: tuple[Array, Array] | None
     ) -> dict[str, Any]:
-        """What the decoder hands to a layer beside the hidden state: angles, mask, positions, the donors' K and V."""
+        """The arguments of a layer besides the hidden state: angles, mask, positions, the donors' K and V."""
         inner = self._model.model
         layer_type = inner.config.layer_types[layer]
         make_mask = create_sliding_window_causal_mask if layer_type == "sliding_attention" else create_causal_mask

@@ -1,4 +1,4 @@
-"""transformers' decoder on models that no memory holds: a layer's weights are there while it runs, and no longer.
+"""transformers' decoder on models larger than memory: a layer's weights exist only while it runs.
 
 L query length, D hidden, V vocabulary.
 """
@@ -42,7 +42,7 @@ def run(
     """Run the decoder on ids [1, L] in one call, and `take` each wanted tap; logits of `rows` alone.
 
     Args:
-        fields: of a config.json's `text_config`.
+        fields: the fields of a config.json's `text_config`.
         weights: exact in `dtype`, under the names of Gemma4ForCausalLM's state dict, matrices as `streaming.Matrix`.
         dtype: in float64 transformers' islands of float32 are lifted.
 
@@ -52,7 +52,7 @@ def run(
     lifted, target = dtype == "float64", torch.device(device())
     model = empty_model(fields, TORCH_DTYPES[dtype], "eager")
     inner: Any = model.model
-    present, tokens = np.unique(ids, return_inverse=True)  # of the tables the rows of these ids
+    present, tokens = np.unique(ids, return_inverse=True)  # only the rows of these ids of the tables
     for name in ("embed_tokens", "embed_tokens_per_layer"):
         if (table := getattr(inner, name, None)) is not None:
             table.weight = _parameter(_tensor(weights[f"model.{name}.weight"][present], model.dtype, target))
@@ -111,14 +111,14 @@ class _Head(nn.Module):
 def _whole(value: Any, dtype: torch.dtype, target: torch.device) -> torch.Tensor:
     if not isinstance(value, Matrix):
         return _tensor(value, dtype, target)
-    if target.type == "cpu":  # all rows at once: blocks of many sizes leave the heap in pieces, gigabytes of them
+    if target.type == "cpu":  # all rows at once: blocks of many sizes would fragment the heap by gigabytes
         return _tensor(value.rows(slice(0, math.prod(value.shape[:-1]))).reshape(value.shape), dtype, target)
     return torch.cat(list(_blocks(value, dtype, target))).reshape(value.shape)
 
 
 def _blocks(matrix: Matrix, dtype: torch.dtype, target: torch.device) -> Iterator[torch.Tensor]:
     for block in matrix.blocks():
-        if isinstance(matrix, RuleMatrix) and target.type != "cpu":  # there NumPy makes them four times as fast
+        if isinstance(matrix, RuleMatrix) and target.type != "cpu":  # NumPy makes them four times as fast there
             yield rule.rows(matrix, block, dtype, target)
         else:
             yield _tensor(matrix.rows(block), dtype, target)

@@ -13,7 +13,7 @@ import pytest
 
 from gemma4_contract import Fixtures
 from gemma4_contract.archive import write_archive
-from gemma4_contract.store import SUMS
+from gemma4_contract.sums import SUMS
 
 FIXTURES = Fixtures()
 VERSION = version("gemma4-conformance")

@@ -78,7 +78,7 @@ def test_two_tensors_for_one_are_refused(tmp_path: Path) -> None:
     x = np.ones(2, np.float32)
     tensors.write(tmp_path / "model.safetensors", {"model.norm.weight": x, "language_model.model.norm.weight": x})
     with pytest.raises(FixtureError, match=r"got a second tensor for model\.norm\.weight, expected one; remove "):
-        checkpoint.read_weights(tmp_path)
+        checkpoint.text_weights(tmp_path)
 
 
 # --- experts

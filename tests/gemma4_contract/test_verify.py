@@ -11,10 +11,10 @@ import pytest
 
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.files import sha256
+from gemma4_contract.tensors import Array
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.layouts import LAYOUTS
 
-Array = np.ndarray[Any, np.dtype[Any]]
 PARTS = (
     "cases/forward/trap-eps",
     "cases/module/rms-norm",
@@ -242,22 +242,22 @@ BAD_JSON: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "more rows than there are": (
         f"cases/{TOKENS}/case.json",
         lambda raw: raw["golden"].update(rows=[0, 20]),
-        f"cases/{TOKENS}/case.json: got rows [0, 20] behind pads [0], expected rows of the 19 of {GOLDEN}",
+        f"cases/{TOKENS}/case.json: got rows [0, 20] after pads [0], expected rows of the 19 of {GOLDEN}",
     ),
     "no rows": (
         f"cases/{TOKENS}/case.json",
         lambda raw: raw["golden"].update(rows=[4, 4]),
-        f"cases/{TOKENS}/case.json: got rows [4, 4] behind pads [0]",
+        f"cases/{TOKENS}/case.json: got rows [4, 4] after pads [0]",
     ),
     "a row of nothing but pads": (
         f"cases/{PADDED}/case.json",
         lambda raw: raw["plan"].update(left_pad=[0, 3, 19]),
-        f"cases/{PADDED}/case.json: got rows [0, 19] behind pads [0, 3, 19]",
+        f"cases/{PADDED}/case.json: got rows [0, 19] after pads [0, 3, 19]",
     ),
     "golden without an axis L": (
         f"cases/{TOKENS}/case.json",
         lambda raw: raw["golden"].update(case="module/ple-index/no-l"),
-        f"cases/{TOKENS}/case.json: got rows [0, 19] behind pads [0], expected rows of the 0 of module/ple-index/no-l",
+        f"cases/{TOKENS}/case.json: got rows [0, 19] after pads [0], expected rows of the 0 of module/ple-index/no-l",
     ),
 }
 
@@ -324,7 +324,7 @@ def test_a_broken_tensor_file_is_a_fault_of_its_case_alone(root: Path) -> None:
 
 
 def test_a_folder_without_cases_is_refused_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(FixtureError, match="--fixtures-dir DIR or GEMMA4_FIXTURES"):
+    with pytest.raises(FixtureError, match="name the folder that holds cases/"):
         Fixtures(tmp_path)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from tests.support.laws.budget import share
-from tests.support.laws.configurations import Array, Example, examples, token_ids, weights_of
+from tests.support.laws.configurations import Example, examples, token_ids, weights_of
 from tests.support.laws.implementations import Implementation, assert_close, assert_equal, both, rows_of, unpadded
 from tests.support.laws.judging import discard_narrow
 
@@ -97,7 +98,7 @@ def test_batch_rows_equal_single_rows(implementation: Implementation, example: E
 @few
 @given(examples(padded=True))
 def test_left_padding_changes_nothing(implementation: Implementation, example: Example) -> None:
-    """Every row behind its pads is what it would be without them, whatever the steps."""
+    """Every row after its pads is what it would be without them, whatever the steps."""
     single = replace(example, plan=replace(example.plan, left_pad=None))
     discard_narrow(single)
     model, inputs = implementation.model(example), single.inputs
@@ -105,8 +106,8 @@ def test_left_padding_changes_nothing(implementation: Implementation, example: E
     got = model(example.inputs, example.plan.steps)
     for row, pad in enumerate(example.plan.left_pad or ()):
         real = slice(0, example.plan.length - pad)
-        behind = rows_of(example, got, slice(pad, None), slice(row, row + 1))
-        assert_close(behind, rows_of(example, want, real), single, inputs, implementation.ar)
+        after = rows_of(example, got, slice(pad, None), slice(row, row + 1))
+        assert_close(after, rows_of(example, want, real), single, inputs, implementation.ar)
 
 
 @both

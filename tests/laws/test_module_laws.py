@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma4_contract.recording import Recording
+from gemma4_contract.tensors import Array
 from mlx_impl.model import attention, decoder, rope
 from mlx_impl.model.rope import layer_frequencies
 from reference.config import Rope
@@ -17,7 +18,7 @@ from reference.oracle.arithmetic import F64
 from reference.oracle.ops import Ops
 from tests.support.laws import mlx_models
 from tests.support.laws.budget import share
-from tests.support.laws.configurations import Array, Example, examples
+from tests.support.laws.configurations import Example, examples
 from tests.support.laws.random_values import normal, seeds, sizes
 
 few = share(2)
@@ -60,7 +61,7 @@ def test_a_key_outside_the_window_changes_nothing(size: Heads, data: st.DataObje
 @few
 @given(examples(sliding=True, padded=False), st.data(), seeds)
 def test_a_sliding_layer_reaches_no_further_than_its_window(example: Example, data: st.DataObject, seed: int) -> None:
-    """A whole layer's attention: another hidden state at one position is felt in the window behind it alone."""
+    """A whole layer's attention: another hidden state at one position is felt in the window after it alone."""
     config, length = example.config, example.plan.length
     layer = next(i for i in range(config.num_hidden_layers) if config.is_sliding(i))
     at = data.draw(sizes(0, length - 1), label="position")

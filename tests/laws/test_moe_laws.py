@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.judging.compare import measure
+from gemma4_contract.tensors import Array
 from mlx_impl.model import moe
 from reference.oracle.arithmetic import F64, Arithmetic
 from reference.oracle.ops import Ops
 from reference.taps import Tap
 from tests.support.laws.budget import share
-from tests.support.laws.configurations import Array
 from tests.support.laws.random_values import normal, seeds, sizes
 from tests.support.laws.yardstick import POLICY, yardstick
 

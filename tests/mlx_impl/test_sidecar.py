@@ -96,7 +96,7 @@ def test_logits_without_a_cache(ours: Any, theirs: Any) -> None:
 
 
 def speculated(pair: Any, folder: Path, ids: list[int]) -> list[int]:
-    """With a draft that is another model, and so mostly wrong: what it drafted must be gone back behind."""
+    """With a draft that is another model, and so mostly wrong: its tokens must be taken back."""
     other = MODELS / ("31b-mini" if folder.name == "e2b-mini" else "e2b-mini")
     draft, _ = load_model(other, model_config={"model_file": str(sidecar.MODEL_FILE)}, trust_remote_code=True)
     return said(pair, ids, draft_model=draft, num_draft_tokens=3)

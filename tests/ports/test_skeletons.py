@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conformance.adapters.base import Array
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 from tests.support import ROOT
 
 SKELETONS = ROOT / "ports" / "skeletons"

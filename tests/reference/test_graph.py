@@ -17,6 +17,7 @@ from gemma4_contract import expand
 from gemma4_contract.graph import text_graph
 from gemma4_contract.node import Input, Node
 from gemma4_contract.recording import Recording
+from gemma4_contract.tensors import Array
 from reference.cases.forward import padded_inputs
 from reference.cases.layer import layer_kinds
 from reference.config import TextConfig
@@ -27,8 +28,6 @@ from reference.oracle.arithmetic import F64
 from reference.oracle.decoder import Decoder
 from reference.oracle.ops import Ops
 from reference.taps import Recorder
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 GRAPH = text_graph()
 LENGTH, PADS = 11, [0, 3]  # more than the window, and a row with pads

@@ -10,14 +10,13 @@ import pytest
 
 from gemma4_contract import Fixtures, ModelCard, checkpoint, tensors
 from gemma4_contract.documents import read_model
+from gemma4_contract.tensors import Array
 from reference import loading, weights
 from reference.cases.forward import golden_id
 from reference.export.checkpoint import model_weights, write_checkpoint
 from reference.layouts import LAYOUTS, Layout
 from reference.models import MODELS
 from reference.weights import tensor_shapes
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 

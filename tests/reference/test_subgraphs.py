@@ -12,7 +12,7 @@ from gemma4_contract import Fixtures
 from reference.cases import Draft
 from reference.cases.layer import layer_draft, layer_kinds, subgraph_draft
 from reference.export.agreement import worst
-from reference.export.derive import by_oracle, by_transformers, enclosing, single_threaded
+from reference.export.derive import by_oracle, by_transformers, computable_subgraph, single_threaded
 from reference.models import MODELS
 
 FIXTURES = Fixtures()
@@ -47,13 +47,14 @@ def test_transformers_agrees_on_every_node(model: str, layer: int) -> None:
     draft = every_node(model, layer)
     golden = by_oracle(draft)
     with single_threaded():
-        alone, around = by_transformers(draft, lifted=True), by_transformers(enclosing(draft), lifted=True)
+        alone, around = by_transformers(draft, lifted=True), by_transformers(computable_subgraph(draft), lifted=True)
     asked_around = golden.keys() - alone.keys()
     plain = not MODELS[model].config.hidden_size_per_layer_input
     listed = {"self_attn.context", *(("residual_2", "output") if plain else ())}
     assert asked_around == {f"model.layers.{layer}.{name}" for name in listed}
     assert worst(alone, golden)[0] < 1e-12
-    assert worst({name: around[name] for name in asked_around & around.keys()}, by_oracle(enclosing(draft)))[0] < 1e-12
+    expected = by_oracle(computable_subgraph(draft))
+    assert worst({name: around[name] for name in asked_around & around.keys()}, expected)[0] < 1e-12
     assert asked_around - around.keys() <= {f"model.layers.{layer}.residual_2"}  # seen in `output`, one product later
 
 
@@ -78,7 +79,7 @@ def test_mlx_lm_agrees_on_the_nodes_that_it_offers(model: str) -> None:
         assert {tap.name for tap in draft.taps} - answer.keys() == {f"model.layers.{layer}.{name}" for name in fused}
         assert worst(answer, by_oracle(draft))[0] < 1e-6
         context = f"model.layers.{layer}.self_attn.context"  # from queries, keys and values: no probabilities given
-        around = enclosing(draft)
+        around = computable_subgraph(draft)
         assert worst({context: by_port("mlx_lm", around)[context]}, by_oracle(around))[0] < 1e-6
 
 

@@ -14,13 +14,11 @@ from zlib import crc32
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from gemma4_contract import tensors
+from gemma4_contract.tensors import Array
 from reference.layouts import split_experts
 from reference.models import prefixed
-
-Array = npt.NDArray[Any]
 
 V, LENGTH, WINDOW = 64, 19, 8
 ROPE = {
@@ -192,7 +190,7 @@ def token_ids(batch: int = 1) -> Array:
 
 
 def positions(batch: int, left_pad: tuple[int, ...] = ()) -> Array:
-    """Positions B L, int32: 0 to n-1 behind the pads, 0 at pads."""
+    """Positions B L, int32: 0 to n-1 after the pads, 0 at pads."""
     pads = np.array(left_pad or (0,) * batch)[:, None]
     counted: Array = np.maximum(np.arange(LENGTH) - pads, 0).astype(np.int32)
     return counted

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from conformance.adapters.base import Request
-from tests.support.adapter_checkpoints import Array, normal, rng, text_config
+from gemma4_contract.tensors import Array
+from tests.support.adapter_checkpoints import normal, rng, text_config
 
 
 @dataclass(frozen=True, kw_only=True)

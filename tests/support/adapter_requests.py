@@ -9,7 +9,8 @@ import numpy as np
 
 from conformance.adapters.base import Request
 from gemma4_contract import Plan
-from tests.support.adapter_checkpoints import LENGTH, Array, positions, tap_shapes, text_config, token_ids
+from gemma4_contract.tensors import Array
+from tests.support.adapter_checkpoints import LENGTH, positions, tap_shapes, text_config, token_ids
 
 
 def request(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from conformance.adapters.base import Hello, Request, Skip
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
-Array = npt.NDArray[Any]
 Taps = dict[str, Array]
 Change = Callable[[Taps], Taps]
 

@@ -1,10 +1,11 @@
-"""A server on this machine, and small packages in the place of the published ones."""
+"""A server on this machine, and small packages instead of the published ones."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
-import sys
+import pkgutil
 import tarfile
 import tempfile
 import threading
@@ -19,7 +20,9 @@ from typing import Any
 import gguf
 import pytest
 
-from conformance.fetch import cache, derive, published, tokenizer
+from conformance import fetch
+from conformance.cli import fetch as command
+from conformance.fetch import cache, large_templates, published, tokenizer
 from conformance.fetch.llama_cpp import Sources
 from conformance.fetch.published import Package, Published
 from gemma4_contract.files import sha256
@@ -183,7 +186,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """Let the small packages be what was published, and lie on the server, which is the index."""
     monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
     monkeypatch.setattr(tokenizer, "SPECIAL_IDS", SPECIAL_IDS)
-    monkeypatch.setattr(derive, "_EMPTY_LINE_AT", 4)
+    monkeypatch.setattr(large_templates, "_EMPTY_LINE_AT", 4)
     everywhere(monkeypatch, "TOKENIZER", facts(tokenizer.build(sources())))
     everywhere(monkeypatch, "TEMPLATES", {name: facts(text.encode()) for name, text in TEMPLATES.items()})
     everywhere(monkeypatch, "VECTORS", {name: facts(data) for name, data in VECTORS.items()})
@@ -196,7 +199,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
 
 def everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
     """Another value for a published fact, in every module that knows it."""
-    known = [module for key, module in sys.modules.items() if key.startswith("conformance.") and "fetch" in key]
+    submodules = pkgutil.iter_modules(fetch.__path__, f"{fetch.__name__}.")
+    known = [command, *(importlib.import_module(found.name) for found in submodules)]
     assert sum(hasattr(module, name) for module in known) > 1, name
     for module in known:
         if hasattr(module, name):

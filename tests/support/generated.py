@@ -76,7 +76,7 @@ class ScriptedCache:
 
 
 class Scripted:
-    """A decoder that says behind a prompt what it was told to; it keeps what it was fed, chunk by chunk."""
+    """A decoder that answers a prompt with given tokens; it keeps what it was fed, chunk by chunk."""
 
     def __init__(self, prompt: int, says: list[int], height: float = 5.0) -> None:
         self.config: Any = SimpleNamespace(vocab_size=16)

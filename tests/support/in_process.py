@@ -6,8 +6,9 @@ import dataclasses
 import os
 import signal
 
-from conformance.adapters.base import Array, Hello, Request, Skip
+from conformance.adapters.base import Hello, Request, Skip
 from conformance.adapters.pure_python import PurePythonAdapter
+from gemma4_contract.tensors import Array
 
 
 class Dying:

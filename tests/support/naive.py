@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from gemma4_contract.tensors import Array
+
 Raw = Mapping[str, Any]
 
 

@@ -41,7 +41,7 @@ MERGES = [
 
 
 def tokenizer() -> tokenizers.Tokenizer:
-    """Of the very kind of Gemma 4's, with a token for each row of a miniature's embedding."""
+    """A tokenizer of the same kind as Gemma 4's, with a token for each row of a miniature's embedding."""
     vocabulary = {token: token_id for token_id, token in enumerate(TOKENS)}
     model = models.BPE(vocab=vocabulary, merges=MERGES, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     built = tokenizers.Tokenizer(model)

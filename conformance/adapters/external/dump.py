@@ -1,4 +1,4 @@
-"""Answers that were computed where no adapter can run, a phone say: one file, its tensors named `<case id>/<tap>`."""
+"""Answers computed where no adapter can run, such as on a phone: one file whose tensors are named `<case id>/<tap>`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemma4_contract import tensors
 
 
 class DumpAdapter:
-    """Reads the answer to a case when it is asked, and no more: the file may be larger than memory."""
+    """Reads the answer to one case at a time, because the file may be larger than memory."""
 
     def __init__(self, path: Path) -> None:
         """FixtureError when the file is missing or broken."""
@@ -17,8 +17,8 @@ class DumpAdapter:
         self._stored = tensors.read_lazily(path)
 
     def hello(self) -> Hello:
-        """What is known: the file."""
-        return Hello.of_stranger(self._name, "elsewhere")
+        """The name of the file; nothing else is known."""
+        return Hello.offering_everything(self._name, "elsewhere")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that the file has; Skip when it has none of this case."""

@@ -1,4 +1,4 @@
-"""What a port in another process is given for a case, and the file in which it answers."""
+"""The request file and the answer file of a port in another process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from conformance.adapters.base import Array, PortFault, Request
 from gemma4_contract import FixtureError, protocol, tensors
 
 
-def put(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
-    """Write the inputs of a case, if it has any; the line that asks for its answer in `out`."""
+def write_request(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
+    """Write the inputs of a case, if it has any; return the line that asks for the answer in the file `out`."""
     if request.inputs:
         tensors.write(inputs, request.inputs)
     return protocol.Run(
@@ -26,7 +26,7 @@ def put(request: Request, seq: int, inputs: Path, out: Path) -> protocol.Run:
 
 
 def read_answer(out: Path) -> dict[str, Array]:
-    """The tensors of the very file that was asked for. PortFault where it is missing, a link, or broken."""
+    """The tensors of the file that was asked for; PortFault if it is missing, a link, or broken."""
     if out.is_symlink() or not out.is_file():
         raise PortFault(f"the port said ok and wrote no file {out.name}")
     try:

@@ -15,7 +15,7 @@ from conformance.adapters.base import PortFault
 TIMEOUT = 60.0
 _GIB = 2**30
 _SHARE = 0.8  # of the machine's memory
-_UNWATCHED, _PAUSE = 0.05, 0.1  # seconds; an answer that comes at once is worth no look at the memory
+_UNWATCHED, _PAUSE = 0.05, 0.1  # seconds; the memory is not checked for answers that come at once
 _T = TypeVar("_T")
 
 
@@ -25,15 +25,15 @@ def _most_of_the_machine() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a port may use for one answer, with all that it started."""
+    """The time and memory that a port and its child processes may use for one answer."""
 
     seconds: float = TIMEOUT
     gib: float = field(default_factory=_most_of_the_machine)
 
     def keep(self, pid: int, wait: Callable[[float], _T], late: type[Exception]) -> _T:
-        """What `wait(seconds)` gives, which is called again for as long as it raises `late` and the time is not up.
+        """The result of `wait(seconds)`, which is called again while it raises `late` and time is left.
 
-        `late` when it is, PortFault when the process `pid` holds too much memory.
+        Raises `late` when the time is over, and PortFault if the process `pid` uses too much memory.
         """
         end = time.monotonic() + self.seconds
         pause = _UNWATCHED
@@ -50,7 +50,7 @@ class Limits:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all that it started, directly or not; empty when it has ended."""
+    """A process and all of its descendants; empty if it has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -59,10 +59,10 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def private_memory(pid: int) -> int:
-    """Bytes that a process and all that it started hold; files that they map count only where no system tells them."""
+    """Bytes of memory of a process and its descendants, without mapped files where the system can tell them apart."""
     held = 0
     for process in family(pid):
-        with contextlib.suppress(psutil.Error):  # it ended under our hands
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             memory = process.memory_info()
             held += memory.rss - getattr(memory, "shared", 0)
     return held

@@ -1,4 +1,4 @@
-"""A process that answers one line to each line, as long as it lives and keeps to its limits."""
+"""A process that answers each line with one line, within its limits of time and memory."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class LineProcess:
     def ask(self, line: str, limits: Limits) -> str:
         """The line that comes back.
 
-        PortFault when the process has died, hangs, holds too much memory, or says what is no line of text.
+        PortFault if the process has died, hangs, uses too much memory, or writes something that is not a line of text.
         """
         if not self._lines.empty():
             raise self._fault_before_the_question()
         writer = threading.Thread(target=self._write, args=(line,), daemon=True)
-        writer.start()  # a port that does not read must not hang us either
+        writer.start()  # a port that does not read must not block this process either
         try:
             said = limits.keep(self._process.pid, lambda seconds: self._lines.get(timeout=seconds), queue.Empty)
         except queue.Empty:
@@ -62,7 +62,7 @@ class LineProcess:
             raise PortFault(f"the port said what is no UTF-8: {said[:40]!r}") from None
 
     def stop(self, line: str) -> None:
-        """Say a last line, and that no other follows, and wait a moment; then kill."""
+        """Send a last line, close the input, wait a moment, then kill the process."""
         self._write(line)
         self._close_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -70,7 +70,7 @@ class LineProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End the process and all that it started; the reader closes its output, which what got away may still hold."""
+        """End the process and its descendants; the reader closes the output, which one that escaped may hold."""
         kill_group(self._process)
         self._close_input()
 
@@ -80,7 +80,7 @@ class LineProcess:
             self._process.stdin.close()
 
     def _read(self, stdout: IO[bytes]) -> None:
-        with stdout, contextlib.suppress(queue.Full):  # so many lines are a fault, whatever follows
+        with stdout, contextlib.suppress(queue.Full):  # this many lines are a fault, whatever follows
             while line := stdout.readline(LONGEST_LINE + 1):
                 self._lines.put_nowait(line)
                 if len(line) > LONGEST_LINE:
@@ -89,7 +89,7 @@ class LineProcess:
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it died: the reader will say so
+        with contextlib.suppress(OSError, ValueError):  # the process died: the reader reports it
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
@@ -104,7 +104,7 @@ class LineProcess:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that was started in a session of its own, and all that it started."""
+    """End a process that was started in a session of its own, and all of its descendants."""
     members = family(process.pid) if process.returncode is None else []  # some may have left the group
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
@@ -118,16 +118,16 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def death(code: int | None, words: str) -> PortFault:
-    """The fault of a process that ended, or closed its output, before it had answered."""
+    """The fault of a process that ended or closed its output before it answered."""
     how = "it closed its output" if code is None else ending(code)
     return PortFault(f"the port died: {how}" + (f"; its last words: {words}" if words else ""))
 
 
 def ending(code: int) -> str:
-    """How a process ended, by what its parent is told."""
+    """How a process ended, in words, from its return code."""
     return f"exit {code}" if code >= 0 else f"signal {-code}"
 
 
 def last_words(said: bytes) -> str:
-    """The end of what a process said, on one line."""
+    """The last words of a process, on one line."""
     return " ".join(said.decode(errors="replace").split())[-_LAST_WORDS:]

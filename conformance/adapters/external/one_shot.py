@@ -1,4 +1,4 @@
-"""A port that is a command for one question: `COMMAND REQUEST.json OUT.safetensors`, exit 0, 1, or 77 to skip."""
+"""A port that is started anew for each question: `COMMAND REQUEST.json OUT.safetensors`, exit 0, 1, or 77 to skip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.adapters.base import Array, Hello, PortFault, Request, Skip
-from conformance.adapters.external.exchange import put, read_answer
+from conformance.adapters.external.exchange import read_answer, write_request
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.lines import death, kill_group, last_words
 
@@ -17,21 +17,21 @@ SKIPPED = 77
 
 
 class OneShotAdapter:
-    """Starts the command anew for every case; it has said nothing of itself, so it is asked everything."""
+    """Starts the command for every case; it sends no hello, so it is assumed to offer everything."""
 
     def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
         self._command = tuple(command)
         self._limits = limits or Limits()
 
     def hello(self) -> Hello:
-        """What is known: the command."""
-        return Hello.of_stranger(Path(self._command[0]).name, "unknown")
+        """The command; nothing else is known."""
+        return Hello.offering_everything(Path(self._command[0]).name, "unknown")
 
     def run(self, request: Request) -> dict[str, Array]:
         """The taps that the command wrote. Skip at exit 77, with its last words; PortFault at any other but 0."""
         with tempfile.TemporaryDirectory(prefix="gemma4-port-") as folder:
             inputs, out, asked = (Path(folder) / name for name in ("in.safetensors", "out.safetensors", "request.json"))
-            line = put(request, 1, inputs, out)
+            line = write_request(request, 1, inputs, out)
             model = {"model_dir": str(request.model_dir.resolve()) if request.model_dir else None}
             asked.write_text(json.dumps(line.model_dump(mode="json") | model), encoding="utf-8")
             self._call(asked, out)
@@ -51,7 +51,7 @@ class OneShotAdapter:
             except subprocess.TimeoutExpired:
                 raise PortFault(f"the port hangs: no end within {self._limits.seconds:g} s") from None
             finally:
-                if process.returncode is None:  # it keeps to no limit, or the user breaks off
+                if process.returncode is None:  # it is over its limits, or the user interrupts
                     kill_group(process)
         words = last_words(errors) or last_words(said)
         if process.returncode == SKIPPED:

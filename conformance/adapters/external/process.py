@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from conformance.adapters.base import Array, Hello, PortFault, PromptRequest, Refused, Request, Skip
-from conformance.adapters.external.exchange import put, read_answer
+from conformance.adapters.external.exchange import read_answer, write_request
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.lines import LineProcess
 from gemma4_contract import protocol
@@ -20,18 +20,18 @@ _Answer = TypeVar("_Answer", bound=protocol.Line)
 
 
 class ProcessAdapter:
-    """Drives the adapter that a command starts; one that died or was killed is started again for the next question.
+    """Drives the adapter that a command starts; if it died or was killed, it is started again for the next question.
 
-    Every fault of the port is a PortFault: a line that says what it did. Files are read from a folder of our own, and
-    from the very name that was asked for.
+    Every fault of the port is a PortFault: one line that says what it did. Files are read from our own folder, and
+    only under the name that was asked for.
     """
 
     def __init__(
         self, command: Sequence[str], limits: Limits | None = None, profiles: Collection[str] | None = None
     ) -> None:
-        """PortFault when the command cannot be started or says no good hello.
+        """PortFault if the command cannot be started or sends no valid hello.
 
-        `profiles` are the profiles that a port may offer: those of the installed fixtures when None.
+        `profiles` are the profiles that a port may offer: None means those of the installed fixtures.
         """
         self._command = command
         self._context = {"profiles": profiles}
@@ -40,11 +40,11 @@ class ProcessAdapter:
         self._process: LineProcess | None = None
         self._loaded: Path | None = None
         self._seq = 0
-        atexit.register(self.close)  # a port that hangs must not outlive us
+        atexit.register(self.close)  # a port that hangs must not outlive this process
         self._hello = self._say_hello()
 
     def hello(self) -> Hello:
-        """Who the port is and what it offers."""
+        """The name and version of the port, and what it offers."""
         said = self._hello
         return Hello(
             name=said.implementation.name,
@@ -65,7 +65,7 @@ class ProcessAdapter:
         self._seq += 1
         inputs, out = self._file("in"), self._file("out")
         try:
-            answer = self._ask(put(request, self._seq, inputs, out), protocol.RunAnswer, self._seq)
+            answer = self._ask(write_request(request, self._seq, inputs, out), protocol.RunAnswer, self._seq)
             if answer.skipped is not None:
                 raise Skip(answer.skipped)
             if answer.error is not None:
@@ -105,7 +105,7 @@ class ProcessAdapter:
         return answer.ids
 
     def close(self) -> None:
-        """Ask the port to stop, and see to it that it does."""
+        """Ask the port to stop, and kill it if it does not."""
         if self._process is not None:
             self._process.stop(protocol.Stop().model_dump_json())
             self._process = None
@@ -125,7 +125,7 @@ class ProcessAdapter:
         self._loaded = model_dir
 
     def _ask(self, line: protocol.Line, answer: type[_Answer], seq: int | None) -> _Answer:
-        """One line there and one back; whatever is no answer to it ends the process."""
+        """Send one line and read one; anything but an answer to it ends the process."""
         if self._process is None:
             self._say_hello()
         assert self._process is not None

@@ -25,7 +25,7 @@ from mlx_impl.model.kv_cache import KV
 from mlx_impl.model.taps import scope
 
 SHARE = 0.75
-"""Of the memory that is free the most that weights may take; larger models are read layer by layer in every pass."""
+"""Largest share of the free memory that weights may take; larger models are read layer by layer in every pass."""
 _SKIPPED = {"ple_index": "rows of the PLE table are looked up by id: no flat index is ever computed"}
 
 
@@ -37,7 +37,7 @@ class MlxImplAdapter:
         self._tokenizer = functools.lru_cache(maxsize=1)(Tokenizer.load)
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         return Hello(
             name="mlx_impl",
             version=f"{mlx_impl.__version__} (mlx {version('mlx')})",

@@ -1,4 +1,4 @@
-"""The fast path of mlx_impl as a port of its own: whole passes, logits alone."""
+"""The fast path of mlx_impl as a port of its own: whole forward passes, logits only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MlxImplFusedAdapter:
         self._plain = MlxImplAdapter().hello()
 
     def hello(self) -> Hello:
-        """Who the implementation is and what it offers."""
+        """The name and version of the implementation, and what it offers."""
         plain = self._plain
         return Hello(
             name="mlx_impl fused",
@@ -35,7 +35,7 @@ class MlxImplFusedAdapter:
         )
 
     def run(self, request: Request) -> dict[str, Array]:
-        """The logits of a whole pass, row by row of its batch; Skip for pads, and where MLX lacks a product."""
+        """The logits of a whole pass, one batch row after the other; Skip for pads, and if MLX lacks a product."""
         if request.kind != "forward" or request.model_dir is None:
             raise Skip("whole passes alone")
         if request.plan is not None and request.plan.left_pad is not None:

@@ -32,11 +32,11 @@ class MlxLmAdapter(MlxLmPrompts):
     """mlx-lm's Gemma 4 text decoder, its modules and its caches."""
 
     def __init__(self) -> None:
-        """Keep the two models loaded last, for the cases of a model follow each other."""
+        """Keep the two models loaded last, because the cases of a model follow each other."""
         self._load = lru_cache(maxsize=2)(load_model)
 
     def hello(self) -> Hello:
-        """Who mlx-lm is and what it can be asked here."""
+        """The name and version of mlx-lm, and what this adapter offers."""
         return Hello(
             name="mlx-lm",
             version=version("mlx-lm"),
@@ -50,7 +50,7 @@ class MlxLmAdapter(MlxLmPrompts):
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that mlx-lm offers, in the profile's dtype.
 
-        Skip for a profile, kind, plan or positions that mlx-lm has no way to be asked.
+        Skip for a profile, kind, plan or positions that mlx-lm does not support.
         """
         if request.profile not in PROFILE_DTYPES:
             raise Skip(f"profile {request.profile} is not offered by mlx-lm, which has f32, bf16 and f16")
@@ -91,15 +91,15 @@ def _forward(model: Any, request: Request) -> dict[str, mx.array]:
     if sum(steps) != ids.shape[1]:
         raise ValueError(f"{request.case}: got steps {steps}, expected them to add up to {ids.shape[1]} tokens")
     cache = None if plan.steps is None else _cache(model, plan.left_pad)
-    with tapped_model(model, request.want) as tapes:
+    with tapped_model(model, request.want) as records:
         start = 0
         for size in steps:
             logits = model(ids[:, start : start + size], cache=cache)
             if "logits" in request.want:
-                tapes.add("logits", logits)
-            tapes.evaluate()
+                records.add("logits", logits)
+            records.evaluate()
             start += size
-    return tapes.joined()
+    return records.joined()
 
 
 def _cache(model: Any, left_pad: list[int] | None) -> list[Any]:
@@ -114,7 +114,7 @@ def _cache(model: Any, left_pad: list[int] | None) -> list[Any]:
 
 
 def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """One decoder layer on given inputs without a cache, its own taps overwritten by what is given for them."""
+    """One decoder layer on given inputs without a cache, its own taps overwritten by the given values."""
     question = subgraph(request.kind, request.params, request.inputs)
     layer = model.layers[question.layer]
     hidden = to_mlx(question.hidden, dtype)  # B L D
@@ -130,16 +130,16 @@ def _layer(model: Any, request: Request, dtype: mx.Dtype) -> dict[str, mx.array]
     offset = None if shared is None else 0
     ple = question.ple(model.args.hidden_size_per_layer_input)
     given = {name: to_mlx(value, dtype) for name, value in question.given.items()}
-    with tapped_model(model, {*request.want, *given}, given) as tapes:
+    with tapped_model(model, {*request.want, *given}, given) as records:
         per_layer = None if ple is None else to_mlx(ple, dtype)  # B L P
         output, *_ = layer(hidden, mask, None, per_layer_input=per_layer, shared_kv=shared, offset=offset)
-        tapes.add(f"model.layers.{question.layer}.output", output)
-    answers = tapes.joined()
-    return {name: answers[name] for name in answerable(question, answers, tapes.replaced)}
+        records.add(f"model.layers.{question.layer}.output", output)
+    answers = records.joined()
+    return {name: answers[name] for name in answerable(question, answers, records.replaced)}
 
 
 def _refuse_other_positions(inputs: Mapping[str, Array], shape: tuple[int, ...], left_pad: list[int] | None) -> None:
-    """Skip unless the positions are those that mlx-lm counts itself: 0 to n-1 in every row, pads aside."""
+    """Skip unless the positions are those that mlx-lm uses: 0 to n-1 in every row, without the pads."""
     pads = np.zeros(shape[0], np.int64) if left_pad is None else np.array(left_pad)
     counted = np.maximum(np.arange(shape[1]) - pads[:, None], 0)
     if "positions" in inputs and not np.array_equal(inputs["positions"], counted):

@@ -43,5 +43,5 @@ def load_model(directory: Path, dtype: mx.Dtype) -> Any:
 
 
 def _text_name(name: str) -> str | None:
-    """A tensor's name in mlx-lm's text model, which is left to deal with a head of its own."""
+    """A tensor's name in mlx-lm's text model; mlx-lm itself handles the head."""
     return name if name == "lm_head.weight" else checkpoint.text_name(name)

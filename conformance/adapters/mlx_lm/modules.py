@@ -2,8 +2,8 @@
 
 B batch, L query length, S key length, D hidden, H query heads, K key/value heads, E head dim, P per-layer width,
 N layers, F feed-forward width, V vocabulary, X experts. Every function takes a case's params and inputs and the
-profile's dtype, and answers in that dtype unless it says otherwise. Modules draw initial weights lazily: replaced
-unseen, they cost nothing.
+profile's dtype, and answers in that dtype unless stated otherwise. Modules draw initial weights lazily: if they are
+replaced before they are evaluated, they cost nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conformance.adapters.base import Array, Skip
 from conformance.adapters.mlx_arrays import to_mlx
 from conformance.adapters.mlx_lm.load import model_args
 from conformance.adapters.mlx_lm.taps import dense_combine
-from conformance.adapters.module_tree_mlx import MlxTapes, reading, standing_in
+from conformance.adapters.module_tree_mlx import MlxTapRecords, reading, standing_in
 from gemma4_contract import checkpoint
 
 Params = Mapping[str, Any]
@@ -117,12 +117,12 @@ def _ple(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
     model.embed_tokens_per_layer.weight = table
     model.per_layer_model_projection.weight = projection
     model.per_layer_projection_norm.weight = norm
-    tapes = MlxTapes()
+    records = MlxTapRecords()
     tokens = model._get_per_layer_inputs(to_mlx(inputs["ids"], mx.int32))
     normed = "model.per_layer_projection_norm"
-    with standing_in(model, "per_layer_projection_norm", reading(tapes, {normed: lambda _, result: result})):
+    with standing_in(model, "per_layer_projection_norm", reading(records, {normed: lambda _, result: result})):
         ple = model._project_per_layer_inputs(to_mlx(inputs["h"], dtype), tokens)
-    return {"model.embed_tokens_per_layer": tokens, "model.ple": ple, **tapes.joined()}
+    return {"model.embed_tokens_per_layer": tokens, "model.ple": ple, **records.joined()}
 
 
 def _attention_core(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
@@ -150,10 +150,10 @@ def _mlp(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
     mlp = gemma4_text.MLP(args)
     for name in ("gate", "up", "down"):
         mlp[f"{name}_proj"].weight = to_mlx(inputs[name], dtype)
-    tapes = MlxTapes()
-    with standing_in(mlp, "down_proj", reading(tapes, {"act": lambda args, _: args[0]})):
+    records = MlxTapRecords()
+    with standing_in(mlp, "down_proj", reading(records, {"act": lambda args, _: args[0]})):
         y = mlp(to_mlx(inputs["x"], dtype))
-    return {"y": y, **tapes.joined()}
+    return {"y": y, **records.joined()}
 
 
 def _gelu_tanh(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
@@ -174,10 +174,10 @@ def _router(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:
     router.proj.weight = proj
     router.scale = to_mlx(inputs["scale"], dtype)
     router.per_expert_scale = to_mlx(inputs["per_expert_scale"], dtype)
-    tapes = MlxTapes()
-    with standing_in(router, "proj", reading(tapes, {"proj": lambda _, result: result})):
+    records = MlxTapRecords()
+    with standing_in(router, "proj", reading(records, {"proj": lambda _, result: result})):
         chosen = router(to_mlx(inputs["h"], dtype))
-    return {"combine": dense_combine(chosen, proj.shape[0]), **tapes.joined()}
+    return {"combine": dense_combine(chosen, proj.shape[0]), **records.joined()}
 
 
 def _experts(params: Params, inputs: Inputs, dtype: mx.Dtype) -> Answers:

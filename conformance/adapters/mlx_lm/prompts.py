@@ -1,4 +1,4 @@
-"""Prompts of mlx-lm: the fetched template and tokenizer through the wrapper that its `load` gives."""
+"""Prompts of mlx-lm: the fetched template and tokenizer in the wrapper that its `load` returns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "
 
 
 class MlxLmPrompts:
-    """What an adapter of mlx-lm inherits to write prompts."""
+    """Mixin for adapters of mlx-lm that write prompts."""
 
     def prompt(self, request: PromptRequest) -> str:
-        """The prompt; where nothing is said of thinking, mlx-lm turns it on. Skip when a file is not fetched."""
+        """The prompt; if thinking is unset, mlx-lm turns it on. Skip if a file was not fetched."""
         wrapper = _wrapper(cache.tokenizer_path())
         asked: dict[str, Any] = {"preserve_thinking": True} if request.preserve_thinking else {}
         if request.enable_thinking is not None:
@@ -37,7 +37,7 @@ class MlxLmPrompts:
             )
         except Skip:
             raise
-        except Exception as error:  # whatever Jinja, or Python below it, raises is the template's answer
+        except Exception as error:  # any error of Jinja, or of Python inside it, is the template's answer
             raise Refused(f"{type(error).__name__}: {error}") from None
         return text
 

@@ -1,6 +1,6 @@
 """transformers' Gemma 4 as a port under test: a thin adapter over `reference.transformers_model`.
 
-In profile f64 the float32 islands that transformers keeps are lifted, so that the profile is true of every tap; in the
+In profile f64 the operations that transformers keeps in float32 are lifted to float64, so that every tap is f64; in the
 other profiles transformers runs as released.
 """
 
@@ -22,7 +22,7 @@ from reference.transformers_model.arrays import DType
 from reference.transformers_model.build import Attention
 
 OFFERED = ("f64", "f32", "bf16", "f16")
-"""The profiles that transformers offers; f64 with eager attention alone, which can be lifted."""
+"""The profiles that transformers offers; f64 only with eager attention, which can be lifted."""
 
 
 class TransformersAdapter(TransformersPrompts):
@@ -34,7 +34,7 @@ class TransformersAdapter(TransformersPrompts):
         self._load = lru_cache(maxsize=2)(self._build)
 
     def hello(self) -> Hello:
-        """Who transformers is and what it can be asked here; only eager attention can be lifted to f64."""
+        """The name and version of transformers, and what it offers; only eager attention can be lifted to f64."""
         return Hello(
             name=f"transformers-{self._attention}",
             version=version("transformers"),
@@ -48,7 +48,7 @@ class TransformersAdapter(TransformersPrompts):
     def run(self, request: Request) -> dict[str, Array]:
         """The wanted taps that transformers offers, in the profile's dtype; inv_freq and donors in their own.
 
-        Skip for a profile or kind that transformers has no way to be asked.
+        Skip for a profile or kind that transformers does not support.
         """
         if not self.hello().offers(request.profile):
             raise Skip(f"profile {request.profile} is not offered with {self._attention} attention")
@@ -85,7 +85,7 @@ class TransformersAdapter(TransformersPrompts):
 
 
 class TransformersSdpaAdapter(TransformersAdapter):
-    """The same with torch's fused attention: another honest order of summation."""
+    """transformers with torch's fused attention: another honest order of summation."""
 
     def __init__(self) -> None:
         """Choose sdpa."""

@@ -1,4 +1,4 @@
-"""Prompts of transformers: the fetched template and tokenizer through its `apply_chat_template`."""
+"""Prompts of transformers: its `apply_chat_template` with the fetched template and tokenizer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from reference.chat.real import RealChat, TemplateRaises
 
 
 class TransformersPrompts:
-    """What an adapter of transformers inherits to write prompts."""
+    """Mixin for adapters of transformers that write prompts."""
 
     def prompt(self, request: PromptRequest) -> str:
-        """The prompt; where nothing is said of thinking, transformers leaves it off. Skip when a file is missing."""
+        """The prompt; if thinking is unset, transformers leaves it off. Skip if a file is missing."""
         try:
             chat, template = _chat(cache.tokenizer_path()), template_text(request.template)
             return chat.text(request.messages, template, **request.settings())

@@ -18,10 +18,10 @@ from conformance.reporting.jsonl import CaseLine, TapLine
 from gemma4_contract.graph import text_graph
 
 _WORST = 1e12
-"""What a failing tap without a ratio is drawn as: it has another shape, is not finite, or differs without measure."""
+"""The ratio of a failing tap that has none, because its shape is wrong, it is not finite, or its golden is zero."""
 _CELL, _LABELS = 0.17, 3.0  # inches
 SCALE, COLOURS = Normalize(-3, 3, clip=True), colormaps["RdYlGn_r"]
-"""Of the logarithm of error over tolerance."""
+"""Scale and colours for the logarithm of error over tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,13 @@ class HeatMap:
 
 
 def cell_of(tap: str) -> tuple[str, int] | None:
-    """Where a tap stands in a map: its name below its layer, and the layer; None for a tap outside the layers."""
+    """The cell of a tap: its name below its layer, and the layer; None for a tap outside the layers."""
     place = text_graph().place_of(tap)
     return None if place is None or place.layer is None else (place.node.short, place.layer)
 
 
 def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
-    """The maps of all models that whole forward passes were asked of, in the order of the report."""
+    """The maps of all models with cases of whole forward passes, in the order of the report."""
     by_model: dict[str, dict[tuple[str, int], float]] = {}
     for line in lines:
         if line.kind == "forward" and line.model:
@@ -62,7 +62,7 @@ def heat_maps(lines: Iterable[CaseLine]) -> list[HeatMap]:
 
 
 def _order(tap: str) -> int:
-    """Place of a tap in the order of execution; the graph tells it, for no case need ask for all taps."""
+    """Place of a tap in execution order, by the graph, because a case may not ask for all taps."""
     templates = list(text_graph().by_template)
     name = f"model.layers.{{i}}.{tap}"
     return templates.index(name) if name in templates else len(templates)
@@ -71,7 +71,7 @@ def _order(tap: str) -> int:
 def draw(heat_map: HeatMap) -> str:
     """The map as SVG: layers across, taps down in execution order, grey where nothing was offered.
 
-    A cell is green as far as its error is below the tolerance, and red as far as it is above: the colour is the
+    A cell is green if its error is below the tolerance, and red if it is above: the colour is the
     logarithm of error over tolerance, from a thousandth to a thousand.
     """
     width, height = _LABELS + _CELL * heat_map.layers, 0.5 + _CELL * len(heat_map.taps)

@@ -1,4 +1,4 @@
-"""One picture of a report that failed: the map of the model that first departs, with the first divergence marked."""
+"""One picture of a failed report: the map of the first failing model, with the first divergence marked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK = "#1f3b8f"
 def draw_picture(run: RunLine, lines: Iterable[CaseLine]) -> str:
     """The picture as SVG, on a white ground so that it can be read on a dark page too.
 
-    It is of the first model whose whole forward pass fails at a tap of a layer; FixtureError where there is none.
+    It shows the first model whose whole forward pass fails at a tap of a layer; FixtureError if there is none.
     """
     forward = [line for line in lines if line.kind == "forward"]
     for heat_map in heat_maps(forward):

@@ -1,4 +1,4 @@
-"""The error of a tap by position: where in the text it begins, and whether it grows."""
+"""Draws the error of a tap by position: where in the text it begins, and whether it grows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gemma4_contract.layout import row_axis
 
 
 def draw_positions(fixtures: Fixtures, directory: Path, line: CaseLine) -> str:
-    """The relative error of the first divergence at each position, as SVG; "" where it has no positions or no answer.
+    """The relative error of the first divergence at each position, as SVG; "" if it has no positions or no answer.
 
-    error[l] = RMS over all other axes of (got - expected), relative to the RMS of expected over all of it.
+    error[l] = RMS over all other axes of (got - expected), relative to the RMS of the whole expected tensor.
     """
     if line.first_divergence is None or line.answer is None:
         return ""

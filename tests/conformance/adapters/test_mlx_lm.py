@@ -13,6 +13,7 @@ import pytest
 
 from conformance.adapters.base import Skip
 from gemma4_contract import Plan, tensors
+from gemma4_contract.tensors import Array
 from tests.support import adapter_checkpoints as c
 from tests.support import adapter_requests as r
 from tests.support.adapter_questions import QUESTIONS, question_request
@@ -22,7 +23,7 @@ pytest.importorskip("mlx_lm")
 
 from conformance.adapters.mlx_arrays import PROFILE_DTYPES, to_mlx, to_numpy  # noqa: E402  (after importorskip)
 from conformance.adapters.mlx_lm.adapter import MlxLmAdapter  # noqa: E402
-from conformance.adapters.module_tree_mlx import Recorder  # noqa: E402
+from conformance.adapters.module_tree_mlx import CallProxy  # noqa: E402
 from gemma4_contract.subgraph import SUBGRAPH_KINDS  # noqa: E402
 
 DTYPES: dict[str, Any] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
@@ -52,7 +53,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def single(adapter: MlxLmAdapter, directories: dict[str, Path]) -> dict[str, dict[str, c.Array]]:
+def single(adapter: MlxLmAdapter, directories: dict[str, Path]) -> dict[str, dict[str, Array]]:
     """The f32 taps of every kind without a cache."""
     return {kind: adapter.run(r.request(directories[kind], kind, Plan())) for kind in c.KINDS}
 
@@ -65,7 +66,7 @@ def test_hello_names_the_installed_release(adapter: MlxLmAdapter) -> None:
 
 
 @pytest.mark.parametrize("kind", c.KINDS)
-def test_offers_every_tap_with_its_name_and_shape(kind: str, single: dict[str, dict[str, c.Array]]) -> None:
+def test_offers_every_tap_with_its_name_and_shape(kind: str, single: dict[str, dict[str, Array]]) -> None:
     expected = c.tap_shapes(kind)
     if kind != "ple":  # mlx-lm multiplies it by layer_scalar at once, where no PLE block takes it
         expected = {tap: shape for tap, shape in expected.items() if not tap.endswith("residual_2")}
@@ -80,7 +81,7 @@ def test_answers_only_what_is_wanted(adapter: MlxLmAdapter, directories: dict[st
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("kind", c.KINDS)
 def test_plans_agree(
-    kind: str, plan: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, c.Array]]
+    kind: str, plan: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, Array]]
 ) -> None:
     taps = adapter.run(r.request(directories[kind], kind, PLANS[plan]))
     assert taps.keys() == single[kind].keys()
@@ -91,7 +92,7 @@ def test_plans_agree(
 
 @pytest.mark.parametrize("kind", c.KINDS)
 def test_a_layer_alone_is_the_layer_of_the_forward_run(
-    kind: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, c.Array]]
+    kind: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, Array]]
 ) -> None:
     for request in r.layer_requests(directories[kind], kind, single[kind]):
         taps = adapter.run(request)
@@ -100,7 +101,7 @@ def test_a_layer_alone_is_the_layer_of_the_forward_run(
 
 
 def test_attention_alone_is_the_attention_of_the_forward_run(
-    adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, c.Array]]
+    adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, Array]]
 ) -> None:
     for layer, request in enumerate(r.layer_requests(directories["ple"], "ple", single["ple"])):
         inputs = {name: array for name, array in request.inputs.items() if name in ("k", "v", "positions")}
@@ -114,7 +115,7 @@ def test_attention_alone_is_the_attention_of_the_forward_run(
 @pytest.mark.parametrize("profile", ["bf16", "f16"])
 @pytest.mark.parametrize("kind", ["ple", "dense"])
 def test_low_precision_answers_in_its_own_dtype_and_near_f32(
-    kind: str, profile: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, c.Array]]
+    kind: str, profile: str, adapter: MlxLmAdapter, directories: dict[str, Path], single: dict[str, dict[str, Array]]
 ) -> None:
     taps = adapter.run(r.request(directories[kind], kind, PLANS["two"], profile))
     assert {value.dtype for value in taps.values()} == {np.dtype(DTYPES[profile])}
@@ -164,7 +165,7 @@ def _recorders(module: Any) -> list[str]:
     found = []
     for name, value in [*module.items(), *vars(module).items()]:
         for index, entry in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(entry, Recorder):
+            if isinstance(entry, CallProxy):
                 found.append(f"{name}[{index}]")
                 entry = entry._inner
             if hasattr(entry, "children"):
@@ -232,7 +233,7 @@ def test_an_untied_head_gives_the_raw_logits(adapter: MlxLmAdapter, tmp_path: Pa
 
 
 def test_split_experts_are_mlx_lm_s_own_layout(
-    adapter: MlxLmAdapter, tmp_path: Path, single: dict[str, dict[str, c.Array]]
+    adapter: MlxLmAdapter, tmp_path: Path, single: dict[str, dict[str, Array]]
 ) -> None:
     directory = c.write_split_experts(tmp_path / "moe")
     taps = adapter.run(r.request(directory, "moe", Plan()))

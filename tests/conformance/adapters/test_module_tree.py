@@ -202,7 +202,7 @@ def calls(steps: tuple[int, ...]) -> Iterator[Any]:
 def recorded(frame: Framework, steps: tuple[int, ...], *, flat: bool, want: Any = None) -> tuple[Any, Any]:
     """The taps that were read, and those that the toy noted, all calls joined along L."""
     root, notes = toy(frame, flat=flat)
-    with frame.taps(root, CONFIG, want) as tapes:
+    with frame.taps(root, CONFIG, want) as records:
         for x in calls(steps):
             root(frame.array(x))
     root(frame.array(hidden(0, 1)))  # nothing listens any more
@@ -216,7 +216,7 @@ def recorded(frame: Framework, steps: tuple[int, ...], *, flat: bool, want: Any 
         joined = {tap: value for tap, value in joined.items() if not tap.endswith("probs")}
     if not frame.gives_logits:
         del joined["logits"]
-    return {tap: frame.numpy(value) for tap, value in tapes.joined().items()}, joined
+    return {tap: frame.numpy(value) for tap, value in records.joined().items()}, joined
 
 
 @pytest.mark.parametrize("flat", [True, False])
@@ -242,9 +242,9 @@ def test_a_tree_under_another_prefix_is_read(framework: Framework) -> None:
     root, notes = toy(framework, flat=True)
     outer = framework.module()
     outer.language_model = root.model
-    with framework.taps(outer, CONFIG, None, prefix="language_model.") as tapes:
+    with framework.taps(outer, CONFIG, None, prefix="language_model.") as records:
         root(framework.array(hidden(0, L)))
-    read = tapes.joined()
+    read = records.joined()
     assert "model.layers.1.output" in read
     np.testing.assert_array_equal(framework.numpy(read["model.norm"]), notes["model.norm"][0])
     assert "logits.raw" not in read  # the head lies outside
@@ -273,10 +273,10 @@ def test_the_tree_goes_on_with_what_is_given(framework: Framework, flat: bool) -
     }
     given = {tap: rng.standard_normal(shape) for tap, shape in shapes.items()}
     root, _ = toy(framework, flat=flat)
-    with framework.taps(root, CONFIG, None, given={tap: framework.array(x) for tap, x in given.items()}) as tapes:
+    with framework.taps(root, CONFIG, None, given={tap: framework.array(x) for tap, x in given.items()}) as records:
         root(framework.array(hidden(0, L)))
-    read = {tap: framework.numpy(x) for tap, x in tapes.joined().items()}
-    assert tapes.replaced == set(given)
+    read = {tap: framework.numpy(x) for tap, x in records.joined().items()}
+    assert records.replaced == set(given)
     q, v = (given[f"{prefix}self_attn.{name}"].swapaxes(1, 2) for name in ("q_norm", "v_norm"))  # B L heads E
     expected = {
         f"{prefix}self_attn.k_norm": 3.0 * given[f"{prefix}input_layernorm"][:, None, :, :E],

@@ -13,6 +13,7 @@ import pytest
 from conformance.adapters.base import Skip
 from gemma4_contract import Plan
 from gemma4_contract.subgraph import SUBGRAPH_KINDS
+from gemma4_contract.tensors import Array
 from tests.support import adapter_checkpoints as c
 from tests.support import adapter_requests as r
 from tests.support.adapter_questions import QUESTIONS, question_request
@@ -49,7 +50,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def single(adapters: dict[str, TransformersAdapter], directories: dict[str, Path]) -> dict[str, dict[str, c.Array]]:
+def single(adapters: dict[str, TransformersAdapter], directories: dict[str, Path]) -> dict[str, dict[str, Array]]:
     """The f64 taps of every kind without a cache."""
     return {kind: adapters["eager"].run(r.request(directories[kind], kind, Plan(), "f64")) for kind in c.KINDS}
 
@@ -82,7 +83,7 @@ def test_plans_agree(
     plan: str,
     adapters: dict[str, TransformersAdapter],
     directories: dict[str, Path],
-    single: dict[str, dict[str, c.Array]],
+    single: dict[str, dict[str, Array]],
 ) -> None:
     taps = adapters["eager"].run(r.request(directories[kind], kind, PLANS[plan]))
     assert taps.keys() == single[kind].keys()
@@ -92,7 +93,7 @@ def test_plans_agree(
 
 
 def test_float64_is_float64_in_every_tap(
-    adapters: dict[str, TransformersAdapter], directories: dict[str, Path], single: dict[str, dict[str, c.Array]]
+    adapters: dict[str, TransformersAdapter], directories: dict[str, Path], single: dict[str, dict[str, Array]]
 ) -> None:
     taps = adapters["eager"].run(r.request(directories["ple"], "ple", PLANS["padded-two"], "f64"))
     assert {value.dtype for value in taps.values()} == {np.dtype(np.float64)}
@@ -125,7 +126,7 @@ def test_agrees_with_mlx_lm(
     plan: Plan,
     adapters: dict[str, TransformersAdapter],
     directories: dict[str, Path],
-    single: dict[str, dict[str, c.Array]],
+    single: dict[str, dict[str, Array]],
 ) -> None:
     pytest.importorskip("mlx_lm")
     from conformance.adapters.mlx_lm.adapter import MlxLmAdapter
@@ -189,13 +190,13 @@ def test_the_generic_tree_reads_transformers_as_its_own_adapter_does(
     adapter = adapters[attention]
     request = r.request(directories[kind], kind, Plan(), "f32")
     model = adapter._load(directories[kind], "float32")._model
-    with torch.inference_mode(), torch_taps(model, model.config) as tapes:
+    with torch.inference_mode(), torch_taps(model, model.config) as records:
         model(
             input_ids=torch.tensor(request.inputs["ids"], dtype=torch.int64),
             position_ids=torch.tensor(request.inputs["positions"], dtype=torch.int64),
             use_cache=False,
         )
-    taps = tapes.joined()
+    taps = records.joined()
     probs = {tap for tap in taps if tap.endswith(".probs")}
     assert bool(probs) == (attention == "eager")
     expected = adapter.run(replace(request, want=(*request.want, *probs)))

@@ -20,11 +20,12 @@ from conformance.calibration.floors import honest_variants, measure_floors, with
 from conformance.judging.probe import CASE, require_exact_products
 from conformance.known_failures import KnownFailures
 from gemma4_contract import Fixtures, Floors
+from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.cases.draft import tap
 from reference.export.errors import ExportError
 from reference.oracle.summation import ORDERS
-from tests.support.fakes import Array, Port, Taps, raiser, skipper
+from tests.support.fakes import Port, Taps, raiser, skipper
 
 FIXTURES = Fixtures()
 GOLDEN: Array = np.array([[4.0, 2.0], [1.0, 0.0]])

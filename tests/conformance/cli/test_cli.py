@@ -183,7 +183,7 @@ def test_a_folder_without_fixtures(call: Call, tmp_path: Path, command: str, fol
     wrong = tmp_path / folder
     code, out, err = call(command, "--fixtures-dir", str(wrong))
     assert (code, out) == (2, "")
-    assert one_line(err).startswith(f"{wrong}: got no folder cases/ in it, expected the fixtures folder; name it with")
+    assert one_line(err).startswith(f"{wrong}: got no folder cases/ in it, expected the fixtures folder; name the")
 
 
 def test_help_is_no_error(call: Call) -> None:

@@ -18,8 +18,8 @@ from conformance.diagnosis import nearest
 from conformance.diagnosis.evidence import NOTHING, Evidence, Prediction
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
+from conformance.selftest.called_functions import calling_cases, cases_of
 from conformance.selftest.kill_matrix import ORDER
-from conformance.selftest.reached import cases_of, reached
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 
@@ -52,7 +52,7 @@ class Catalogue:
         self.predictor = nearest.Predictor(FIXTURES, PROFILE)
         self.honest = Judge(FIXTURES, OracleAdapter(ORDER), PROFILE)
         self.ports = {mutant_id: Judge(FIXTURES, MutantAdapter(REAL[mutant_id], ORDER), PROFILE) for mutant_id in REAL}
-        self.reach = reached(FIXTURES, PROFILE)
+        self.reach = calling_cases(FIXTURES, PROFILE)
         self.answered: set[str] = set()
         """Ports that failed a case with an answer: the others stopped wherever they failed."""
 

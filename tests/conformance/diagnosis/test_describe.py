@@ -11,7 +11,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from conformance.diagnosis.describe import in_words
@@ -21,10 +20,9 @@ from conformance.judging.examine import CaseVerdict
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import Fixtures, TapSpec
 from gemma4_contract.profiles import installed_profiles
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.loading import config_of
-
-Array = npt.NDArray[Any]
 
 FIXTURES = Fixtures()
 CASE = FIXTURES.case("forward/e2b-mini/uniform-l19/no-cache")
@@ -60,7 +58,7 @@ def said(
     rms: float = 1e-6,
     profile: str = "f32",
 ) -> list[str]:
-    """What is said of an answer to one tap, behind other taps."""
+    """The description of an answer to one tap that comes after other taps."""
     spec = spec_of(name, axes, golden.shape)
     allowed = Tolerance(rms=rms, max=10 * rms)
     tap = compare(spec, answer, golden, profile=installed_profiles()[profile], valid=valid, allowed=allowed)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from conformance.adapters.mutant import MutantAdapter
@@ -21,10 +20,10 @@ from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.judging.tolerance import Tolerance
 from gemma4_contract import Fixtures, TapSpec
+from gemma4_contract.tensors import Array
 from reference.mutants import MUTANTS
 from tests.support.fakes import Port, parrot, raiser
 
-Array = npt.NDArray[Any]
 Taps = Mapping[str, Array]
 
 FIXTURES = Fixtures()
@@ -57,7 +56,7 @@ def evidence(answer: Taps, golden: Taps, *, valid: Array | None = None, toleranc
 
 
 def misfit(answer: Array, prediction: Array, *, golden: Array = RIGHT, valid: Array | None = None) -> float:
-    """Of one tap."""
+    """The misfit at one tap."""
     return evidence({"y": answer}, {"y": golden}, valid=valid).misfit({"y": prediction})
 
 

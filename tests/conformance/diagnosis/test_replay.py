@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conformance.diagnosis import replay as reading
+from conformance.diagnosis import replay
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
@@ -39,7 +39,7 @@ def reported(directory: Path, *verdicts: CaseVerdict, profile: str = "f32") -> l
     report.start(directory, run_line(profile=profile))
     for verdict in verdicts:
         report.append(directory, report.case_line(directory, verdict, None))
-    run, again = reading.of_report(FIXTURES, directory)
+    run, again = replay.verdicts_of_report(FIXTURES, directory)
     assert run == run_line(profile=profile)
     return again
 
@@ -95,7 +95,7 @@ def test_a_failure_is_judged_in_the_arithmetic_of_its_run(tmp_path: Path) -> Non
 
 def test_a_report_is_read_by_the_name_of_its_file_too(tmp_path: Path) -> None:
     (again,) = reported(tmp_path, judged(parrot(FIXTURES, of("float16"))))
-    _, (by_file,) = reading.of_report(FIXTURES, tmp_path / "report.jsonl")
+    _, (by_file,) = replay.verdicts_of_report(FIXTURES, tmp_path / "report.jsonl")
     assert by_file.answer is not None
     assert again.answer is not None
     assert by_file.answer.keys() == again.answer.keys()
@@ -143,8 +143,8 @@ def test_a_report_on_other_fixtures_is_refused(tmp_path: Path) -> None:
     other = Fixtures(small_tree(tmp_path / "fixtures"))
     report.start(tmp_path / "report", run_line(other))
     with pytest.raises(FixtureError, match=r"report: got a report on other fixtures \(\w{12}\.\.\.\), expected these"):
-        reading.of_report(FIXTURES, tmp_path / "report")
-    run, verdicts = reading.of_report(other, tmp_path / "report")
+        replay.verdicts_of_report(FIXTURES, tmp_path / "report")
+    run, verdicts = replay.verdicts_of_report(other, tmp_path / "report")
     assert (run, verdicts) == (run_line(other), [])
 
 
@@ -152,7 +152,7 @@ def test_a_missing_answer_is_named(tmp_path: Path) -> None:
     reported(tmp_path, judged(parrot(FIXTURES, of("int64"))))
     (tmp_path / "answers" / f"{LAYER}.safetensors").unlink()
     with pytest.raises(FixtureError, match=rf"answers/{LAYER}\.safetensors: got No such file or directory"):
-        reading.of_report(FIXTURES, tmp_path)
+        replay.verdicts_of_report(FIXTURES, tmp_path)
 
 
 # Dumps
@@ -160,7 +160,7 @@ def test_a_missing_answer_is_named(tmp_path: Path) -> None:
 
 def dumped(path: Path, answer: Taps, profile: str = "f32") -> CaseVerdict:
     tensors.write(path, answer)
-    return reading.of_dump(FIXTURES, profile, LAYER, path)
+    return replay.verdict_of_dump(FIXTURES, profile, LAYER, path)
 
 
 def test_a_dump_is_judged_like_an_answer(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_known_failure_is_no_riddle(tmp_path: Path) -> None:
     assert wrong.outcome == "fail"
     report.append(tmp_path, report.case_line(tmp_path, wrong, "a bug of theirs"))
     report.append(tmp_path, report.case_line(tmp_path, judged(parrot(FIXTURES), ROPE), None))
-    _, again = reading.of_report(FIXTURES, tmp_path)
+    _, again = replay.verdicts_of_report(FIXTURES, tmp_path)
     assert [verdict.case.id for verdict in again] == [ROPE]
 
 
@@ -195,4 +195,4 @@ def test_an_answer_outside_the_report_is_not_read(tmp_path: Path) -> None:
     line = report.CaseLine(case=LAYER, kind="layer", level="L1", outcome="fail", answer="../elsewhere.safetensors")
     report.append(tmp_path / "report", line)
     with pytest.raises(FixtureError, match="a file outside the report"):
-        reading.of_report(FIXTURES, tmp_path / "report")
+        replay.verdicts_of_report(FIXTURES, tmp_path / "report")

@@ -13,7 +13,7 @@ from conformance.adapters.oracle import OracleAdapter
 from conformance.diagnosis.shrink import Smallest, StillFails, smallest
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
-from conformance.reporting.reproduce import again
+from conformance.reporting.reproduce import rerun_command
 from gemma4_contract import Fixtures
 from tests.support.fakes import Port, Taps, parrot, raiser
 
@@ -156,10 +156,10 @@ def test_a_real_port_is_cut_to_where_its_mistake_begins() -> None:
 
 
 def test_the_command_is_what_one_types() -> None:
-    assert again(FIXTURES, "mlx_impl", "bf16", CHUNKS) == (
+    assert rerun_command(FIXTURES, "mlx_impl", "bf16", CHUNKS) == (
         f"pytest conformance/ --impl mlx_impl --profile bf16 --cases '{CHUNKS}'"
     )
-    assert again(FIXTURES, "my_port:MyAdapter", "f32", CHUNKS, 7) == (
+    assert rerun_command(FIXTURES, "my_port:MyAdapter", "f32", CHUNKS, 7) == (
         f"pytest conformance/ --impl my_port:MyAdapter --profile f32 --cases '{CHUNKS}' --tokens 7"
     )
-    assert shlex.split(again(FIXTURES, "x", "f32", CHUNKS, 7))[-4:] == ["--cases", CHUNKS, "--tokens", "7"]
+    assert shlex.split(rerun_command(FIXTURES, "x", "f32", CHUNKS, 7))[-4:] == ["--cases", CHUNKS, "--tokens", "7"]

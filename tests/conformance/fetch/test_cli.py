@@ -55,7 +55,7 @@ def test_fetch_tokenizer_says_where_it_lies(call: Call, server: Server) -> None:
     assert out.splitlines()[0] == f"tokenizer.json: {cache.tokenizer_path()} (already there)"
     cache.tokenizer_path().write_bytes(b"damaged")
     _, out, _ = call("tokenizer")
-    said = f"(made from {SDIST}, in the place of a damaged one)"
+    said = f"(made from {SDIST}, instead of a damaged one)"
     assert out.splitlines()[0] == f"tokenizer.json: {cache.tokenizer_path()} {said}"
 
 
@@ -189,20 +189,20 @@ def test_an_interrupt_leaves_the_part_for_the_next_call(
 ) -> None:
     monkeypatch.setattr(download, "_CHUNK", 64)
     chunks = iter([64, 64])
-    read = download.one_line
+    read = download.as_fetch_error
 
     def interrupted(url: str) -> object:
         if url.endswith(SDIST) and next(chunks, None) is None:
             raise KeyboardInterrupt
         return read(url)
 
-    monkeypatch.setattr(download, "one_line", interrupted)
+    monkeypatch.setattr(download, "as_fetch_error", interrupted)
     code, _, _ = call("tokenizer")
     assert code != 0
     part = cache.downloads_dir() / f"{SDIST}.part"
     assert part.stat().st_size == 64
     assert [path.name for path in cache.root().iterdir()] == ["downloads"]
-    monkeypatch.setattr(download, "one_line", read)
+    monkeypatch.setattr(download, "as_fetch_error", read)
     code, _, _ = call("tokenizer")
     assert code == 0
     assert server.requests[-1][1]["Range"] == "bytes=64-"

@@ -99,7 +99,7 @@ def test_a_part_beyond_the_end_of_what_the_server_has(server: Server, target: Pa
     """416: all is asked for again, and is too short."""
     server.files["/file"] = DATA[:10]
     part.write_bytes(DATA[:20])
-    assert refused(server, target).endswith("/file: got 10 bytes, expected 300; run again, it goes on from there")
+    assert refused(server, target).endswith("/file: got 10 bytes, expected 300; run again to continue")
     assert asked_ranges(server) == ["bytes=20-", None]
     assert part.read_bytes() == DATA[:10]
 
@@ -110,14 +110,14 @@ def test_another_file_is_not_kept(server: Server, target: Path, part: Path, wron
     target.write_bytes(b"what was there")
     message = refused(server, target)
     assert message.startswith(f"{server.url}/file: got a file with sha256 ")
-    assert f"expected {facts(DATA).sha256}; removed it, run again or name another index" in message
+    assert f"expected {facts(DATA).sha256}; it was removed, run again or name another index" in message
     assert not part.exists()
     assert target.read_bytes() == b"what was there"
 
 
 def test_a_damaged_part_is_not_kept(server: Server, target: Path, part: Path) -> None:
     part.write_bytes(b"x" * 200)
-    assert "; removed it, run again or " in refused(server, target)
+    assert "; it was removed, run again or " in refused(server, target)
     assert not part.exists()
     fetch(server, target)
     assert target.read_bytes() == DATA
@@ -125,7 +125,7 @@ def test_a_damaged_part_is_not_kept(server: Server, target: Path, part: Path) ->
 
 def test_a_broken_connection_leaves_the_part(server: Server, target: Path, part: Path) -> None:
     server.breaks_after = 170
-    assert refused(server, target).endswith(": got 170 bytes, expected 300; run again, it goes on from there")
+    assert refused(server, target).endswith(": got 170 bytes, expected 300; run again to continue")
     assert part.read_bytes() == DATA[:170]
     assert not target.exists()
     server.breaks_after = None

@@ -7,10 +7,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from conformance.fetch import cache, derive, published, templates, tokenizer
+from conformance.fetch import cache, large_templates, published, templates, tokenizer
 from conformance.fetch.errors import FetchError
-from conformance.fetch.fetched import THERE, Fetched
 from conformance.fetch.index import Index
+from conformance.fetch.stored import THERE, Fetched
 from gemma4_contract import FixtureError, Fixtures
 from tests.support.fetch_fakes import TEMPLATES, Server, facts, kept
 
@@ -110,12 +110,12 @@ def test_a_wrong_guess_is_never_stored(monkeypatch: pytest.MonkeyPatch, name: st
 
 def test_the_last_revision_is_made_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both of its changes, each alone in its place."""
-    monkeypatch.setattr(derive, "_EMPTY_LINE_AT", 2)
+    monkeypatch.setattr(large_templates, "_EMPTY_LINE_AT", 2)
     then = {"small_then": b"one\ntwo\nend", "large_then": b"one\nif x | default(false)\nfi\ntwo\nend\n"}
     small = b"ONE\none\nkept | default(false)\nend"
-    plain = derive.large_from_small(small, revision="large@2026-06-03", **then)
+    plain = large_templates.large_from_small(small, revision="large@2026-06-03", **then)
     assert plain == b"ONE\none\nif x | default(false)\nfi\nkept | default(false)\nend"
-    last = derive.large_from_small(small, revision="large@2026-07-09", **then)
+    last = large_templates.large_from_small(small, revision="large@2026-07-09", **then)
     assert last == b"ON\nE\none\nif x\nfi\nkept | default(false)\nend"
 
 

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 
 from conformance.fetch import cache, published, tokenizer
 from conformance.fetch.errors import FetchError
-from conformance.fetch.fetched import THERE, Fetched
 from conformance.fetch.index import Index
 from conformance.fetch.llama_cpp import Sources
+from conformance.fetch.stored import THERE, Fetched
 from gemma4_contract import FixtureError, Fixtures
 from gemma4_contract.files import sha256
 from tests.support.fetch_fakes import Server, everywhere, facts, kept, kept_tokenizer, kept_vectors, sources
@@ -191,7 +191,9 @@ def test_a_path_to_another_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     message = refused_path(tmp_path)
     assert message.startswith(f"{tmp_path / 'tokenizer.json'}: got sha256 {sha256(b'{}')}, expected ")
-    assert f"expected {tokenizer.TOKENIZER.sha256} of the -it models; the files of base models and of" in message
+    assert (
+        f"expected {tokenizer.TOKENIZER.sha256} of the -it models; base models and drafters have other files" in message
+    )
 
 
 @pytest.mark.usefixtures("server")

@@ -14,8 +14,7 @@ from conformance.judging.tolerance import Tolerance
 from gemma4_contract import TapSpec
 from gemma4_contract.models import Picks, Stride
 from gemma4_contract.profiles import installed_profiles
-from gemma4_contract.tensors import dtype_name
-from tests.support.fakes import Array
+from gemma4_contract.tensors import Array, dtype_name
 
 ANY = Tolerance(rms=1e9, max=1e9)
 NONE = Tolerance(rms=0.0, max=0.0)

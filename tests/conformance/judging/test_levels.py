@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.judging.levels import LEVELS, Tally, badge, told
+from conformance.judging.levels import LEVELS, Tally, badge, badge_text
 from conformance.judging.prompts import LEVEL
 from conformance.reporting import jsonl as report
 from gemma4_contract import Fixtures
@@ -91,9 +91,9 @@ def test_l5_is_reached_for_the_models_that_were_asked() -> None:
         full.case("forward/e2b-full/text-l1/no-cache"),
         full.case("forward/e2b-slice/text-l24/decode"),
     ]
-    assert told("L5", asked) == "L5 of e2b-full, e2b-slice"
-    assert told(None, asked) == "none"
-    assert told("L3", [fixtures.case("forward/e2b-mini/uniform-l19/no-cache")]) == "L3"
+    assert badge_text("L5", asked) == "L5 of e2b-full, e2b-slice"
+    assert badge_text(None, asked) == "none"
+    assert badge_text("L3", [fixtures.case("forward/e2b-mini/uniform-l19/no-cache")]) == "L3"
 
 
 def test_a_run_of_a_right_port_says_its_level() -> None:

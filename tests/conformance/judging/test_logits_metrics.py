@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.judging.logits_metrics import ARGMAX, KL, NLL, judge_figures, whole_model
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
 POLICY = Fixtures().policy
 IDS = np.array([[0, 1, 1]])
@@ -46,7 +46,7 @@ def test_a_constant_added_to_a_row_changes_nothing() -> None:
 
 def test_the_likelihood_is_that_of_the_next_token() -> None:
     figures = whole_model(GOLDEN, GOLDEN, IDS, ROWS, movable=0.0)
-    first, second = math.log(4), math.log(1 + math.exp(-0.5))  # of token 1 behind rows 0 and 1
+    first, second = math.log(4), math.log(1 + math.exp(-0.5))  # of token 1 after rows 0 and 1
     assert math.isclose(figures.nll, (first + second) / 2, rel_tol=1e-12)
 
 

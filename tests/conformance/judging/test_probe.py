@@ -8,7 +8,8 @@ import pytest
 from conformance.adapters.base import Request
 from conformance.judging.probe import products_error
 from gemma4_contract import Fixtures
-from tests.support.fakes import Array, Port, Taps, parrot, raiser, skipper
+from gemma4_contract.tensors import Array
+from tests.support.fakes import Port, Taps, parrot, raiser, skipper
 from tests.support.trees import small_tree
 
 FIXTURES = Fixtures()

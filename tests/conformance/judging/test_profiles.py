@@ -8,11 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array, Request
+from conformance.adapters.base import Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.judging.judge import Judge
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 from reference.oracle.arithmetic import Arithmetic
 from reference.oracle.ops import Ops
 from reference.oracle.oracle import Oracle

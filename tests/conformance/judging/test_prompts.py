@@ -85,7 +85,7 @@ MISTAKES: dict[str, tuple[Callable[[PromptRequest], Any], str]] = {
     "no bos": (lambda r: right(r).removeprefix("<bos>"), "it lacks <bos>"),
     "two bos": (lambda r: "<bos>" + right(r), "<bos> is written twice"),
     "bos none": (lambda r: right(r).replace("<bos>", "None"), "bos_token was printed as none"),
-    "white space control": (lambda r: right(r).replace("<bos>", "<bos>\n\n"), "newlines stand behind <bos>"),
+    "white space control": (lambda r: right(r).replace("<bos>", "<bos>\n\n"), "newlines follow <bos>"),
     "trimmed at the end": (lambda r: right(r).rstrip(), "white space at an end"),
     "thinking on": (lambda r: right(r, enable_thinking=True), "thinking on, where off was asked for"),
     "one renderer": (

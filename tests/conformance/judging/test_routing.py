@@ -1,4 +1,4 @@
-"""Rows that rounding decides: what is behind a choice of experts is compared only where the choice can be known."""
+"""Rows that rounding decides: what follows a choice of experts is compared only where the choice can be known."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.judging.routing import Comparable, choices_of, comparable_rows
 from gemma4_contract.routing import Experts, routing_margins
+from gemma4_contract.tensors import Array
 from reference.models import MODELS
 from reference.taps import Tap, model_taps
 
@@ -66,11 +66,11 @@ def test_a_choice_that_differs_at_a_wide_margin_is_compared_and_will_fail() -> N
 
 def test_a_choice_that_differs_at_a_narrow_margin_takes_along_what_is_computed_from_it() -> None:
     rows = rows_of(with_other_choice(CHOICE, 2), narrow=True)
-    itself, behind = [True, True, False, True, True], [True, True, False, False, False]
+    itself, after = [True, True, False, True, True], [True, True, False, False, False]
     untouched = ["model.embed_tokens", ROUTER, "model.layers.1.residual_1", "model.layers.1.mlp.down_proj"]
     in_its_row = [CHOICE, "model.layers.1.experts", "model.layers.1.output", "model.layers.2.self_attn.k_rope"]
     in_all_later = ["model.layers.2.self_attn.context", "model.layers.2.output", "model.layers.5.output", "logits"]
-    for names, expected in ((untouched, [True] * 5), (in_its_row, itself), (in_all_later, behind)):
+    for names, expected in ((untouched, [True] * 5), (in_its_row, itself), (in_all_later, after)):
         for name in names:
             assert rows[name][0].tolist() == expected, name
             assert rows[name][1].all(), name  # the other row of the batch knows nothing of it

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array, Request
+from conformance.adapters.base import Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import Lookalike
+from gemma4_contract.tensors import Array
 from reference.export import scalar_rule
 
 FIXTURES = Fixtures()

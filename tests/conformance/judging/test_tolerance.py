@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conformance.judging.tolerance import Tolerance, tolerance, ulp
 from gemma4_contract import Fixtures, Policy
-from tests.support.fakes import Array
+from gemma4_contract.tensors import Array
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "f64": np.dtype(np.float64),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.adapters.base import Array, Hello, Request
+from conformance.adapters.base import Hello, Request
 from conformance.adapters.mutant import MutantAdapter
 from conformance.diagnosis.whole_report import report_as_text
 from conformance.judging.judge import Judge
@@ -21,6 +21,7 @@ from conformance.reporting.page.heat_map import draw, heat_maps
 from conformance.reporting.page.page import write_page
 from gemma4_contract import FixtureError, Fixtures
 from gemma4_contract.judged import judged_digest
+from gemma4_contract.tensors import Array
 from reference.mutants import MUTANTS
 from tests.support.runs import run_command
 

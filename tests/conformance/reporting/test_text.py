@@ -33,7 +33,7 @@ def test_the_first_divergence_stands_out_with_its_surroundings() -> None:
     assert lines[5] == "  ... 16 earlier taps, none of which fails"
     assert [line.split()[1] for line in lines[6:19]] == TAPS[16:29]
     assert [line.split()[0] for line in lines[6:19]] == ["ok"] * 4 + ["FAIL"] * 2 + ["ok"] + ["FAIL"] * 6
-    later = len(TAPS) - 29 + 3  # the whole-model figures stand behind the taps; twice the logits pick the same token
+    later = len(TAPS) - 29 + 3  # the figures of the logits come after the taps; twice the logits pick the same token
     assert lines[19] == f"  ... {later} later taps, {later - 1} of which fail"
     assert lines[20:] == ["reproduce: the command"]
 

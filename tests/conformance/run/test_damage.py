@@ -197,5 +197,5 @@ def test_a_folder_that_holds_no_fixtures(root: Path, folder: str) -> None:
     assert done.returncode == 2
     line = told(done)
     assert line.startswith(
-        f"{wrong}: got no folder cases/ in it, expected the fixtures folder; name it with --fixtures"
+        f"{wrong}: got no folder cases/ in it, expected the fixtures folder; name the folder that holds cases/, "
     )

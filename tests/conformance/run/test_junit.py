@@ -99,7 +99,7 @@ def test_what_a_port_says_breaks_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_can_be_read_back(text: str, read: str, tmp_path: Path) -> None:
-    one = Judged(case=LARGE, level="L1", outcome="fail", counted="fail", text=f"it: {text}", seen="", line=None)
+    one = Judged(case=LARGE, level="L1", outcome="fail", counts_as="fail", text=f"it: {text}", seen="", line=None)
     write_junit(tmp_path / "junit.xml", f"port {text}", [one])
     (suite,) = JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     result = only_result(suite, LARGE)
@@ -123,7 +123,7 @@ def test_what_an_outcome_becomes(outcome: str, as_what: Counted, kind: type | No
         case=LARGE,
         level="L1",
         outcome=outcome,  # type: ignore[arg-type]
-        counted=as_what,  # type: ignore[arg-type]
+        counts_as=as_what,  # type: ignore[arg-type]
         text="why",
         seen="",
         line=None,

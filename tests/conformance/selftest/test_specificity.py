@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Adapter, Array, Hello, Request
+from conformance.adapters.base import Adapter, Hello, Request
 from conformance.adapters.batched import BatchedAdapter
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.selftest import specificity as honest
 from conformance.selftest.specificity import Trial, as_json, as_table, trials
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 
 FIXTURES = Fixtures()
 FEW = ("module/rms-norm/weighted", "layer/26b-a4b-mini/sliding-own", "forward/trap-gqa/uniform-l19/padded")

@@ -48,7 +48,7 @@ def test_an_answer_that_breaks_the_format_is_shown_as_it_is(tokenizer: Tokenizer
     assert speech.parts == {"thinking": None, "content": "the <channel|>ant<tool_call|>"}
     assert speech.breach is not None
     assert speech.breach.startswith("answer, character 4: got <channel|>, which closes nothing")
-    swallowed = spoken(tokenizer, "A<turn|>an", stop="<turn|>")  # A is a byte that comes with the token behind it
+    swallowed = spoken(tokenizer, "A<turn|>an", stop="<turn|>")  # A is a byte that comes with the token after it
     assert swallowed.parts["content"] == swallowed.text == "A<turn|>an"
     half = spoken(tokenizer, "the <|tool_call>call:sing{what", stop="<turn|>")
     assert half.parts["content"] == "the "

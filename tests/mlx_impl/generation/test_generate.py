@@ -24,7 +24,7 @@ PROMPTS = {
 }
 CASES = [(name, *prompt) for name, prompts in PROMPTS.items() for prompt in prompts]
 MARGIN = 0.03
-COUNT = 28  # behind a prompt of 3, more than three windows of 8
+COUNT = 28  # after a prompt of 3, more than three windows of 8
 
 
 def ids_of(tokens: list[Generated]) -> list[int]:

@@ -126,6 +126,6 @@ def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="another configuration"):
         write(tmp_path, bits=4)
     assert json.loads((tmp_path / "config.json").read_text()) == before
-    (tmp_path / "config.json").unlink()  # as a run leaves it that was interrupted behind the file
+    (tmp_path / "config.json").unlink()  # as a run leaves it that was interrupted after the file
     with pytest.raises(ExportError, match=r"model\.safetensors: got other tensors"):
         write(tmp_path, WIDE["e2b"])

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from gemma4_contract.tensors import Array
 from reference.cases.forward import golden_ids, padded_inputs
 from reference.export.checkpoint import model_weights
 from reference.models import MODELS, Model
@@ -17,8 +17,6 @@ from reference.oracle.decoder import Decoder
 from reference.oracle.summation import ORDERS
 from reference.taps import model_taps
 from tests.support import naive
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 

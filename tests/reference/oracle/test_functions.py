@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gemma4_contract.recording import Recording
+from gemma4_contract.tensors import Array
 from reference import weights
 from reference.cases import Draft, modules, smoke
 from reference.config import Rope
@@ -18,7 +19,6 @@ from reference.oracle.ops import Ops
 from reference.oracle.summation import ORDERS
 from tests.support import naive
 
-Array = np.ndarray[Any, np.dtype[Any]]
 ROPE_DEFAULT = Rope(rope_theta=1e4, rope_type="default", partial_rotary_factor=1.0)
 ROPE_PROPORTIONAL = Rope(rope_theta=1e6, rope_type="proportional", partial_rotary_factor=0.25)
 OPS = Ops(F64)

@@ -20,9 +20,9 @@ from reference.oracle.arithmetic import F32, F64
 from reference.oracle.decoder import Decoder
 from reference.streaming import forward, matrix
 from reference.streaming.arithmetic import streamed
-from reference.streaming.kept import Keeper
-from reference.streaming.source import own
+from reference.streaming.source import from_checkpoint
 from reference.streaming.stored import QuantizedMatrix
+from reference.streaming.stored_taps import StoredTapRecorder
 from tests.support.wide_models import WIDE
 
 FIXTURES = Fixtures()
@@ -36,22 +36,22 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def streamed_pass(directory: Path) -> dict[str, Any]:
-    source = own(directory)
+    source = from_checkpoint(directory)
     ids = inputs.token_ids("streaming", 19, source.config.vocab_size)
-    keeper = Keeper(config=source.config, length=19, rows=ROWS)
+    recorder = StoredTapRecorder(config=source.config, length=19, rows=ROWS)
     decoder = Decoder(source.config, source.weights(F64.dtype), streamed(F64))
-    forward.run(decoder, ids, keeper, lambda *_: None)
-    return {name: one.values for name, one in keeper.kept.items()}
+    forward.run(decoder, ids, recorder, lambda *_: None)
+    return {name: one.values for name, one in recorder.taps.items()}
 
 
 def in_memory(config: Any, weights: Any) -> dict[str, Any]:
-    """What a `Keeper` keeps of the oracle's pass over arrays."""
+    """What a `StoredTapRecorder` keeps of the oracle's pass over arrays."""
     ids = inputs.token_ids("streaming", 19, config.vocab_size)
-    keeper = Keeper(config=config, length=19, rows=ROWS)
+    recorder = StoredTapRecorder(config=config, length=19, rows=ROWS)
     taps = plans.run(Decoder(config, weights), ids, np.arange(19, dtype=np.int32)[None])
     for name, value in taps.items():
-        keeper(name, value[:, ROWS] if name in ("model.norm", "logits") else value)
-    return {name: one.values for name, one in keeper.kept.items()}
+        recorder(name, value[:, ROWS] if name in ("model.norm", "logits") else value)
+    return {name: one.values for name, one in recorder.taps.items()}
 
 
 def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def test_codes_of_every_width(bits: int, group: int, tmp_path: Path) -> None:
 def test_a_quantised_checkpoint(name: str, tmp_path: Path) -> None:
     """Against the oracle in memory, over what MLX makes of the codes."""
     materialize(WIDE[name], tmp_path, shards=2, bits=4, progress=lambda *_: None)
-    held = own(tmp_path).weights(F64.dtype)
+    held = from_checkpoint(tmp_path).weights(F64.dtype)
     stored = {
         name: tensor for file in sorted(tmp_path.glob("*.safetensors")) for name, tensor in mx.load(str(file)).items()
     }
@@ -151,17 +151,17 @@ GATE = "model.language_model.layers.0.mlp.gate_proj.weight"
 )
 def test_a_broken_checkpoint_is_one_line(change: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(FixtureError, match=said) as told:
-        own(broken(tmp_path, change))
+        from_checkpoint(broken(tmp_path, change))
     assert "\n" not in str(told.value)
 
 
 def test_another_architecture_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 64}))
     with pytest.raises(FixtureError, match="expected the configuration of a Gemma 4 text decoder"):
-        own(tmp_path)
+        from_checkpoint(tmp_path)
 
 
 def test_weights_are_rounded_once(tmp_path: Path) -> None:
     materialize(WIDE["e2b"], tmp_path, shards=1, bits=4, progress=lambda *_: None)
-    wide, narrow = (own(tmp_path).weights(ar.dtype)["model.embed_tokens.weight"] for ar in (F64, F32))
+    wide, narrow = (from_checkpoint(tmp_path).weights(ar.dtype)["model.embed_tokens.weight"] for ar in (F64, F32))
     assert np.array_equal(narrow.rows(slice(0, 9)), wide.rows(slice(0, 9)).astype(np.float32))

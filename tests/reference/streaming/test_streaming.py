@@ -18,9 +18,9 @@ from reference.oracle.arithmetic import BF16, F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.streaming import matrix
 from reference.streaming.arithmetic import streamed
-from reference.streaming.forward import run, steps
-from reference.streaming.kept import TOP, Keeper, Kept, spread, wanted
+from reference.streaming.forward import layer_by_layer, run
 from reference.streaming.matrix import Remembered, RuleMatrix
+from reference.streaming.stored_taps import TOP, StoredTap, StoredTapRecorder, evenly_spaced, stored_counts
 from reference.streaming.weights import by_rule
 from reference.taps import model_taps
 
@@ -37,10 +37,10 @@ def quiet(done: int, total: int, what: str) -> None:
     pass
 
 
-def kept_of(decoder: Decoder, ids: Any, progress: Any = quiet, state: Path | None = None) -> dict[str, Kept]:
-    keeper = Keeper(config=decoder.config, length=ids.shape[1], rows=ROWS)
-    run(decoder, ids, keeper, progress, state)
-    return keeper.kept
+def kept_of(decoder: Decoder, ids: Any, progress: Any = quiet, state: Path | None = None) -> dict[str, StoredTap]:
+    recorder = StoredTapRecorder(config=decoder.config, length=ids.shape[1], rows=ROWS)
+    run(decoder, ids, recorder, progress, state)
+    return recorder.taps
 
 
 @pytest.mark.parametrize("dtype", [F64, F32, BF16], ids=lambda ar: ar.name)
@@ -88,7 +88,7 @@ def test_a_streamed_pass_is_the_oracle_s(name: str) -> None:
     kept = kept_of(Decoder(model.config, by_rule(model, F64.dtype), streamed(F64)), ids)
     whole = plans.run(Decoder(model.config, weights.weights(model.id, model.config, mini=False)), ids, positions)
     axes = {tap.name: tap.axes for tap in model_taps(model.config)}
-    assert list(kept) == list(wanted(model.config))
+    assert list(kept) == list(stored_counts(model.config))
     for tap, one in kept.items():
         picked = np.ix_(*(one.indices.get(axis, range(size)) for axis, size in zip(axes[tap], one.whole, strict=True)))
         assert one.whole == whole[tap].shape
@@ -120,15 +120,15 @@ def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert list(got) == list(expected)
     assert all(np.array_equal(got[name].values, expected[name].values) for name in got)
     seen.clear()
-    kept_of(decoder, ids, lambda *told: seen.append(told[-1]), state)  # as after an interruption behind it
+    kept_of(decoder, ids, lambda *told: seen.append(told[-1]), state)  # as after an interruption there
     assert seen == ["embedding", "logits", "done"]
 
 
 def test_indices_are_spread_over_the_whole_axis() -> None:
-    assert spread(5, 64) == [0, 1, 2, 3, 4]
-    assert spread(1536, 128)[:2] == [6, 18]
-    assert len(spread(1000, 64)) == 64
-    assert spread(512, 32)[-1] > 500
+    assert evenly_spaced(5, 64) == [0, 1, 2, 3, 4]
+    assert evenly_spaced(1536, 128)[:2] == [6, 18]
+    assert len(evenly_spaced(1000, 64)) == 64
+    assert evenly_spaced(512, 32)[-1] > 500
 
 
 def test_rows_and_ids_of_the_five_members() -> None:
@@ -159,11 +159,11 @@ def test_the_stored_goldens_of_e2b_are_made_again() -> None:
             raise KeyboardInterrupt
 
     decoder = Decoder(model.config, by_rule(model, F64.dtype), streamed(F64))
-    keeper = Keeper(config=model.config, length=593, rows=full_size.stored_rows(model))
+    recorder = StoredTapRecorder(config=model.config, length=593, rows=full_size.stored_rows(model))
     with pytest.raises(KeyboardInterrupt):
-        run(decoder, ids, keeper, stop)
-    assert len(keeper.kept) == 12
-    for name, one in keeper.kept.items():
+        run(decoder, ids, recorder, stop)
+    assert len(recorder.taps) == 12
+    for name, one in recorder.taps.items():
         assert np.allclose(one.values, golden[name], rtol=1e-6, atol=1e-7), name
 
 
@@ -192,13 +192,13 @@ def test_passes_that_take_turns_make_numbers_once(monkeypatch: pytest.MonkeyPatc
     right = weights.q
     monkeypatch.setattr(weights, "q", lambda *asked: made.append(asked) or right(*asked))
     for room, most in ((1 << 30, 1), (1 << 10, 2)):
-        q, keepers, turns = Remembered(room), [], []
+        q, recorders, turns = Remembered(room), [], []
         for ar in (F64, F32):
             decoder = Decoder(model.config, by_rule(model, ar.dtype, q), streamed(ar))
-            keepers.append(Keeper(config=model.config, length=19, rows=ROWS))
-            turns.append(steps(decoder, ids, keepers[-1], quiet))
+            recorders.append(StoredTapRecorder(config=model.config, length=19, rows=ROWS))
+            turns.append(layer_by_layer(decoder, ids, recorders[-1], quiet))
         made.clear()  # vectors are made with the decoders
         assert len(list(zip(*turns, strict=True))) == model.config.num_hidden_layers
         assert max(made.count(asked) for asked in made) == most
-        for keeper, expected in zip(keepers, alone, strict=True):
-            assert all(np.array_equal(keeper.kept[name].values, one.values) for name, one in expected.items())
+        for recorder, expected in zip(recorders, alone, strict=True):
+            assert all(np.array_equal(recorder.taps[name].values, one.values) for name, one in expected.items())

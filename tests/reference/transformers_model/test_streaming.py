@@ -19,9 +19,9 @@ from reference.oracle.arithmetic import F64, PROFILES  # noqa: E402
 from reference.oracle.decoder import Decoder  # noqa: E402
 from reference.streaming import forward, matrix  # noqa: E402
 from reference.streaming.arithmetic import streamed  # noqa: E402
-from reference.streaming.kept import Keeper, wanted  # noqa: E402
 from reference.streaming.matrix import RuleMatrix  # noqa: E402
-from reference.streaming.source import Source, own, rule  # noqa: E402
+from reference.streaming.source import Source, from_checkpoint, rule  # noqa: E402
+from reference.streaming.stored_taps import StoredTapRecorder, stored_counts  # noqa: E402
 from reference.transformers_model import TransformersModel, streaming  # noqa: E402
 from reference.transformers_model import rule as torch_rule  # noqa: E402
 
@@ -35,34 +35,34 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "BLOCK_BYTES", 1 << 14)
 
 
-def keeper_of(source: Source) -> Keeper:
-    return Keeper(config=source.config, length=19, rows=ROWS)
+def recorder_of(source: Source) -> StoredTapRecorder:
+    return StoredTapRecorder(config=source.config, length=19, rows=ROWS)
 
 
-def by_transformers(source: Source, profile: Any = "f64", told: Any = None) -> Keeper:
+def by_transformers(source: Source, profile: Any = "f64", told: Any = None) -> StoredTapRecorder:
     dtypes: Any = {"f64": "float64", "f32": "float32", "bf16": "bfloat16"}
-    keeper = keeper_of(source)
+    recorder = recorder_of(source)
     streaming.run(
         text_part(source.config_json),
         source.weights(PROFILES[profile].dtype),
         inputs.token_ids("streaming", 19, source.config.vocab_size),
         ROWS,
         dtype=dtypes[profile],
-        wanted=wanted(source.config),
-        take=keeper,
+        wanted=stored_counts(source.config),
+        take=recorder,
         progress=told or (lambda *_: None),
     )
-    return keeper
+    return recorder
 
 
-def by_oracle(source: Source) -> Keeper:
-    keeper, ids = keeper_of(source), inputs.token_ids("streaming", 19, source.config.vocab_size)
-    forward.run(Decoder(source.config, source.weights(F64.dtype), streamed(F64)), ids, keeper, lambda *_: None)
-    return keeper
+def by_oracle(source: Source) -> StoredTapRecorder:
+    recorder, ids = recorder_of(source), inputs.token_ids("streaming", 19, source.config.vocab_size)
+    forward.run(Decoder(source.config, source.weights(F64.dtype), streamed(F64)), ids, recorder, lambda *_: None)
+    return recorder
 
 
-def values(keeper: Keeper) -> dict[str, Any]:
-    return {name: one.values for name, one in keeper.kept.items()}
+def values(recorder: StoredTapRecorder) -> dict[str, Any]:
+    return {name: one.values for name, one in recorder.taps.items()}
 
 
 def assert_agreed(source: Source) -> None:
@@ -81,7 +81,7 @@ def test_the_two_derivations_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["e2b-mini", "layout-split-experts", "layout-towers", "layout-sharded"])
 def test_they_agree_on_a_checkpoint(name: str) -> None:
-    assert_agreed(own(Fixtures().model_dir(name)))
+    assert_agreed(from_checkpoint(Fixtures().model_dir(name)))
 
 
 @pytest.mark.parametrize("profile", ["f32", "bf16"])
@@ -96,16 +96,16 @@ def test_it_is_transformers_own_pass(name: str, profile: Any) -> None:
     )
     ids = inputs.token_ids("streaming", 19, config.vocab_size)
     taps = whole.run(ids, positions=np.arange(19)[None], steps=None, left_pad=None)
-    keeper = by_transformers(source, profile)
+    recorder = by_transformers(source, profile)
     for tap in ("model.embed_tokens", "model.layers.2.output"):
-        expected = taps[tap][:, ROWS][..., keeper.kept[tap].indices["D"]]
-        assert keeper.kept[tap].values.dtype == expected.dtype
-        figure, _ = worst({tap: keeper.kept[tap].values}, {tap: expected})
+        expected = taps[tap][:, ROWS][..., recorder.taps[tap].indices["D"]]
+        assert recorder.taps[tap].values.dtype == expected.dtype
+        figure, _ = worst({tap: recorder.taps[tap].values}, {tap: expected})
         assert figure <= (1e-6 if profile == "f32" else 1e-2)
 
 
 def test_no_layer_stays_in_memory() -> None:
-    """A layer's matrices are made when it runs, one layer behind the other."""
+    """A layer's matrices are made when it runs, one layer after the other."""
     made: list[str] = []
     seen: list[Any] = []
     filled: list[int] = []

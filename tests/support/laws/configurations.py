@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from reference import inputs, weights
 from reference.cases.forward import padded_inputs
 from reference.config import TextConfig
 from reference.family import FULL, SLIDING
 from reference.weights import Float64, fnv1a64
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SIMPLEST: Mapping[str, Any] = {
     "attention_bias": False,
@@ -69,7 +68,7 @@ WIDTH_SPELLINGS = ("moe_intermediate_size", "expert_intermediate_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPlan:
-    """How many tokens, which (a seed), fed in which steps, behind how many pads; as `plan` of a case has it."""
+    """How many tokens, which (a seed), fed in which steps, after how many pads; as `plan` of a case has it."""
 
     length: int = 1
     steps: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""The two implementations that the laws are put to, behind one face: mlx_impl in float32, the oracle in float64."""
+"""The two implementations that the laws test, with one interface: mlx_impl in float32, the oracle in float64."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 
 from conformance.judging.compare import Error, measure
 from conformance.judging.tolerance import Tolerance
+from gemma4_contract.tensors import Array
 from reference.oracle import plans
 from reference.oracle.arithmetic import F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.taps import model_taps
 from tests.support.laws import mlx_models
-from tests.support.laws.configurations import Array, Example, weights_of
+from tests.support.laws.configurations import Example, weights_of
 from tests.support.laws.yardstick import Taps, Yardstick, yardstick_of
 
 Model = Callable[[Mapping[str, Array], Sequence[int] | None], dict[str, Array]]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from hypothesis import assume, currently_in_test_context, event
 
+from gemma4_contract.tensors import Array
 from tests.support.laws import mlx_models
-from tests.support.laws.configurations import Array, Example
+from tests.support.laws.configurations import Example
 from tests.support.laws.yardstick import Divergence, golden_of, is_narrow, yardstick_of
 
 GROSS = 30.0

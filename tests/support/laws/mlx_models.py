@@ -15,8 +15,9 @@ import numpy as np
 import mlx_impl
 from gemma4_contract import tensors
 from gemma4_contract.recording import Pieces
+from gemma4_contract.tensors import Array
 from reference.taps import model_taps
-from tests.support.laws.configurations import Array, Example, weights_of
+from tests.support.laws.configurations import Example, weights_of
 
 
 def load(text_config: Mapping[str, Any], weights: Mapping[str, Array] | None = None) -> mlx_impl.Decoder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from gemma4_contract.tensors import Array
 from reference import inputs
-from tests.support.laws.configurations import Array
 
 sizes = st.integers
 seeds = st.integers(0, 999)

@@ -20,13 +20,14 @@ import numpy as np
 from conformance.judging.compare import measure
 from conformance.judging.tolerance import Tolerance, tolerance
 from gemma4_contract import Fixtures
+from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.oracle import plans
 from reference.oracle.arithmetic import F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.oracle.summation import ORDERS
 from reference.taps import Tap, model_taps
-from tests.support.laws.configurations import Array, Example, weights_of
+from tests.support.laws.configurations import Example, weights_of
 
 POLICY = Fixtures().policy
 PROFILE = Fixtures().profile("f32")

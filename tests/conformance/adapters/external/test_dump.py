@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conformance.adapters.base import Array
 from conformance.adapters.external.dump import DumpAdapter
 from conformance.judging.judge import Judge
 from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract.tensors import Array
 from tests.support.runs import run_command
 
 FIXTURES = Fixtures()
@@ -40,7 +40,7 @@ def golden_of(case_id: str) -> dict[str, Array]:
 
 
 def write_with_a_hole(path: Path, answers: dict[str, Array], size: int) -> None:
-    """The tensors, and behind them one of zeros that takes no room on the disk."""
+    """The tensors, and after them one of zeros that takes no room on the disk."""
     small = tensors.encode(answers)
     start = 8 + int.from_bytes(small[:8], "little")
     end = len(small) - start

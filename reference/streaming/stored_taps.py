@@ -1,4 +1,4 @@
-"""What is kept of a full-size pass: chosen rows of L, and on other axes entries at regular distances."""
+"""Records the stored part of the taps of a full-size pass: chosen rows, and on other axes evenly spaced entries."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ from reference.config import TextConfig
 from reference.taps import Tap, model_taps
 
 TOP = 64
-"""Of logits the largest of every kept row are kept as well."""
+"""The number of largest logits of every stored row that are stored too."""
 
 
-def wanted(config: TextConfig) -> dict[str, Mapping[str, int]]:
-    """The taps that are kept, in execution order: name -> entries to keep of an axis; of other axes all are kept."""
+def stored_counts(config: TextConfig) -> dict[str, Mapping[str, int]]:
+    """The stored taps, in execution order: name -> axis -> number of stored entries; all are stored on other axes."""
     nodes = ((tap.name, text_graph().node_of(tap.name)) for tap in model_taps(config))
     return {name: node.stored for name, node in nodes if node is not None and node.stored is not None}
 
 
-def spread(size: int, count: int) -> list[int]:
-    """`count` indices at regular distances, all of them where there are no more."""
+def evenly_spaced(size: int, count: int) -> list[int]:
+    """`count` indices at regular distances, or all indices if `size` is not larger."""
     step = max(1, size // count)
     return list(range(step // 2, size, step))[:count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is kept of one tap: the whole's shape and RMS, the indices on each axis, and the entries there."""
+class StoredTap:
+    """The stored part of one tap: shape and RMS of the whole, the indices on each axis, and the entries there."""
 
     whole: tuple[int, ...]
     indices: Mapping[str, Sequence[int]]
     values: Array
     rms: float
     chosen: Array | None = None
-    """Of a choice of experts those of every row, U8 [B, L, k] in ascending order ..."""
+    """The chosen experts of every row of a routing tap, U8 [B, L, k] in ascending order."""
     margins: Array | None = None
-    """... and the margins of their logits, F32 [B, L]."""
+    """The margins of their logits, F32 [B, L]."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Keeper:
-    """A recorder of a pass over `length` tokens that keeps `rows` of them; what comes last comes with these alone."""
+class StoredTapRecorder:
+    """A recorder of a pass over `length` tokens; stores `rows`. Final norm and logits are computed only for these."""
 
     config: TextConfig
     length: int
     rows: Sequence[int]
     vocabulary: Sequence[int] | None = None
-    """The entries of `logits` to keep; those at regular distances and the largest where there are none given."""
-    kept: dict[str, Kept] = field(default_factory=dict)
+    """The entries of `logits` to store; if None, evenly spaced ones and the largest."""
+    taps: dict[str, StoredTap] = field(default_factory=dict)
     _counts: Mapping[str, Mapping[str, int]] = field(init=False)
-    _taps: Mapping[str, Tap] = field(init=False)
+    _specs: Mapping[str, Tap] = field(init=False)
     _logits: set[str] = field(init=False)
-    """The taps that experts are chosen by ..."""
+    """The taps that experts are chosen by, the router's logits."""
     _scores: Array = field(init=False)
-    """... and the one that came last."""
+    """The latest tensor of such a tap."""
 
     def __post_init__(self) -> None:
-        self._counts = wanted(self.config)
-        self._taps = {tap.name: tap for tap in model_taps(self.config)}
-        self._logits = {parent for tap in self._taps.values() if tap.cls == "routing" for parent in tap.parents}
+        self._counts = stored_counts(self.config)
+        self._specs = {tap.name: tap for tap in model_taps(self.config)}
+        self._logits = {parent for tap in self._specs.values() if tap.cls == "routing" for parent in tap.parents}
 
     def __call__(self, name: str, value: Array) -> Array:
         if (counts := self._counts.get(name)) is not None:
@@ -71,7 +71,7 @@ class Keeper:
         return value
 
     def _keep(self, name: str, value: Array, counts: Mapping[str, int]) -> None:
-        axes = self._taps[name].axes
+        axes = self._specs[name].axes
         if name in self._logits:
             self._scores = value
         indices: dict[str, Sequence[int]] = {}
@@ -79,7 +79,7 @@ class Keeper:
             if axis == "L":
                 indices[axis] = list(self.rows) if size == self.length else range(size)
             elif axis in counts:
-                indices[axis] = spread(size, counts[axis])
+                indices[axis] = evenly_spaced(size, counts[axis])
         if name == "logits" and self.vocabulary is not None:
             indices["V"] = self.vocabulary
         elif name == "logits":
@@ -87,16 +87,16 @@ class Keeper:
             indices["V"] = sorted({*indices["V"], *(int(i) for i in top.reshape(-1))})
         every = [indices.get(axis, range(size)) for axis, size in zip(axes, value.shape, strict=True)]
         wide = value.astype(np.float64)
-        self.kept[name] = Kept(
+        self.taps[name] = StoredTap(
             whole=tuple(self.length if axis == "L" else size for axis, size in zip(axes, value.shape, strict=True)),
             indices={axis: list(self.rows) if axis == "L" else list(taken) for axis, taken in indices.items()},
             values=value[np.ix_(*(np.asarray(taken) for taken in every))],
             rms=float(np.sqrt(np.mean(wide * wide))),
-            **self._choice(value) if self._taps[name].cls == "routing" else {},
+            **self._choice(value) if self._specs[name].cls == "routing" else {},
         )
 
     def _choice(self, combine: Array) -> dict[str, Array]:
         assert self.config.top_k_experts is not None
-        order = np.argsort(combine == 0, axis=-1, kind="stable")  # those that were chosen come first
+        order = np.argsort(combine == 0, axis=-1, kind="stable")  # the chosen ones come first
         chosen = order[..., : self.config.top_k_experts].astype(np.uint8)
         return {"chosen": chosen, "margins": routing_margins(self._scores, combine).astype(np.float32)}

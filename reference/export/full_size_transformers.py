@@ -10,30 +10,30 @@ from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import Array
 from reference import full_size
 from reference.oracle.arithmetic import PROFILES
-from reference.streaming.kept import Keeper, Kept, wanted
 from reference.streaming.source import Source
+from reference.streaming.stored_taps import StoredTap, StoredTapRecorder, stored_counts
 from reference.transformers_model import streaming
 
 
-def kept_by_transformers(
+def transformers_taps(
     source: Source,
     ids: Array,
     profile: str,
     progress: Progress,
     vocabulary: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
-) -> dict[str, Kept]:
-    """What is kept of a pass in a profile's dtype, as by `full_size.kept`; in f64 without transformers' float32."""
+) -> dict[str, StoredTap]:
+    """The stored parts of the taps of a transformers pass in a profile's dtype; in f64 its float32 is lifted."""
     rows = full_size.stored_rows(source) if rows is None else rows
-    keeper = Keeper(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
+    recorder = StoredTapRecorder(config=source.config, length=ids.shape[1], rows=rows, vocabulary=vocabulary)
     streaming.run(
         text_part(source.config_json),
         source.weights(PROFILES[profile].dtype),
         ids,
         rows,
         dtype=installed_profiles()[profile].dtype,
-        wanted=wanted(source.config),
-        take=keeper,
+        wanted=stored_counts(source.config),
+        take=recorder,
         progress=progress,
     )
-    return {name: keeper.kept[name] for name in wanted(source.config)}
+    return {name: recorder.taps[name] for name in stored_counts(source.config)}

@@ -1,4 +1,4 @@
-"""Which cases reach a mutant: those whose answer calls a function that it replaces."""
+"""Finds the cases whose answer calls a function that a mutant replaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reference.oracle.oracle import Oracle
 _Right = TypeVar("_Right")
 
 
-def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
+def calling_cases(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
     """Function of the oracle, `Ops.rope` -> the cases whose answer calls it."""
     calls: dict[str, list[str]] = defaultdict(list)
     called: set[str] = set()
@@ -38,12 +38,12 @@ def reached(fixtures: Fixtures, profile: str) -> Mapping[str, list[str]]:
 
 
 def cases_of(mutant: Mutant, calls: Mapping[str, Collection[str]], case_ids: Sequence[str]) -> list[str]:
-    """Those of `case_ids` whose answer calls what a mutant replaces."""
+    """The cases of `case_ids` whose answer calls a function that a mutant replaces."""
     return [case for case in case_ids if any(case in calls.get(name, ()) for name in mutant.replaces)]
 
 
 def _noting(right: type[_Right], called: set[str]) -> type[_Right]:
-    """A class whose functions do what they did, and note their names when they are called."""
+    """A subclass whose functions also note their names in `called`."""
     functions = {
         name: member
         for cls in reversed(right.__mro__)

@@ -1,4 +1,4 @@
-"""A file that was fetched: verified, then stored whole."""
+"""Published files in the cache: verified, then stored completely."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ THERE = "already there"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A published file in the cache, and from where it came there."""
+    """A published file in the cache, and its source."""
 
     name: str
     path: Path
     published: Published
     source: str
     damaged: bool = False
-    """Whether it took the place of a damaged one."""
+    """Whether it replaced a damaged file."""
 
 
-def there(name: str, path: Path, published: Published) -> Fetched | None:
-    """The file, if it lies undamaged in the cache."""
+def in_cache(name: str, path: Path, published: Published) -> Fetched | None:
+    """The file, if it is in the cache and undamaged."""
     if not cache.verified(path, published):
         return None
     return Fetched(name=name, path=path, published=published, source=THERE)
 
 
-def keep(name: str, path: Path, published: Published, data: bytes, *, source: str, cure: str) -> Fetched:
-    """Store what was published; FetchError, and nothing stored, for anything else."""
+def store(name: str, path: Path, published: Published, data: bytes, *, source: str, cure: str) -> Fetched:
+    """Store the published bytes; FetchError for other bytes, which are not stored."""
     if sha256(data) != published.sha256:
         got = f"{len(data):,} bytes with sha256 {sha256(data)}"
         raise FetchError(f"{name}: got {got}, expected {published.size:,} with {published.sha256}; {cure}")
-    if kept := there(name, path, published):
-        return kept
+    if known := in_cache(name, path, published):
+        return known
     damaged = path.exists()
     write_atomic(path, data)
     return Fetched(name=name, path=path, published=published, source=source, damaged=damaged)

@@ -142,7 +142,7 @@ class Lookalikes(TensorFile):
 class GoldenPointer(Strict):
     """A golden stored with another case: rows [start, stop) of its L axis.
 
-    Row b of a left-padded batch holds the first L - left_pad[b] of these rows, behind its pads.
+    Row b of a left-padded batch holds the first L - left_pad[b] of these rows, after its pads.
     """
 
     case: CaseId
@@ -253,7 +253,7 @@ class Floors(Document):
     seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
     command: str
     leave_one_family_out: dict[str, float] = Field(
-        description="Family (at full size behind the model: e2b-full/torch) -> largest error of its variants over the "
+        description="Family (at full size after the model: e2b-full/torch) -> largest error of its variants over the "
         "floor that the other families alone would set."
     )
     floors: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = Field(

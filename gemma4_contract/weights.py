@@ -1,4 +1,4 @@
-"""`Weights`: where the checkpoints of models lie that ship without one."""
+"""Where the checkpoints lie of models whose weights are no part of the fixtures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Weights:
     """Whether `root` is the checkpoint itself."""
 
     def folder(self, model_id: str) -> Path:
-        """The directory of a model's checkpoint, be it there or not."""
+        """The folder of a model's checkpoint, which may not exist yet."""
         return self.root if self.is_own else self.root / model_id
 
     def check(self, model_id: str) -> None:
-        """FixtureError unless the checkpoint is there: whole files alone bear their names."""
+        """Raise FixtureError unless config.json is there: it is written last, so the checkpoint is then complete."""
         config = self.folder(model_id) / "config.json"
         if not config.is_file():
             cure = f"write them: gemma4-conformance materialize {model_id}"

@@ -99,7 +99,7 @@ LAYOUTS: Mapping[str, Layout] = {
         Layout(
             id="layout-sharded",
             weights_of=MODELS["trap-irregular"],
-            purpose="Three shards and an index in the place of one file, as the larger members are published.",
+            purpose="Three shards and an index instead of one file, as the larger members are published.",
             nested=True,
             prefix="model.language_model.",
             shards=3,

@@ -192,7 +192,7 @@ MODELS: Mapping[str, Model] = {
         Model(
             id="trap-eps",
             member=FAMILY["12b"],
-            purpose="An RMSNorm epsilon of 1e-5 behind a layer whose output is small enough to feel it.",
+            purpose="An RMSNorm epsilon of 1e-5 after a layer whose output is small enough to feel it.",
             overrides={
                 **_TRAP,
                 "layer_types": layer_types(2, 1),

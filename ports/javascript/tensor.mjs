@@ -70,7 +70,7 @@ export function slice(x, axis, start, stop) {
   return y;
 }
 
-/** Tensors one behind the other along an axis. */
+/** Tensors one after the other along an axis. */
 export function concatenate(parts, axis) {
   const total = parts.reduce((sum, part) => sum + part.shape[axis], 0);
   const shape = parts[0].shape.with(axis, total);

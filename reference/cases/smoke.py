@@ -165,7 +165,7 @@ def _wrong_values(name: str, params: Mapping[str, Any]) -> Iterator[tuple[str, A
         yield "no-signs", weights.norm(name, count, params["base"]), "the signs of model.norm are missing"
         same = np.where(weights.q(name, 0, count) < 0, -1.0, 1.0)
         own = weights.norm(name, count, params["base"]) * same
-        yield "own-signs", own, "the signs of model.norm come from a second hash: of the name with '#sign' behind it"
+        yield "own-signs", own, "the signs of model.norm come from a second hash: of the name with '#sign' after it"
         signs = np.where(weights.q(f"{name}#sign", 0, count) < 0, -1.0, 1.0)
     yield "unrounded", plain * base * signs, "a norm's weight is rounded to bfloat16"
     yield (

@@ -1,4 +1,4 @@
-"""Measures how well two derivations of the same tensors agree."""
+"""How well two independent computations of the same tensors agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemma4_contract.tensors import Array
 
 
 def relative_rms(a: Array, b: Array, valid: Array | None = None) -> float:
-    """sqrt(mean (a - b)^2 / mean b^2) over the valid entries; 0 for equal tensors, whatever their size."""
+    """sqrt(mean (a - b)^2 / mean b^2) over the valid entries; 0 if a equals b, infinite if only b is 0."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     if valid is not None:
         a, b = a[valid], b[valid]
@@ -23,17 +23,20 @@ def relative_rms(a: Array, b: Array, valid: Array | None = None) -> float:
 
 
 def agreement_limit(policy: Policy, positions: Array | None) -> float:
-    """Largest accepted difference: a frequency's last bit turns a token at position p by p * 2^-52 rad."""
+    """The largest accepted difference: max(agreement, agreement_per_position * furthest position).
+
+    RoPE multiplies a frequency by the position, so an error in the frequency's last bit grows with the position.
+    """
     furthest = 0 if positions is None else int(positions.max())
     return max(policy.agreement, policy.agreement_per_position * furthest)
 
 
-def worst(
+def worst_difference(
     derived: Mapping[str, Array], golden: Mapping[str, Array], valid: Mapping[str, Array | None] | None = None
 ) -> tuple[float, str]:
     """Largest relative RMS difference over the taps that both have, and its tap.
 
-    A different shape counts as infinite, and NaN as larger still. ValueError if they have no tap in common.
+    Different shapes count as infinite, and NaN as worse than infinite. ValueError if they have no tap in common.
     """
     common = [name for name in golden if name in derived]
     if not common:
@@ -44,5 +47,5 @@ def worst(
         else float("inf")
         for name in common
     }
-    name = max(figures, key=lambda tap: (math.isnan(figures[tap]), figures[tap]))  # NaN does not compare as larger
+    name = max(figures, key=lambda tap: (math.isnan(figures[tap]), figures[tap]))  # max alone would pass over NaN
     return figures[name], name

@@ -12,7 +12,7 @@ import numpy as np
 from gemma4_contract import Policy, tensors
 from gemma4_contract.documents import read_model
 from gemma4_contract.progress import Progress
-from reference.export.agreement import agreement_limit, worst
+from reference.export.agreement import agreement_limit, worst_difference
 from reference.export.exporter import GENERATED, staged
 
 _MEASURED = {"case.json": "provenance", "model.json": "acceptance"}
@@ -65,7 +65,7 @@ def _difference(new: Path, old: Path, policy: Policy) -> str:
     made, stored = tensors.read(new), tensors.read(old)
     if made.keys() != stored.keys():
         return "other tensors"
-    figure, tap = worst(made, stored)
+    figure, tap = worst_difference(made, stored)
     inputs = new.with_name("inputs.safetensors")
     positions = tensors.read(inputs).get("positions") if inputs.exists() else None
     limit = policy.agreement_f32 if made[tap].dtype == np.float32 else agreement_limit(policy, positions)

@@ -16,7 +16,7 @@ from gemma4_contract.progress import Progress
 from gemma4_contract.tensors import Array
 from reference import full_size
 from reference.cases.full_size import drafts
-from reference.export.agreement import agreement_limit, worst
+from reference.export.agreement import agreement_limit, worst_difference
 from reference.export.case_files import Golden, write_case
 from reference.export.errors import ExportError
 from reference.export.versions import library_versions
@@ -77,7 +77,7 @@ def export(source: Source, fixtures: Fixtures, root: Path, states: Path, progres
 
 def agreement_of(made: Mapping[str, StoredTap], second: Mapping[str, StoredTap]) -> float:
     """The largest relative RMS difference of two derivations over all taps."""
-    figure, _ = worst(*({name: one.values for name, one in derived.items()} for derived in (second, made)))
+    figure, _ = worst_difference(*({name: one.values for name, one in derived.items()} for derived in (second, made)))
     return figure
 
 

@@ -10,7 +10,7 @@ from gemma4_contract.layout import select_rows
 from gemma4_contract.selection import spread_mask
 from gemma4_contract.tensors import Array
 from reference.cases import Draft
-from reference.export.agreement import agreement_limit, worst
+from reference.export.agreement import agreement_limit, worst_difference
 from reference.export.case_files import Golden, write_case
 from reference.export.derive import Taps, by_oracle, by_transformers, computable_subgraph, second_derivation
 from reference.export.errors import ExportError
@@ -33,7 +33,7 @@ class Writer:
         golden = {tap.name: derived[tap.name] for tap in draft.taps if tap.name in derived}
         if draft.pointer is None:
             figure = self._agreed_with_transformers(draft, golden)
-            unlifted, _ = worst(by_transformers(draft, lifted=False), golden)
+            unlifted, _ = worst_difference(by_transformers(draft, lifted=False), golden)
             if draft.kind == "forward":
                 self._goldens = {draft.id: golden}
             write_case(self.root, draft, Golden(taps=golden), self._provenance(draft, figure, unlifted))
@@ -72,7 +72,7 @@ class Writer:
         missing = [name for name in golden if name not in derived]
         if missing:
             raise ExportError(f"{draft.id}: {who}: got no {missing[0]}, expected every tap of the golden")
-        figure, tap = worst(derived, golden, _valid(draft, golden))
+        figure, tap = worst_difference(derived, golden, _valid(draft, golden))
         limit = agreement_limit(self.policy, draft.inputs.get("positions"))
         if not figure <= limit:
             raise ExportError(

@@ -102,7 +102,7 @@ class _ScoresInBfloat16(Ops):
 
 @AREA.mutant(
     "gqa-heads-tiled",
-    does="Repeats keys and values by tiling: query head h reads key/value head h mod K in the place of h // (H/K).",
+    does="Repeats keys and values by tiling: query head h reads key/value head h mod K instead of h // (H/K).",
     symptom="Garbage wherever 1 < K < H; models with one key/value head are right.",
     cure="repeat_interleave(H/K) over the head axis, not tile.",
     first_tap=_PROBS,
@@ -141,7 +141,7 @@ class _AsItLies(Ops):
     "context-heads-not-transposed",
     does="Flattens the context of full layers as it lies, [B, H, L, E], into [B, L, H*E].",
     symptom="Decoding one token at a time is right; prefill mixes tokens and heads in full layers.",
-    cure="Move the heads behind L before flattening; kernels for E = 512 may write another layout than the others.",
+    cure="Move the heads after L before flattening; kernels for E = 512 may write another layout than the others.",
     first_tap="self_attn.context",
     layers="full layers",
     links=("EricLBuehler/mistral.rs@6a92fb7a2", "EricLBuehler/mistral.rs@1b1851200"),

@@ -205,7 +205,7 @@ class _FirstLost(Decoder):
 
 @AREA.mutant(
     "pads-counted-as-positions",
-    does="Counts a row's left pads as positions: RoPE starts behind them.",
+    does="Counts a row's left pads as positions: RoPE starts after them.",
     symptom="Text is right, for RoPE is relative; padded rows' queries and keys differ from their single runs', and "
     "cached prefixes do not fit other paddings.",
     cure="Positions of a row are its column less its pads.",

@@ -170,7 +170,7 @@ class _PerLayerConfigNotRead(TextConfig):
 
 @AREA.mutant(
     "softcap-read-from-top-level",
-    does="Looks for `final_logit_softcapping` beside `text_config` in the place of in it, and finds none.",
+    does="Looks for `final_logit_softcapping` beside `text_config` instead of in it, and finds none.",
     symptom="Logits of a nested checkpoint reach 120; greedy text is the same, since tanh keeps order.",
     cure="Read it from the text configuration.",
     first_tap="logits",

@@ -61,7 +61,7 @@ class _FullOnly(Decoder):
     "layer-scalar-twice",
     does="Multiplies by layer_scalar twice.",
     symptom="Every layer's output is off by its own constant factor.",
-    cure="Multiply once, behind the last branch.",
+    cure="Multiply once, after the last branch.",
     first_tap="output",
     links=("trymirai/uzu#459",),
     caught_by=(
@@ -79,7 +79,7 @@ class _Twice(Decoder):
     "layer-scalar-before-ple",
     does="Multiplies by layer_scalar before the PLE branch, which reads the scaled stream and is added unscaled.",
     symptom="E2B and E4B alone are wrong: the branch weighs 1 / layer_scalar times too much.",
-    cure="The scalar comes last, behind the PLE branch.",
+    cure="The scalar comes last, after the PLE branch.",
     first_tap="ple_gated",
     links=("quantumaikr/quant.cpp#96",),
     caught_by=(

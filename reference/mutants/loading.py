@@ -95,7 +95,7 @@ class _TowersKept(Loader):
     "tower-tensors-taken-for-text",
     does="Finds a layer's tensors by the end of their names, which a vision tower's share.",
     symptom="One projection of an early layer holds weights of the vision tower.",
-    cure="Match the whole name behind a known prefix.",
+    cure="Match the whole name after a known prefix.",
     first_tap="self_attn.k_norm",
     caught_by=("forward/layout-towers/uniform-l19/no-cache",),
 )

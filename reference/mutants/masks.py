@@ -53,7 +53,7 @@ class _Resized(Ops):
 @AREA.mutant(
     "sliding-window-one-more",
     does="Counts the window without the query: w keys before it and the query itself.",
-    symptom="Exact up to position w-1; behind it every query of a sliding layer sees one key too many.",
+    symptom="Exact up to position w-1; after it every query of a sliding layer sees one key too many.",
     cure="The window counts the query: p-w+1 .. p, a FlashAttention window of (w-1, 0).",
     first_tap=_PROBS,
     layers=_SLIDING,
@@ -71,7 +71,7 @@ class _OneMore(_Resized):
 @AREA.mutant(
     "sliding-window-one-less",
     does="Ends the window one key early: w-1 keys, the query's own included.",
-    symptom="Exact up to position w-2; behind it every query of a sliding layer misses its oldest key.",
+    symptom="Exact up to position w-2; after it every query of a sliding layer misses its oldest key.",
     cure="The window is w keys with the query's own: p-w+1 .. p.",
     first_tap=_PROBS,
     layers=_SLIDING,

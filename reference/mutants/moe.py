@@ -135,7 +135,7 @@ class _ExpertsMissing(Decoder):
     "moe-shared-mlp-missing",
     does="Runs the experts alone, as most mixtures do; the dense branch is zero.",
     symptom="Gibberish; mlp.* tensors are left over in the checkpoint.",
-    cure="A layer adds both branches, each behind its own norm.",
+    cure="A layer adds both branches, each after its own norm.",
     first_tap=_DENSE_NORM,
     caught_by=(
         "layer/26b-a4b-mini/full-own-hot",

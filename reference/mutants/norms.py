@@ -226,7 +226,7 @@ class _PostFeedforwardNormMissing(NormLeftOut):
 
 @AREA.mutant(
     "residual-from-normed",
-    does="Adds attention's branch to the normalised input in the place of the stream.",
+    does="Adds attention's branch to the normalised input instead of the stream.",
     symptom="The stream is reset in every layer; text is garbage.",
     cure="Keep the layer's input as the residual before input_layernorm.",
     first_tap="residual_1",

@@ -26,7 +26,7 @@ _CONTEXT = "model.per_layer_projection_norm"
     "ple-not-implemented",
     does="Runs every layer without its PLE branch; the PLE tensors of the checkpoint are never read.",
     symptom="E2B and E4B write word salad, the models without PLE are right.",
-    cure="Where hidden_size_per_layer_input is set, add the layer's gated PLE slice behind its feed-forward.",
+    cure="Where hidden_size_per_layer_input is set, add the layer's gated PLE slice after its feed-forward.",
     first_tap="output",
     links=("huggingface/candle@f96de9601", "EricLBuehler/mistral.rs#2172", "ggml-org/llama.cpp#22243"),
     caught_by=(
@@ -80,7 +80,7 @@ class _ProjectionScaleMissing(Ops):
     "ple-projection-norm-missing",
     does="Adds the scaled context projection to the token rows without normalising it.",
     symptom="The context half of the PLE is too weak, by another factor at every token.",
-    cure="Put per_layer_projection_norm, over each layer's P channels, behind the scaled projection.",
+    cure="Put per_layer_projection_norm, over each layer's P channels, after the scaled projection.",
     first_tap=_CONTEXT,
     caught_by=(
         "module/ple/three-layers",

@@ -89,7 +89,7 @@ class _PostNormMissing(NormLeftOut):
     "ple-before-mlp",
     does="Adds the PLE branch between attention and feed-forward.",
     symptom="Attention is right, the feed-forward's input is not.",
-    cure="The PLE branch comes last: behind the feed-forward's residual, before layer_scalar.",
+    cure="The PLE branch comes last: after the feed-forward's residual, before layer_scalar.",
     first_tap="pre_feedforward_layernorm",
     caught_by=(
         "layer/e2b-mini/full-own",

@@ -44,7 +44,7 @@ class _OtherRows(Decoder):
 
 @AREA.mutant(
     "ple-layout-transposed",
-    does="Reads a packed row of N * P channels as P x N: layer i gets every N-th channel in the place of its own run.",
+    does="Reads a packed row of N * P channels as P x N: layer i gets every N-th channel instead of its own run.",
     symptom="All values of the row are there, dealt out to the wrong layers.",
     cure="A row is N runs of P channels: reshape to [N, P], layers first.",
     first_tap=_ROWS,

@@ -27,9 +27,9 @@ _FULL = "full layers"
 @AREA.mutant(
     "prop-rope-contiguous-prefix",
     does="Takes partial_rotary_factor for ordinary partial RoPE: rotates the first quarter of the head as one block, "
-    "pairing channel j with j + E/8 in the place of j + E/2.",
+    "pairing channel j with j + E/8 instead of j + E/2.",
     symptom="Fluent but degraded text; the frequencies agree to the bit.",
-    cure="Pair j with j + E/2 over the whole head; the pairs behind the first quarter have frequency zero.",
+    cure="Pair j with j + E/2 over the whole head; the pairs after the first quarter have frequency zero.",
     first_tap="self_attn.q_rope",
     layers=_FULL,
     links=("ml-explore/mlx-lm@fa74caa8", "ml-explore/mlx-swift-lm#210", "NVIDIA-NeMo/Megatron-Bridge#4195"),
@@ -48,7 +48,7 @@ class _ContiguousPrefix(Ops):
 
 @AREA.mutant(
     "prop-rope-denominator",
-    does="Divides the exponent by the rotated width in the place of the head dim.",
+    does="Divides the exponent by the rotated width instead of the head dim.",
     symptom="Exact at position 0, worse with distance.",
     cure="theta^(-2j/E) with E the whole head dim, then zeros.",
     first_tap="self_attn.q_rope",

@@ -41,7 +41,7 @@ class _RouterReads(Decoder):
     "router-double-norm",
     does="Feeds the router what the experts read, pre_feedforward_layernorm_2 of the stream, and normalises again.",
     symptom="A few wrong experts in every layer, fluent text, a high KL.",
-    cure="The router reads the stream behind attention's residual, raw.",
+    cure="The router reads the stream after attention's residual, raw.",
     first_tap=_PROJ,
     links=("NVIDIA-NeMo/Automodel#1852", "NVIDIA-NeMo/Automodel#1895", "Blaizzy/mlx-vlm#1347"),
     caught_by=(
@@ -57,7 +57,7 @@ class _DoubleNorm(_RouterReads):
     "router-fed-mlp-norm",
     does="Feeds the router what the shared MLP reads, pre_feedforward_layernorm of the stream.",
     symptom="A few wrong experts in every layer, fluent text, a high KL.",
-    cure="The router reads the stream behind attention's residual, raw.",
+    cure="The router reads the stream after attention's residual, raw.",
     first_tap=_PROJ,
     caught_by=(
         "layer/26b-a4b-mini/full-own-hot",
@@ -164,7 +164,7 @@ class _SigmoidForSoftmax(Ops):
 
 @AREA.mutant(
     "router-sigmoid",
-    does="Scores experts by the sigmoid of their logits in the place of the softmax.",
+    does="Scores experts by the sigmoid of their logits instead of the softmax.",
     symptom="The right experts with weights too even.",
     cure="Softmax over all experts in float32, then top k, then renormalise.",
     first_tap=_COMBINE,
@@ -213,7 +213,7 @@ class _OneFewer(Ops):
     "per-expert-scale-missing",
     does="Leaves router.per_expert_scale out.",
     symptom="The weights sum to 1 where they should not; a fresh model is right, for its scales are 1.",
-    cure="Multiply each chosen expert's weight by its scale, behind the renormalisation.",
+    cure="Multiply each chosen expert's weight by its scale, after the renormalisation.",
     first_tap=_COMBINE,
     links=("ollama/ollama#15214",),
     caught_by=(

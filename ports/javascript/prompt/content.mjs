@@ -40,7 +40,7 @@ export function writeContent(out, template, message, where, ofModel) {
 }
 
 /**
- * Write what the leading system message says. Parts are joined with a space behind each; before 2026-04-28 a list was
+ * Write what the leading system message says. Parts are joined with a space after each; before 2026-04-28 a list was
  * printed as Python prints it.
  */
 export function writeSystem(out, template, content, where) {

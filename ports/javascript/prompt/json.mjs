@@ -44,7 +44,7 @@ class Reader {
 
   end() {
     this.#match(SPACE);
-    if (this.#at < this.#text.length) throw this.#error("text behind the value");
+    if (this.#at < this.#text.length) throw this.#error("text after the value");
   }
 
   /** Of a key that comes twice the last value stands at the first place: so for Python's dict, so for a Map. */

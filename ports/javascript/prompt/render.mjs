@@ -63,7 +63,7 @@ function writeSystemTurn(out, template, system, tools, thinking) {
 /**
  * The begin of the model's turn, unless it is open already.
  *
- * The large models get an empty thought where thinking is off; since 2026-07-09 all get an open one behind a tool's
+ * The large models get an empty thought where thinking is off; since 2026-07-09 all get an open one after a tool's
  * response where it is on.
  */
 function writeGenerationPrompt(out, template, end, thinking) {

@@ -144,7 +144,7 @@ export class Declarations {
     }
   }
 
-  /** Begin `items`, `properties` or `required`; at launch behind a comma, whatever came before or comes next. */
+  /** Begin `items`, `properties` or `required`; at launch after a comma, whatever came before or comes next. */
   #beginPart(commas) {
     if (this.#launch) this.#out.write(",");
     else commas.next();

@@ -1,4 +1,4 @@
-// The turns of a conversation behind the system turn.
+// The turns of a conversation after the system turn.
 
 import { Calls, namesById } from "./calls.mjs";
 import { writeContent } from "./content.mjs";
@@ -87,7 +87,7 @@ export class Turns {
     if (!leftOpen) this.#out.write("<turn|>\n");
   }
 
-  /** The thoughts behind the last user turn: of tool calls alone before 2026-07-09, of every message since. */
+  /** The thoughts after the last user turn: of tool calls alone before 2026-07-09, of every message since. */
   #writeReasoning(message, where, recent, withCalls) {
     if (this.#launch) return;
     const key = truthy(message.get("reasoning")) ? "reasoning" : "reasoning_content";
@@ -108,5 +108,5 @@ function listIn(message, key, where) {
 }
 
 function noCall(where) {
-  return bad(where, "a tool's answer without a call before it", "it behind a message with tool_calls alone");
+  return bad(where, "a tool's answer without a call before it", "it after a message with tool_calls");
 }

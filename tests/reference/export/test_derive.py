@@ -33,7 +33,7 @@ def test_both_derivations_give_every_tap_of_every_kind_of_case() -> None:
             assert theirs.keys() == set(names), draft.id
             # Left in float32, the frequency of the fastest pair turns a token at 131071 by a thousandth of a radian.
             limit = agreement.agreement_limit(policy, draft.inputs.get("positions")) if lifted else 2e-3
-            figure, tap = agreement.worst(theirs, by_oracle)
+            figure, tap = agreement.worst_difference(theirs, by_oracle)
             assert figure <= limit, (draft.id, tap, figure)
         seen.add(draft.kind)
     assert seen == {draft.kind for draft in drafts().values()} - {"attention", "subgraph"}
@@ -143,10 +143,10 @@ def test_relative_rms_by_hand() -> None:
     assert agreement.relative_rms(b, b) == 0.0
     assert agreement.relative_rms(np.zeros(3), np.zeros(3)) == 0.0
     assert agreement.relative_rms(np.array([1e-300, 1.0]), np.zeros(2)) == float("inf")
-    assert agreement.worst({"x": a, "y": b}, {"x": b, "y": b, "z": b}) == (agreement.relative_rms(a, b), "x")
-    assert agreement.worst({"x": a[:3]}, {"x": b}) == (float("inf"), "x")
+    assert agreement.worst_difference({"x": a, "y": b}, {"x": b, "y": b, "z": b}) == (agreement.relative_rms(a, b), "x")
+    assert agreement.worst_difference({"x": a[:3]}, {"x": b}) == (float("inf"), "x")
     with pytest.raises(ValueError, match="no tap in common"):
-        agreement.worst({"x": a}, {"y": b})
+        agreement.worst_difference({"x": a}, {"y": b})
 
 
 def test_limit_of_agreement_grows_with_the_position() -> None:

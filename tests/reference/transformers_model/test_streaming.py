@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from gemma4_contract import Fixtures  # noqa: E402
 from gemma4_contract.checkpoint import text_part  # noqa: E402
 from reference import inputs, weights  # noqa: E402  (after importorskip)
-from reference.export.agreement import worst  # noqa: E402
+from reference.export.agreement import worst_difference  # noqa: E402
 from reference.models import MODELS  # noqa: E402
 from reference.oracle.arithmetic import F64, PROFILES  # noqa: E402
 from reference.oracle.decoder import Decoder  # noqa: E402
@@ -68,7 +68,7 @@ def values(recorder: StoredTapRecorder) -> dict[str, Any]:
 def assert_agreed(source: Source) -> None:
     got, expected = by_transformers(source), by_oracle(source)
     assert got.kept.keys() == expected.kept.keys()
-    figure, tap = worst(values(got), values(expected))
+    figure, tap = worst_difference(values(got), values(expected))
     assert figure <= 1e-12, tap
     for name, one in expected.kept.items():
         assert np.array_equal(got.kept[name].chosen, one.chosen)  # type: ignore[arg-type]  # None where none are chosen
@@ -100,7 +100,7 @@ def test_it_is_transformers_own_pass(name: str, profile: Any) -> None:
     for tap in ("model.embed_tokens", "model.layers.2.output"):
         expected = taps[tap][:, ROWS][..., recorder.taps[tap].indices["D"]]
         assert recorder.taps[tap].values.dtype == expected.dtype
-        figure, _ = worst({tap: recorder.taps[tap].values}, {tap: expected})
+        figure, _ = worst_difference({tap: recorder.taps[tap].values}, {tap: expected})
         assert figure <= (1e-6 if profile == "f32" else 1e-2)
 
 

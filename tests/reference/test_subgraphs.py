@@ -11,7 +11,7 @@ from conformance.adapters.registry import create
 from gemma4_contract import Fixtures
 from reference.cases import Draft
 from reference.cases.layer import layer_draft, layer_kinds, subgraph_draft
-from reference.export.agreement import worst
+from reference.export.agreement import worst_difference
 from reference.export.derive import by_oracle, by_transformers, computable_subgraph, single_threaded
 from reference.models import MODELS
 
@@ -52,9 +52,9 @@ def test_transformers_agrees_on_every_node(model: str, layer: int) -> None:
     plain = not MODELS[model].config.hidden_size_per_layer_input
     listed = {"self_attn.context", *(("residual_2", "output") if plain else ())}
     assert asked_around == {f"model.layers.{layer}.{name}" for name in listed}
-    assert worst(alone, golden)[0] < 1e-12
+    assert worst_difference(alone, golden)[0] < 1e-12
     expected = by_oracle(computable_subgraph(draft))
-    assert worst({name: around[name] for name in asked_around & around.keys()}, expected)[0] < 1e-12
+    assert worst_difference({name: around[name] for name in asked_around & around.keys()}, expected)[0] < 1e-12
     assert asked_around - around.keys() <= {f"model.layers.{layer}.residual_2"}  # seen in `output`, one product later
 
 
@@ -64,7 +64,7 @@ def test_mlx_impl_agrees_on_every_node(model: str, layer: int) -> None:
     draft = every_node(model, layer)
     answer = by_port("mlx_impl", draft)
     assert answer.keys() == {tap.name for tap in draft.taps}
-    assert worst(answer, by_oracle(draft))[0] < 1e-6
+    assert worst_difference(answer, by_oracle(draft))[0] < 1e-6
 
 
 @pytest.mark.parametrize("model", ["e2b-mini", "31b-mini", "26b-a4b-mini"])
@@ -77,17 +77,17 @@ def test_mlx_lm_agrees_on_the_nodes_that_it_offers(model: str) -> None:
         draft = every_node(model, layer)
         answer = by_port("mlx_lm", draft)
         assert {tap.name for tap in draft.taps} - answer.keys() == {f"model.layers.{layer}.{name}" for name in fused}
-        assert worst(answer, by_oracle(draft))[0] < 1e-6
+        assert worst_difference(answer, by_oracle(draft))[0] < 1e-6
         context = f"model.layers.{layer}.self_attn.context"  # from queries, keys and values: no probabilities given
         around = computable_subgraph(draft)
-        assert worst({context: by_port("mlx_lm", around)[context]}, by_oracle(around))[0] < 1e-6
+        assert worst_difference({context: by_port("mlx_lm", around)[context]}, by_oracle(around))[0] < 1e-6
 
 
 def test_every_wrong_node_is_seen_and_no_other() -> None:
     """A given value stands for each parent: no mistake is handed on, and a second one is not hidden by the first."""
     draft = every_node("e2b-mini", 4)
     golden, answer = by_oracle(draft), by_port("mutant:gelu-silu", draft)
-    wrong = {name for name in golden if worst({name: answer[name]}, golden)[0] > 1e-6}
+    wrong = {name for name in golden if worst_difference({name: answer[name]}, golden)[0] > 1e-6}
     assert wrong == {"model.layers.4.mlp.act", "model.layers.4.ple_gated"}
 
 

@@ -14,7 +14,7 @@ from conformance.adapters.base import Adapter, PortFault
 from conformance.adapters.external.process import ProcessAdapter
 from conformance.adapters.registry import create
 from conformance.diagnosis.diagnose import diagnose
-from conformance.diagnosis.replay import of_report
+from conformance.diagnosis.replay import verdicts_of_report
 from conformance.judging.judge import Judge
 from conformance.judging.prompts import PromptJudge
 from conformance.reporting import jsonl as report
@@ -32,7 +32,7 @@ PLANTED = {
     "embed-scale-missing": "model.embed_tokens",
     "ple-combine-scale-missing": "model.ple",
     "sliding-window-one-more": "self_attn.probs",
-    "donor-first-of-type": "self_attn.context",
+    "donor-first-of-type": "self_attn.k_read",
     "router-not-renormalised": "router.combine",
     "softcap-missing": "logits",
     "v-norm-missing": "v_norm",
@@ -103,7 +103,7 @@ def test_a_planted_mistake_is_caught_located_and_named(mistake: str, tmp_path: P
     adapter = started("--mistake", mistake)
     directory = reported(tmp_path / "report", adapter)
     adapter.close()
-    _, verdicts = of_report(FIXTURES, directory)
+    _, verdicts = verdicts_of_report(FIXTURES, directory)
     found = diagnose(FIXTURES, "f64", verdicts, MUTANTS, None)
     assert found is not None
     first = found.shown_by.first_divergence

@@ -14,8 +14,8 @@ import pytest
 from gemma4_contract import Fixtures
 from gemma4_contract.archive import write_archive
 from gemma4_contract.store import SUMS
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 VERSION = version("gemma4-conformance")
 
 

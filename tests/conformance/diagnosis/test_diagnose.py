@@ -31,10 +31,10 @@ from reference.config import Rope
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 from tests.support.fakes import parrot, raiser
+from tests.support.installed import FIXTURES
 from tests.support.runs import Done, one_line, run_command, run_suite
 from tests.support.trees import LAYER, POINTER, ROPE, small_tree
 
-FIXTURES = Fixtures()
 MUTANT = MUTANTS["prop-rope-denominator"]
 CASES = "forward/e2b-mini/uniform-l9/*"
 NO_CACHE = "forward/e2b-mini/uniform-l9/no-cache"

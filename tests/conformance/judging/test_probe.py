@@ -9,9 +9,9 @@ from conformance.adapters.base import Request
 from conformance.judging.probe import products_error
 from gemma4_contract import Fixtures
 from tests.support.fakes import Array, Port, Taps, parrot, raiser, skipper
+from tests.support.installed import FIXTURES
 from tests.support.trees import small_tree
 
-FIXTURES = Fixtures()
 LIMIT = FIXTURES.policy.low_precision_products
 
 

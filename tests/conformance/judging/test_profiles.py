@@ -12,12 +12,11 @@ from conformance.adapters.base import Array, Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
 from reference.oracle.arithmetic import Arithmetic
 from reference.oracle.ops import Ops
 from reference.oracle.oracle import Oracle
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 HOT = "layer/e2b-mini/full-shared-hot"
 PROBS = "model.layers.9.self_attn.probs"
 

@@ -24,8 +24,8 @@ from reference import mutants
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
 from reference.oracle.ops import Ops
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 ROPE = MUTANTS["prop-rope-denominator"]
 SCALE = MUTANTS["embed-scale-missing"]
 GELU = MUTANTS["gelu-erf"]

@@ -3,6 +3,7 @@
 `pytest tests/laws --hypothesis-profile night` draws up to 1000 examples a test.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,11 @@ settings.register_profile(
     "night", max_examples=1000, deadline=None, phases=_PHASES, print_blob=True, suppress_health_check=_SLOW
 )
 settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every search for garbage what is there to stay: torch, and thousands of tests."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +50,7 @@ from reference.streaming.kept import Keeper, Kept
 from reference.streaming.matrix import RuleMatrix
 from reference.streaming.source import own
 from reference.streaming.weights import by_rule
+from tests.support.runs import run_command
 from tests.support.wide_models import WIDE
 
 NAMES = {"tiny-full": "e2b-mini", "experts-full": "26b-a4b-mini"}
@@ -616,8 +615,7 @@ def test_what_is_missing_of_one_s_own_is_told_with_its_cure(places: tuple[Path, 
     ],
 )
 def test_bad_input_is_one_line(command: list[str], said: str) -> None:
-    program = [sys.executable, "-c", "from conformance.cli import main; main()", *command]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    ended = run_command(*command)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -125,11 +126,11 @@ def entering(graph: Graph, layer: int) -> str:
 def weight_shapes(graph: Graph, config: Facts) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of the state dict, the tied head once, in the order of the nodes that use them."""
     found: dict[str, tuple[int, ...]] = {}
+    letters = functools.cache(functools.partial(sizes, config))  # the same for all nodes of a layer
     for node, layer in nodes_of(graph, config):
-        letters = sizes(config, layer)
         for weight in node.weights:
             if holds(weight.when, config, layer):
-                shape = tuple(size_of(axis, letters) for axis in weight.shape.split())
+                shape = tuple(size_of(axis, letters(layer)) for axis in weight.shape.split())
                 found.setdefault(named(graph, weight.name, config, layer), shape)
     return found
 

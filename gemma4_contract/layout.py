@@ -25,13 +25,11 @@ def select_rows(array: Array, axes: Sequence[str], rows: slice, pads: Sequence[i
         cut = cut[(slice(None),) * axes.index("S") + (slice(0, rows.stop),)]
     if list(pads) == [0]:
         return cut
-    batch = []
-    for pad in pads:
-        kept = cut[(slice(None),) * axis_l + (slice(0, length - pad),)]
-        widths = [(0, 0)] * cut.ndim
-        widths[axis_l] = (pad, 0)
-        batch.append(np.pad(kept, widths))
-    return np.concatenate(batch)
+    before = (slice(None),) * axis_l
+    batch = np.zeros((len(pads), *cut.shape), cut.dtype)
+    for padded, pad in zip(batch, pads, strict=True):
+        padded[(*before, slice(pad, length))] = cut[(*before, slice(0, length - pad))]
+    return batch.reshape(-1, *cut.shape[1:])
 
 
 def cut_spec(tap: TapSpec, stop: int) -> TapSpec:

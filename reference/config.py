@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gemma4_contract.checkpoint import text_part
@@ -35,7 +35,7 @@ class TextConfig:
     rms_norm_eps: float
     sliding_window: int
     layer_types: tuple[str, ...]
-    rope_parameters: Mapping[str, Rope]
+    rope_parameters: Mapping[str, Rope] = field(hash=False)  # a dict has no hash
     final_logit_softcapping: float | None
     hidden_size_per_layer_input: int
     vocab_size_per_layer_input: int

@@ -67,7 +67,8 @@ def checked(weights: dict[str, Array], config: TextConfig) -> dict[str, Array]:
 
     Keys and values of KV-shared layers are no fault: Google's files carry them, and no layer reads them.
     """
-    needed, allowed = tensor_shapes(config), tensor_shapes(config, redundant_shared_kv=True)
+    needed = tensor_shapes(config)
+    allowed = needed if weights.keys() <= needed.keys() else tensor_shapes(config, redundant_shared_kv=True)
     for name, shape in needed.items():
         if name not in weights:
             raise ValueError(f"{name}: got no such tensor, expected shape {shape}")

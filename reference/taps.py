@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,9 +28,10 @@ def scoped(record: Recorder, prefix: str) -> Recorder:
     return lambda name, value: record(prefix + name, value)
 
 
-def model_taps(config: TextConfig) -> list[Tap]:
+@functools.lru_cache(maxsize=64)
+def model_taps(config: TextConfig) -> tuple[Tap, ...]:
     """Every tap of a forward pass, in execution order."""
-    return expand.taps(text_graph(), config)
+    return tuple(expand.taps(text_graph(), config))
 
 
 def layer_taps(config: TextConfig, layer: int) -> list[Tap]:

@@ -7,6 +7,7 @@ Matrices: w = q * 2^-k with k = round(log2(73.9 * sqrt(fan_in))). Norms: w = bf1
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -143,7 +144,8 @@ def layer_norm_bases(config: TextConfig, layer: int, *, mini: bool) -> Mapping[s
     }
 
 
-def tensor_shapes(config: TextConfig, *, redundant_shared_kv: bool = False) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=64)
+def tensor_shapes(config: TextConfig, *, redundant_shared_kv: bool = False) -> Mapping[str, tuple[int, ...]]:
     """Shape of every tensor of Gemma4ForCausalLM's state dict, the tied head aside, in the order of the graph's nodes.
 
     With `redundant_shared_kv`, KV-shared layers also have the tensors of keys and values, which nothing may read.

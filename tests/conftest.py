@@ -3,8 +3,10 @@
 `pytest tests/laws --hypothesis-profile night` draws up to 1000 examples a test.
 """
 
+import gc
 import os
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, here and in the processes of tests: on products this small its threads wait for each other,
 # and a test takes ten times as long.
@@ -34,6 +36,19 @@ settings.register_profile(
     "night", max_examples=1000, deadline=None, phases=_PHASES, print_blob=True, suppress_health_check=_SLOW
 )
 settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every search for garbage what is there to stay: torch, and thousands of tests."""
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of `-n` whole files for most of a run: what the tests of a file share is then made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,10 +59,10 @@ def measure(answer: Array, golden: Array, valid: Array | None = None) -> Error:
 
     `valid` is boolean in the golden's shape. If the golden is zero everywhere, any error counts as infinite.
     """
-    seen = np.ones(golden.shape, bool) if valid is None else valid
     reference = golden.astype(np.float64)
-    error = np.where(seen, np.abs(_widened(answer) - reference), 0.0)
-    reference = np.where(seen, np.abs(reference), 0.0)
+    error, reference = np.abs(_widened(answer) - reference), np.abs(reference)
+    if valid is not None:
+        error, reference = np.where(valid, error, 0.0), np.where(valid, reference, 0.0)
     # not (err <= tol) must hold for NaN: argmax finds NaN first, and the sums carry it.
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape)) if error.size else ()
     peak, scale = float(error.max(initial=0.0)), float(reference.max(initial=0.0))
@@ -105,8 +106,9 @@ def compare(
         return verdict("fail", f"shape {list(answer.shape)}, expected {expected} ({' '.join(spec.axes)})")
     if fault := _dtype_fault(spec, answer, profile):
         return verdict("fail", fault)
-    seen = np.ones(golden.shape, bool) if valid is None else valid
-    strange = seen & ~np.isfinite(_widened(answer))
+    strange = ~np.isfinite(_widened(answer))
+    if valid is not None:
+        strange = strange & valid
     if strange.any():
         where = spec.place(np.argwhere(strange)[0])
         fault = f"{int(strange.sum())} NaN or infinite values, the first at {where}, expected none"
@@ -133,8 +135,12 @@ def _dtype_fault(spec: TapSpec, answer: Array, profile: Profile) -> str:
     """What is wrong with the answer's dtype; a wider one than the profile's is right, a narrower one is wrong."""
     if spec.dtype in ("I32", "U8"):
         return "" if answer.dtype.kind in "iu" else f"dtype {answer.dtype}, expected an integer dtype"
-    holding = [dtype.name for dtype in _BY_WIDTH if np.can_cast(DTYPES[profile.storage], dtype, "safe")]
+    holding = _holding(profile.storage)
     return "" if answer.dtype.name in holding else f"dtype {answer.dtype}, expected {' or '.join(holding)}"
 
 
-_BY_WIDTH = sorted(DTYPES.values(), key=lambda dtype: dtype.itemsize)
+@functools.cache
+def _holding(storage: str) -> tuple[str, ...]:
+    """The names of the dtypes that hold every value of a profile's storage dtype, the narrowest first."""
+    by_width = sorted(DTYPES.values(), key=lambda dtype: dtype.itemsize)
+    return tuple(dtype.name for dtype in by_width if np.can_cast(DTYPES[storage], dtype, "safe"))

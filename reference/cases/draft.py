@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ class Draft:
     id: str
     kind: str
     purpose: str
-    taps: list[Tap]
+    taps: Sequence[Tap]
     level: Level
     topic: str
     """Its topic: the test file of the suite that asks it."""

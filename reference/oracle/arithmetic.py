@@ -62,10 +62,10 @@ class Arithmetic:
 
     def sum(self, x: Array, axis: int = -1) -> Array:
         """Sum over an axis, kept as length 1, accumulated in `accumulate`."""
-        terms = np.moveaxis(x.astype(self.accumulate), axis, -1)
+        terms = x.astype(self.accumulate).swapaxes(axis, -1)
         parts = summation.parts_of(self.order, terms.shape[-1])
         total = summation.total_of(self.order, (terms[..., part].sum(-1, keepdims=True) for part in parts))
-        return np.moveaxis(total, -1, axis).astype(x.dtype)
+        return total.swapaxes(axis, -1).astype(x.dtype)
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gemma4_contract import Case, Fixtures, Floors, GoldenPointer, ModelCard
+from gemma4_contract import Case, Floors, GoldenPointer, ModelCard
 from gemma4_contract.documents import read_model
 from gemma4_contract.full_size import at_full_size
 from reference.full_size import FULL_SIZE, SLICES
 from tests.support import ROOT
+from tests.support.installed import FIXTURES
 
 DOC = (ROOT / "docs" / "NUMERICS.md").read_text(encoding="utf-8")
-FIXTURES = Fixtures()
 OWNERS = [case for case in FIXTURES.cases() if not isinstance(case.golden, GoldenPointer)]
 
 

@@ -16,8 +16,8 @@ from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import canonical_json
 from gemma4_contract.judged import BESIDES, FOLDERS, judged_digest
 from gemma4_contract.models import Case, ModelCard
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 OWNER, POINTER = "forward/e2b-mini/uniform-l19/no-cache", "forward/e2b-mini/uniform-l2/no-cache"
 ADVICE, LOOKALIKE = "module/mlp/overflow", "module/weights/matrix"
 CARD = "models/e2b-mini/model.json"

@@ -22,10 +22,10 @@ from gemma4_contract.protocol import HelloAnswer
 from gemma4_contract.tensors import DTYPES
 from reference.oracle import arithmetic
 from tests.support import ROOT
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS, one_line
 from tests.support.trees import ROPE, edit_json, small_tree
 
-FIXTURES = Fixtures()
 PROFILES = tuple(FIXTURES.known_profiles.values())
 
 

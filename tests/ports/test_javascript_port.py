@@ -18,12 +18,11 @@ from conformance.diagnosis.replay import verdicts_of_report
 from conformance.judging.judge import Judge
 from conformance.judging.prompts import PromptJudge
 from conformance.reporting import jsonl as report
-from gemma4_contract import Fixtures
 from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 PORT = ROOT / "ports" / "javascript"
 NODE = shutil.which("node")
 PLANTED = {

@@ -9,14 +9,13 @@ import pytest
 
 from conformance.adapters.base import Array, Request
 from conformance.adapters.registry import create
-from gemma4_contract import Fixtures
 from reference.cases import Draft
 from reference.cases.layer import layer_draft, layer_kinds, subgraph_draft
 from reference.export.agreement import worst_difference
 from reference.export.derive import by_oracle, by_transformers, computable_subgraph, single_threaded
 from reference.models import MODELS
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 LAYERS = [
     pytest.param(model, layer, id=f"{model}-{layer}")
     for model in MODELS

@@ -14,8 +14,8 @@ from conformance.reporting.jsonl import RunLine
 from gemma4_contract import Fixtures, tensors
 from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 MUTANT = MUTANTS["prop-rope-denominator"]
 NO_CACHE = "forward/e2b-mini/uniform-l9/no-cache"
 FEW = {name: MUTANTS[name] for name in ("prop-rope-denominator", "rope-full-rotation", "gelu-erf")}

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 
 from conformance.selftest.kill_matrix import Kill, Result, Row
-from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 
-FIXTURES = Fixtures()
 ROPE = MUTANTS["prop-rope-denominator"]
 SCALE = MUTANTS["embed-scale-missing"]
 GELU = MUTANTS["gelu-erf"]

@@ -6,9 +6,8 @@ import pytest
 
 from conformance.adapters.pure_python import PurePythonAdapter
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 ADAPTER = PurePythonAdapter()
 OFFERED = [
     case.id

@@ -19,15 +19,15 @@ from conformance.calibration.error_table import rounded_up
 from conformance.calibration.floors import honest_variants, measure_floors, with_measured
 from conformance.judging.probe import CASE, require_exact_products
 from conformance.known_failures import KnownFailures
-from gemma4_contract import Fixtures, Floors
+from gemma4_contract import Floors
 from gemma4_contract.tensors import Array
 from reference.cases import Draft
 from reference.cases.draft import tap
 from reference.export.errors import ExportError
 from reference.oracle.summation import ORDERS
 from tests.support.fakes import Port, Taps, raiser, skipper
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 GOLDEN: Array = np.array([[4.0, 2.0], [1.0, 0.0]])
 """Peak 4; the sum of squares is 21."""
 FIRST, SECOND = "module/softcap/first", "module/softcap/second"

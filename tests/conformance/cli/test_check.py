@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gemma4_contract import Fixtures, tensors
+from gemma4_contract import tensors
+from tests.support.installed import FIXTURES
 from tests.support.runs import run_command
 
-FIXTURES = Fixtures()
 ROPE = next(case_id for case_id in FIXTURES.case_ids if case_id.startswith("module/rope/"))
 
 

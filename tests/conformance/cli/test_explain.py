@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from conformance.adapters.registry import BadOption
 from conformance.cli.app import app
 from conformance.diagnosis import explain
-from gemma4_contract import Fixtures
 from gemma4_contract.graph import text_graph
 from gemma4_contract.node import Node, below_layer
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
 from tests.support import ROOT
+from tests.support.installed import FIXTURES
 
-GRAPH, FIXTURES = text_graph(), Fixtures()
+GRAPH = text_graph()
 each_node = pytest.mark.parametrize("node", GRAPH.nodes, ids=lambda node: node.short)
 
 

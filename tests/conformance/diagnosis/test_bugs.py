@@ -13,7 +13,8 @@ from conformance.cli import bugs as bugs_command
 from conformance.selftest import catalogue, catalogue_pages
 from reference import mutants
 from reference.mutants import MUTANTS
-from tests.support.diagnoses import FEW, FIXTURES, MUTANT, Called
+from tests.support.diagnoses import FEW, MUTANT, Called
+from tests.support.installed import FIXTURES
 from tests.support.runs import one_line, run_command
 
 WORDS: Mapping[str, str] = {

@@ -20,11 +20,10 @@ from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.selftest.called_functions import calling_cases, cases_of
 from conformance.selftest.kill_matrix import ORDER
-from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
+from tests.support.installed import FIXTURES
 
 PROFILE = "f32"
-FIXTURES = Fixtures()
 CASES = (
     "module/*",
     "attention/*",

@@ -18,13 +18,13 @@ from conformance.diagnosis.evidence import Evidence
 from conformance.judging.compare import TapVerdict, compare
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.tolerance import Tolerance
-from gemma4_contract import Fixtures, TapSpec
+from gemma4_contract import TapSpec
 from gemma4_contract.profiles import installed_profiles
 from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.loading import config_of
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 CASE = FIXTURES.case("forward/e2b-mini/uniform-l19/no-cache")
 _CONFIG = config_of(FIXTURES.model_dir("e2b-mini"))
 assert _CONFIG is not None

@@ -15,8 +15,9 @@ from gemma4_contract import tensors
 from gemma4_contract.tensors import Array
 from reference import mutants
 from reference.config import Rope
-from tests.support.diagnoses import FIXTURES, MUTANT, NO_CACHE, Called, dump, reported
+from tests.support.diagnoses import MUTANT, NO_CACHE, Called, dump, reported
 from tests.support.fakes import parrot, raiser
+from tests.support.installed import FIXTURES
 from tests.support.trees import LAYER, POINTER, ROPE
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gemma4_contract import Fixtures
-from tests.support.diagnoses import FIXTURES, Called, dump, reported
+from tests.support.diagnoses import Called, dump, reported
 from tests.support.fakes import parrot
+from tests.support.installed import FIXTURES
 from tests.support.runs import one_line
 from tests.support.trees import ROPE, small_tree
 

@@ -19,14 +19,14 @@ from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.judging.tolerance import Tolerance
-from gemma4_contract import Fixtures, TapSpec
+from gemma4_contract import TapSpec
 from gemma4_contract.tensors import Array
 from reference.mutants import MUTANTS
 from tests.support.fakes import Port, parrot, raiser
+from tests.support.installed import FIXTURES
 
 Taps = Mapping[str, Array]
 
-FIXTURES = Fixtures()
 CASE = FIXTURES.case("forward/e2b-mini/uniform-l19/no-cache")
 POLICY = FIXTURES.policy
 F32 = FIXTURES.profile("f32")

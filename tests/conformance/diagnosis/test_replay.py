@@ -15,9 +15,9 @@ from conformance.reporting.jsonl import RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.judged import judged_digest
 from tests.support.fakes import Change, Port, Taps, parrot, raiser, skipper
+from tests.support.installed import FIXTURES
 from tests.support.trees import LAYER, POINTER, ROPE, small_tree
 
-FIXTURES = Fixtures()
 NAMES = [tap.name for tap in FIXTURES.taps(FIXTURES.case(LAYER))]
 
 

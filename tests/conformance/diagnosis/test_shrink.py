@@ -14,10 +14,9 @@ from conformance.diagnosis.shrink import Smallest, StillFails, smallest
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.reporting.reproduce import rerun_command
-from gemma4_contract import Fixtures
 from tests.support.fakes import Port, Taps, parrot, raiser
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 MODULE = "module/rms-norm/weighted"
 ATTENTION = "attention/e2b-mini/sliding-own"
 LAYER = "layer/e2b-mini/sliding-own"

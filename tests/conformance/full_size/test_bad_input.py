@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
+from tests.support.runs import run_command
 
 
 @pytest.mark.parametrize(
@@ -15,7 +13,7 @@ from gemma4_contract import Fixtures
     [
         (["export", "--model", "e3b-full"], "model: got e3b-full, expected one of e2b-full, e4b-full"),
         (["export", "--by", "both"], "--by: got both without a model, expected it with --model or --checkpoint"),
-        (["export", "--checkpoint", str(Fixtures().root / "models" / "e2b-mini")], "--checkpoint, --goldens: got one"),
+        (["export", "--checkpoint", str(FIXTURES.root / "models" / "e2b-mini")], "--checkpoint, --goldens: got one"),
         (
             ["export", "--checkpoint", "none", "--goldens", "g"],
             "none: got no config.json in it, expected the folder",
@@ -31,14 +29,13 @@ from gemma4_contract import Fixtures
             "--dtype: got f32 with --quantize",
         ),
         (["materialize", "e2b-full", "--quantize", "7"], "--quantize: got 7, expected one of 2, 3, 4"),
-        (["materialize", "e2b-full", str(Fixtures().root / "models" / "e2b-mini")], "config.json: got another"),
+        (["materialize", "e2b-full", str(FIXTURES.root / "models" / "e2b-mini")], "config.json: got another"),
         (["run", "--levels", "L0,L5"], "--levels: got L0,L5, expected L5 alone"),
         (["run", "--levels", "L0-L5"], "--levels: got L0-L5, expected L5 alone"),
     ],
 )
 def test_bad_input_is_one_line(command: list[str], said: str) -> None:
-    program = [sys.executable, "-c", "from conformance.cli import main; main()", *command]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    ended = run_command(*command)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1

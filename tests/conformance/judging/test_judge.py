@@ -13,9 +13,9 @@ from conformance.judging.judge import Judge
 from conformance.judging.logits_metrics import ARGMAX, KL, NLL
 from gemma4_contract import FixtureError, Fixtures, Floors
 from tests.support.fakes import Change, Port, Taps, parrot, raiser, skipper
+from tests.support.installed import FIXTURES
 from tests.support.trees import LAYER, POINTER, small_tree
 
-FIXTURES = Fixtures()
 PADDED = "forward/e2b-mini/uniform-l19/padded"
 LAYER_TAPS = [tap.name for tap in FIXTURES.taps(FIXTURES.case(LAYER))]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from conformance.judging.logits_metrics import ARGMAX, KL, NLL, judge_figures, whole_model
-from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
+from tests.support.installed import FIXTURES
 
-POLICY = Fixtures().policy
+POLICY = FIXTURES.policy
 IDS = np.array([[0, 1, 1]])
 ROWS = np.ones((1, 3), bool)
 

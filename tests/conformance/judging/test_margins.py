@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gemma4_contract import Fixtures
 from gemma4_contract.routing import routing_margins
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 ROUTED = [
     (case, tap)
     for case in FIXTURES.cases()

@@ -10,9 +10,9 @@ from conformance.judging.probe import products_error
 from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
 from tests.support.fakes import Port, Taps, parrot, raiser, skipper
+from tests.support.installed import FIXTURES
 from tests.support.trees import small_tree
 
-FIXTURES = Fixtures()
 LIMIT = FIXTURES.policy.low_precision_products
 
 

@@ -12,13 +12,12 @@ from conformance.adapters.base import Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
 from reference.oracle.arithmetic import Arithmetic
 from reference.oracle.ops import Ops
 from reference.oracle.oracle import Oracle
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 HOT = "layer/e2b-mini/full-shared-hot"
 PROBS = "model.layers.9.self_attn.probs"
 

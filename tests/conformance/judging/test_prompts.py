@@ -13,11 +13,11 @@ import pytest
 from conformance.adapters.base import PromptRequest, Refused, Skip
 from conformance.judging.prompt_hints import hint
 from conformance.judging.prompts import PromptJudge, PromptVerdict
-from gemma4_contract import Fixtures
 from mlx_impl import MlxImplError
 from mlx_impl.chat import prompt
+from tests.support.installed import FIXTURES
 
-PROMPTS = Fixtures().prompts
+PROMPTS = FIXTURES.prompts
 PLAIN = "prompt/chat/user-plain/thinking-unset"
 
 

@@ -9,10 +9,9 @@ from conformance.adapters.base import Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
-from gemma4_contract import Fixtures
 from tests.support.fakes import Port, Taps
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 L19 = "forward/e2b-mini/uniform-l19"
 WHOLE = (
     f"{L19}/padded",

@@ -13,12 +13,12 @@ from conformance.adapters.base import Request
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
-from gemma4_contract import Case, Fixtures
+from gemma4_contract import Case
 from gemma4_contract.models import Lookalike
 from gemma4_contract.tensors import Array
 from reference.export import scalar_rule
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 ECHO, SQUARE = "module/echo/dtypes-and-axes", "module/linear/square"
 KNOWING = [case for case in FIXTURES.cases() if case.lookalikes]
 EVERY = [(case, known) for case in KNOWING if case.lookalikes for known in case.lookalikes.known]

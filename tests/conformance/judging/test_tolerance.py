@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.judging.tolerance import Tolerance, tolerance, ulp
-from gemma4_contract import Fixtures, Policy
+from gemma4_contract import Policy
 from gemma4_contract.tensors import Array
+from tests.support.installed import FIXTURES
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "f64": np.dtype(np.float64),
@@ -21,7 +22,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
 }
-FIXTURES = Fixtures()
 POLICY = FIXTURES.policy
 F32 = FIXTURES.profile("f32")
 

@@ -15,13 +15,13 @@ from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
 from conformance.reporting.jsonl import CaseLine, RunLine
-from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract import FixtureError, tensors
 from gemma4_contract.judged import judged_digest
 from tests.support.fakes import Change, Port, parrot, raiser, skipper
+from tests.support.installed import FIXTURES
 from tests.support.runs import XDIST, Done, one_line, run_suite
 from tests.support.trees import LAYER, ROPE
 
-FIXTURES = Fixtures()
 ROPES = "module/rope/default-at-*"
 RIGHT = "module/rope/default-at-1"
 FIRST_LINE = RunLine(

@@ -19,13 +19,13 @@ from conformance.reporting.jsonl import CaseLine, RunLine, TapLine
 from conformance.reporting.page.changes import changes
 from conformance.reporting.page.heat_map import draw, heat_maps
 from conformance.reporting.page.page import write_page
-from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract import FixtureError
 from gemma4_contract.judged import judged_digest
 from gemma4_contract.tensors import Array
 from reference.mutants import MUTANTS
+from tests.support.installed import FIXTURES
 from tests.support.runs import run_command
 
-FIXTURES = Fixtures()
 MISTAKE = "prop-rope-denominator"
 CASES = [case_id for case_id in FIXTURES.case_ids if case_id.startswith("forward/e2b-mini/uniform-l9/")]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

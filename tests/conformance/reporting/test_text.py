@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from conformance.judging.judge import Judge
 from conformance.reporting.text import describe
-from gemma4_contract import Fixtures
 from tests.support.fakes import Change, Taps, parrot
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 CASE = "forward/e2b-mini/uniform-l9/no-cache"
 TAPS = [tap.name for tap in FIXTURES.taps(FIXTURES.case(CASE))]
 

@@ -23,6 +23,12 @@ class Port(MlxImplAdapter):
 PLAIN = "prompt/chat/user-plain"
 
 
+@pytest.fixture
+def no_tokenizer(tmp_path: Path) -> dict[str, str]:
+    """Nothing fetched: to load the real tokenizer takes longer than the rest of a run."""
+    return {"GEMMA4_CACHE": str(tmp_path)}
+
+
 @pytest.fixture(scope="module")
 def red(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
     """A port that writes a space too much, with its report."""
@@ -60,14 +66,14 @@ def test_it_stands_in_the_report_and_is_diagnosed(red: tuple[Done, Path]) -> Non
 @pytest.mark.parametrize(
     ("pattern", "passed"), [(PLAIN, 3), (f"{PLAIN}/thinking-on", 1), ("prompt/chat/user-*", 51), ("*/user-plain*", 3)]
 )
-def test_cases_chooses_conversations_and_questions(pattern: str, passed: int) -> None:
-    done = run_suite("--cases", pattern)
+def test_cases_chooses_conversations_and_questions(pattern: str, passed: int, no_tokenizer: dict[str, str]) -> None:
+    done = run_suite("--cases", pattern, env=no_tokenizer)
     assert done.returncode == 0
     assert f" {passed} passed in " in done.stdout
 
 
-def test_prompts_are_asked_in_every_profile_and_whole() -> None:
-    done = run_suite("--cases", PLAIN, "--profile", "bf16", "--tokens", "1")
+def test_prompts_are_asked_in_every_profile_and_whole(no_tokenizer: dict[str, str]) -> None:
+    done = run_suite("--cases", PLAIN, "--profile", "bf16", "--tokens", "1", env=no_tokenizer)
     assert " 3 passed in " in done.stdout
 
 

@@ -11,7 +11,8 @@ from conformance.selftest.kill_matrix import row
 from gemma4_contract import Fixtures
 from reference.mutants import MUTANTS
 from reference.oracle.ops import Ops
-from tests.support.kill_matrices import AT_1, EMBEDDING, FEW, FIXTURES, FULL, GELU, L1, L2, ROPE, SCALE, SLIDING
+from tests.support.installed import FIXTURES
+from tests.support.kill_matrices import AT_1, EMBEDDING, FEW, FULL, GELU, L1, L2, ROPE, SCALE, SLIDING
 
 
 def test_the_cases_that_call_a_function_are_found(few: Fixtures) -> None:

@@ -13,11 +13,11 @@ from conformance import cli
 from conformance.selftest import stored_results
 from gemma4_contract import Fixtures
 from reference import mutants
+from tests.support.installed import FIXTURES
 from tests.support.kill_matrices import (
     AT_1,
     EMBEDDING,
     FEW,
-    FIXTURES,
     FULL,
     GELU,
     L2,

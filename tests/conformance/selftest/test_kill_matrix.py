@@ -9,7 +9,8 @@ import pytest
 from conformance.selftest.kill_matrix import Kill, expected_tap, row
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
-from tests.support.kill_matrices import AT_1, EMBEDDING, FEW, FIXTURES, FULL, L1, L2, ROPE, SCALE, SLIDING
+from tests.support.installed import FIXTURES
+from tests.support.kill_matrices import AT_1, EMBEDDING, FEW, FULL, L1, L2, ROPE, SCALE, SLIDING
 
 DENSE = "forward/12b-mini/uniform-l2/no-cache"
 

@@ -11,7 +11,8 @@ import pytest
 from conformance.selftest import kill_page
 from conformance.selftest.kill_matrix import Row
 from reference.mutants.mutant import Mutant
-from tests.support.kill_matrices import AT_1, CATALOGUE, FIXTURES, ROPE, SLIDING, Page, made
+from tests.support.installed import FIXTURES
+from tests.support.kill_matrices import AT_1, CATALOGUE, ROPE, SLIDING, Page, made
 
 
 def page_of(monkeypatch: pytest.MonkeyPatch, catalogue: Mapping[str, Mutant], *rows: Row) -> tuple[str, Page]:

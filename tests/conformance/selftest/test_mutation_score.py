@@ -18,12 +18,11 @@ from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue_pages import COMMAND, pages
 from conformance.selftest.mutation_score import Score, as_table, scores_of
 from conformance.selftest.tables import KILL_MATRIX, read_results
-from gemma4_contract import Fixtures
 from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 MATRIX = ROOT / KILL_MATRIX
 RESULTS = read_results(ROOT, FIXTURES)
 SCORES = scores_of(RESULTS, MUTANTS)

@@ -16,15 +16,14 @@ from conformance.adapters.mlx_impl.adapter import MlxImplAdapter
 from conformance.diagnosis.diagnose import diagnose
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
 from mlx_impl import Config
 from mlx_impl.model import kv_cache
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
 from tests.support import mlx_mistakes as m
+from tests.support.installed import FIXTURES
 from tests.support.mlx_mistakes import Patch
 
-FIXTURES = Fixtures()
 E2B, E4B, DENSE, MOE = (
     f"forward/{model}/uniform-l19" for model in ("e2b-mini", "e4b-mini", "12b-mini", "26b-a4b-mini")
 )

@@ -9,7 +9,8 @@ import re
 from conformance.selftest import mutation_score
 from conformance.selftest.kill_matrix import Kill, Row
 from conformance.selftest.mutation_score import Idle, Score, idle, score
-from tests.support.kill_matrices import CATALOGUE, FIXTURES, made
+from tests.support.installed import FIXTURES
+from tests.support.kill_matrices import CATALOGUE, made
 
 ROWS = (
     made("caught", "a", "b"),

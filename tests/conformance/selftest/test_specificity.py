@@ -13,8 +13,8 @@ from conformance.selftest import specificity as honest
 from conformance.selftest.specificity import Trial, as_json, as_table, trials
 from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 FEW = ("module/rms-norm/weighted", "layer/26b-a4b-mini/sliding-own", "forward/trap-gqa/uniform-l19/padded")
 
 

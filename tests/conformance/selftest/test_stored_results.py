@@ -12,7 +12,8 @@ from conformance.selftest import stored_results
 from gemma4_contract import FixtureError
 from gemma4_contract.files import canonical_json
 from gemma4_contract.judged import judged_digest
-from tests.support.kill_matrices import AT_1, FIXTURES, GELU, L1, L2, ROPE, SCALE, STORED, made
+from tests.support.installed import FIXTURES
+from tests.support.kill_matrices import AT_1, GELU, L1, L2, ROPE, SCALE, STORED, made
 
 
 def test_results_are_written_by_profile_and_mutant(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from conformance.fetch import cache
-from gemma4_contract import Fixtures
 from gemma4_contract.prompts import Conversation, Prompt, Render, Settings
 from mlx_impl.chat.prompt import CONTROL_TOKENS, TEMPLATES
 from mlx_impl.chat.tokenizer import Tokenizer
@@ -16,8 +15,9 @@ from mlx_impl.chat.tokenizer import Tokenizer
 pytest.importorskip("transformers", reason="pip install 'gemma4-conformance[reference]'")
 from reference.chat import goldens
 from reference.chat.real import RealChat
+from tests.support.installed import FIXTURES
 
-PROMPTS = Fixtures().prompts
+PROMPTS = FIXTURES.prompts
 CHATS = [prompt_id for prompt_id in PROMPTS.ids if prompt_id.startswith("prompt/chat/")]
 SETTINGS = [
     (name, thinking, generation)

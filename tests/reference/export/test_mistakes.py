@@ -16,8 +16,8 @@ from gemma4_contract.files import canonical_json
 from gemma4_contract.mistakes import Mistake
 from reference.export.mistakes import mistake_of, update
 from reference.mutants import MUTANTS
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 MISTAKES = FIXTURES.root / "mistakes"
 
 

@@ -14,7 +14,6 @@ import pytest
 from conformance.adapters.mutant import MutantAdapter
 from conformance.adapters.oracle import OracleAdapter
 from conformance.judging.question import Question
-from gemma4_contract import Fixtures
 from gemma4_contract.checkpoint import read_config
 from reference import mutants
 from reference.config import TextConfig
@@ -27,8 +26,8 @@ from reference.oracle.decoder import Decoder
 from reference.oracle.ops import Ops
 from reference.oracle.oracle import ORACLE, Oracle
 from reference.taps import model_taps
+from tests.support.installed import FIXTURES
 
-FIXTURES = Fixtures()
 PROFILES = {"f64", "f32", "bf16", "f16"}
 NAMES = {
     "RoPE",

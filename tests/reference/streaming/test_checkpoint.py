@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gemma4_contract import FixtureError, Fixtures, checkpoint, tensors
+from gemma4_contract import FixtureError, checkpoint, tensors
 from reference import inputs, loading
 from reference.export.materialize import materialize
 from reference.oracle import plans
@@ -23,9 +23,9 @@ from reference.streaming.arithmetic import streamed
 from reference.streaming.source import from_checkpoint
 from reference.streaming.stored import QuantizedMatrix
 from reference.streaming.stored_taps import StoredTapRecorder
+from tests.support.installed import FIXTURES
 from tests.support.wide_models import WIDE
 
-FIXTURES = Fixtures()
 ROWS = [0, 5, 18]
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from conformance.judging.compare import measure
 from conformance.judging.tolerance import Tolerance, tolerance
-from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.oracle import plans
@@ -27,10 +26,11 @@ from reference.oracle.arithmetic import F32, F64, Arithmetic
 from reference.oracle.decoder import Decoder
 from reference.oracle.summation import ORDERS
 from reference.taps import Tap, model_taps
+from tests.support.installed import FIXTURES
 from tests.support.laws.configurations import Example, weights_of
 
-POLICY = Fixtures().policy
-PROFILE = Fixtures().profile("f32")
+POLICY = FIXTURES.policy
+PROFILE = FIXTURES.profile("f32")
 NARROW = 1e-3
 """Below this share of the largest router logit, a margin between chosen and not chosen is left undecided."""
 

@@ -12,11 +12,11 @@ import pytest
 
 from conformance.adapters.external.dump import DumpAdapter
 from conformance.judging.judge import Judge
-from gemma4_contract import FixtureError, Fixtures, tensors
+from gemma4_contract import FixtureError, tensors
 from gemma4_contract.tensors import Array
+from tests.support.installed import FIXTURES
 from tests.support.runs import run_command
 
-FIXTURES = Fixtures()
 ROPE, FORWARD = "module/rope/default-at-0", "forward/e2b-mini/uniform-l19/no-cache"
 GIB, MIB = 2**30, 2**20
 STATUS = Path("/proc/self/status")

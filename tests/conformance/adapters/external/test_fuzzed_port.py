@@ -12,12 +12,11 @@ import pytest
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.process import ProcessAdapter
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS
 
 QUESTIONS = 1000
 TIMEOUT = 0.4
-FIXTURES = Fixtures()
 KINDS = ("module/rms-norm/", "module/rope/", "module/softcap/", "module/gelu-tanh/")
 
 

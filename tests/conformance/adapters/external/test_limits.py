@@ -21,10 +21,9 @@ from conformance.adapters.external.one_shot import OneShotAdapter
 from conformance.adapters.external.process import ProcessAdapter
 from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS, run_command
 
-FIXTURES = Fixtures()
 CASE = "module/rms-norm/large"
 GIB = 0.2
 TOO_MUCH = ("error", "the port uses more than 0.2 GiB of memory")

@@ -12,10 +12,9 @@ import pytest
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.external.one_shot import OneShotAdapter
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS, run_command, run_suite
 
-FIXTURES = Fixtures()
 CASE = "module/rms-norm/large"
 
 

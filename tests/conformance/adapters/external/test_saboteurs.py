@@ -16,10 +16,9 @@ from conformance.adapters.external.lines import LineProcess
 from conformance.adapters.external.process import ProcessAdapter
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create
 from conformance.judging.judge import Judge
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS, run_suite
 
-FIXTURES = Fixtures()
 CASES = [case_id for case_id in FIXTURES.case_ids if case_id.startswith("module/rms-norm/")]
 TIMEOUT = 5.0
 

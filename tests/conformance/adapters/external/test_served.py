@@ -15,10 +15,9 @@ from conformance.adapters.registry import create
 from conformance.judging.judge import Judge
 from conformance.judging.prompts import PromptJudge
 from conformance.judging.question import Question
-from gemma4_contract import Fixtures
+from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS
 
-FIXTURES = Fixtures()
 CASES = [
     *(case_id for case_id in FIXTURES.case_ids if case_id.startswith(("module/", "layer/trap", "attention/e2b"))),
     *(case_id for case_id in FIXTURES.case_ids if case_id.startswith("forward/trap-eps/")),

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def said(pair: Any, ids: list[int], **options: Any) -> list[int]:
 
 def greedy(folder: Path, ids: list[int]) -> list[int]:
     """What this decoder's own generation gives; it ends where mlx-lm's does."""
-    return [token.id for token in stream(load(folder), ids, max_tokens=COUNT, stop_ids=[1])]
+    return _greedy(folder, tuple(ids))
+
+
+@lru_cache(maxsize=16)
+def _greedy(folder: Path, ids: tuple[int, ...]) -> list[int]:
+    return [token.id for token in stream(load(folder), list(ids), max_tokens=COUNT, stop_ids=[1])]
 
 
 @pytest.mark.parametrize("length", PROMPTS.values(), ids=PROMPTS)

@@ -227,7 +227,7 @@ MISTAKES: dict[str, Mistake] = {
     "donor-first-of-type": Mistake(
         apply=m.donor_of(m.first_of_type),
         seen={
-            f"{E2B}/no-cache": at(SHARED_E2B, "self_attn.probs"),
+            f"{E2B}/no-cache": at(SHARED_E2B, "self_attn.k_read"),
             f"{E2B}/tokens": at(SHARED_E2B, "self_attn.context"),
             "module/shared-kv-donors/e2b": "donors",
         },
@@ -235,7 +235,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "donor-one-too-early": Mistake(
         apply=m.donor_of(m.second_to_last_of_type),
-        seen={f"{E2B}/no-cache": at(SHARED_E2B, "self_attn.probs"), "module/shared-kv-donors/e4b": "donors"},
+        seen={f"{E2B}/no-cache": at(SHARED_E2B, "self_attn.k_read"), "module/shared-kv-donors/e4b": "donors"},
         unseen=["module/shared-kv-donors/31b"],
     ),
     "shared-layer-current-step-kv-only": Mistake(

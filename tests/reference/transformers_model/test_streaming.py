@@ -67,11 +67,11 @@ def values(recorder: StoredTapRecorder) -> dict[str, Any]:
 
 def assert_agreed(source: Source) -> None:
     got, expected = by_transformers(source), by_oracle(source)
-    assert got.kept.keys() == expected.kept.keys()
+    assert got.taps.keys() == expected.taps.keys()
     figure, tap = worst_difference(values(got), values(expected))
     assert figure <= 1e-12, tap
-    for name, one in expected.kept.items():
-        assert np.array_equal(got.kept[name].chosen, one.chosen)  # type: ignore[arg-type]  # None where none are chosen
+    for name, one in expected.taps.items():
+        assert np.array_equal(got.taps[name].chosen, one.chosen)  # type: ignore[arg-type]  # None where none are chosen
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -62,10 +62,10 @@ def unpadded(ids: Array, start: int = 0) -> dict[str, Array]:
 
 
 def rows_of(example: Example, taps: Taps, rows: slice, batch: slice = slice(None)) -> dict[str, Array]:
-    """Some rows of every tap along L, of some of the batch; the probabilities have another axis and are left out."""
+    """Some rows of every tap along L, of some of the batch; those with an axis S are left out."""
     cut = {}
     for tap in model_taps(example.config):
-        if tap.name in taps and not tap.name.endswith(".probs"):
+        if tap.name in taps and "S" not in tap.axes:
             index = [slice(None)] * len(tap.axes)
             index[0], index[tap.axes.index("L")] = batch, rows
             cut[tap.name] = taps[tap.name][tuple(index)]

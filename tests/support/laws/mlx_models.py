@@ -14,6 +14,7 @@ import numpy as np
 
 import mlx_impl
 from gemma4_contract import tensors
+from gemma4_contract.layout import row_axis
 from gemma4_contract.recording import Pieces
 from gemma4_contract.tensors import Array
 from reference.taps import model_taps
@@ -57,9 +58,9 @@ def run_steps(
             tap=pieces,
         )
         start += step
-    axis = {tap.name: tap.axes.index("L") for tap in model_taps(example.config)}
-    whole = {name: values for name, values in pieces.taps.items() if len(values) == 1 or not name.endswith(".probs")}
-    joined = {name: mx.concatenate(values, axis=axis[name]) for name, values in whole.items()}
+    axes = {tap.name: tap.axes for tap in model_taps(example.config)}
+    whole = {name: values for name, values in pieces.taps.items() if len(values) == 1 or "S" not in axes[name]}
+    joined = {name: mx.concatenate(values, axis=row_axis(axes[name])) for name, values in whole.items()}
     mx.eval(joined)
     return {name: np.array(value) for name, value in joined.items()}
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from conformance.judging.compare import measure
 from conformance.judging.tolerance import Tolerance, tolerance
+from gemma4_contract.selection import spread_mask
 from gemma4_contract.tensors import Array
 from reference.config import TextConfig
 from reference.oracle import plans
@@ -127,10 +128,8 @@ def yardstick(run: Run, taps: list[Tap], mask: Array | None, *, more: bool = Fal
 
 def valid_of(tap: Tap, shape: tuple[int, ...], mask: Array | None) -> Array:
     """The mask [B, L] spread over a tap's axes."""
-    if mask is None:
-        return np.ones(shape, bool)
-    spread = [shape[i] if axis in ("B", "L") else 1 for i, axis in enumerate(tap.axes)]
-    return np.broadcast_to(mask.astype(bool).reshape(spread), shape)
+    spread = spread_mask(mask, tap.axes, shape)
+    return np.ones(shape, bool) if spread is None else spread
 
 
 def oracle_taps(example: Example, ar: Arithmetic, inputs: Taps | None = None) -> dict[str, Array]:

@@ -40,8 +40,8 @@ def test_a_hundred_turns_take_as_long_as_a_few_round_trips_of_json() -> None:
         )
         for _ in range(50)
     ]
-    ratio = statistics.median(ours / json_time for ours, json_time in pairs)
-    assert ratio < TIMES_JSON, f"median ratio {ratio:.1f}"
+    ratio = min(ours for ours, _ in pairs) / min(json_time for _, json_time in pairs)
+    assert ratio < TIMES_JSON, f"ratio of the fastest of 50: {ratio:.1f}"
 
 
 def test_jinja_takes_twenty_times_as_long(tokenizer_file: Path, real_templates: dict[str, str]) -> None:

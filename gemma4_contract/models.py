@@ -253,8 +253,8 @@ class Floors(Document):
     seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
     command: str
     leave_one_family_out: dict[str, float] = Field(
-        description="Family (at full size after the model: e2b-full/torch) -> largest error of its variants over the "
-        "floor that the other families alone would set."
+        description="Family, such as torch (at full size model and family: e2b-full/torch) -> largest error of its "
+        "variants over the floor that the other families alone would set."
     )
     floors: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = Field(
         description="Case id of the golden -> tap -> [relative RMS, relative maximum]."

@@ -102,7 +102,7 @@ def _placed(graph: Graph) -> dict[str, _Box]:
         if node.in_layers != in_layers:
             in_layers, top = node.in_layers, 2 + max(box.row for box in boxes.values())
         parents = [boxes[tap] for tap in _drawn_parents(graph, node) if tap in boxes]
-        row = max(top, *(1 + box.row for box in parents), 0)
+        row = max([top, *(1 + box.row for box in parents)])
         adds = len(parents) > 1 and parents[0].column == 0 and node.axes == stream
         column = 0 if adds or node.tap == graph.entry.first_layer else max(1, parents[0].column if parents else 1)
         while _Box(column=column, row=row) in boxes.values():
@@ -146,7 +146,7 @@ def _edges(graph: Graph, boxes: dict[str, _Box]) -> Iterator[tuple[str, str]]:
             if tap in boxes:
                 start, end = boxes[tap], boxes[node.tap]
                 yield (' class="stream"' if start.column == end.column == 0 else ""), _path(start, end, boxes)
-    last, first = boxes[graph.entry.tap.replace("{i-1}", "{i}")], _layer_rows(graph, boxes)[0].y - 22
+    last, first = boxes[graph.entry.tap.replace("{i-1}", "{i}")], _layer_ends(graph, boxes)[0].y - 22
     yield "", f"M{last.x - _BOX // 2} {last.middle}H3V{first}H{last.x}"  # the next layer
 
 
@@ -166,14 +166,14 @@ def _path(start: _Box, end: _Box, boxes: dict[str, _Box]) -> str:
     return f"M{start.x} {start.bottom}V{end.y - 6}H{end.x}V{end.y}"
 
 
-def _layer_rows(graph: Graph, boxes: dict[str, _Box]) -> tuple[_Box, _Box]:
+def _layer_ends(graph: Graph, boxes: dict[str, _Box]) -> tuple[_Box, _Box]:
     """The first and the last box of what every layer repeats."""
     of_layer = [boxes[node.tap] for node in graph.nodes if node.in_layers]
     return of_layer[0], of_layer[-1]
 
 
 def _frame(graph: Graph, boxes: dict[str, _Box]) -> Iterator[str]:
-    first, last = _layer_rows(graph, boxes)
+    first, last = _layer_ends(graph, boxes)
     top, bottom = first.y - _ROW + 8, last.bottom + 8
     yield f'<rect class="frame" x="1" y="{top}" width="{_WIDTH - 2}" height="{bottom - top}" rx="6"/>'
     title = _Box(column=3, row=first.row - 1)

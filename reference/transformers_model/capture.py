@@ -81,15 +81,19 @@ class TapHooks:
 
     def result(self, owner: Any, name: str, observe: Observe) -> None:
         """Call `observe` with each result of the function `owner.name`, which is wrapped until the stack unwinds."""
-        original = getattr(owner, name)
 
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
+        def observed(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             returned = original(*args, **kwargs)
             observe(returned)
             return returned
 
+        self._wrap(owner, name, observed)
+
+    def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        """Call `around` with the function `owner.name` and its arguments instead of it, until the stack unwinds."""
+        original = getattr(owner, name)
         restore = (setattr, owner, name, original) if name in vars(owner) else (delattr, owner, name)
-        setattr(owner, name, wrapper)
+        setattr(owner, name, partial(around, original))
         self._stack.callback(*restore)
 
     def ropes(self) -> None:
@@ -103,20 +107,17 @@ class TapHooks:
 
     def attention(self) -> None:
         """Watch eager attention, which is no module either, in the layers that ask for its weights."""
-        original = modeling_gemma4.eager_attention_forward
+        self._wrap(modeling_gemma4, "eager_attention_forward", self._attend)
 
-        def wrapper(
-            module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kw: Any
-        ) -> Any:
-            if module.layer_idx in self._attended:
-                for name, tensor in (("k_read", key), ("v_read", value)):  # B K S E
-                    tap = f"model.layers.{module.layer_idx}.self_attn.{name}"
-                    self.record(tap, tensor)
-                    self.replace(tap, tensor, lambda given: given)
-            return original(module, query, key, value, *args, **kw)
-
-        modeling_gemma4.eager_attention_forward = wrapper
-        self._stack.callback(setattr, modeling_gemma4, "eager_attention_forward", original)
+    def _attend(
+        self, original: Callable[..., Any], module: nn.Module, q: Any, k: Any, v: Any, *args: Any, **kw: Any
+    ) -> Any:
+        if module.layer_idx in self._attended:
+            for name, tensor in (("k_read", k), ("v_read", v)):  # B K S E
+                tap = f"model.layers.{module.layer_idx}.self_attn.{name}"
+                self.record(tap, tensor)
+                self.replace(tap, tensor, lambda given: given)
+        return original(module, q, k, v, *args, **kw)
 
     def model(self, model: Gemma4ForCausalLM) -> None:
         """Hook all that lies outside the layers."""

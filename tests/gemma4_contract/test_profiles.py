@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from conformance import cli
 from conformance.reporting import jsonl as report_file
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.files import canonical_json
@@ -22,6 +22,7 @@ from gemma4_contract.protocol import HelloAnswer
 from gemma4_contract.tensors import DTYPES
 from reference.oracle import arithmetic
 from tests.support import ROOT
+from tests.support.commands import Call, call_command
 from tests.support.installed import FIXTURES
 from tests.support.runs import PORTS, one_line
 from tests.support.trees import ROPE, edit_json, small_tree
@@ -184,21 +185,12 @@ def test_a_profile_more_is_a_file_more(root: Path) -> None:
     assert store.floors("doubles") == store.floors("f32")
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """The command in this process: exit code, stdout, stderr."""
     monkeypatch.delenv("GEMMA4_FIXTURES", raising=False)
 
-    def called(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gemma4-conformance", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return (stopped.value.code or 0, *capsys.readouterr())  # type: ignore[return-value]
-
-    return called
+    return functools.partial(call_command, capsys, monkeypatch)
 
 
 IN_PROCESS = ("--impl", "tests.support.in_process:Doubles")

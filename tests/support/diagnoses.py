@@ -10,30 +10,19 @@ from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
 from conformance.reporting import jsonl as report
-from conformance.reporting.jsonl import RunLine
 from gemma4_contract import Fixtures, tensors
-from gemma4_contract.judged import judged_digest
 from reference.mutants import MUTANTS
 from tests.support.installed import FIXTURES
+from tests.support.run_lines import run_line
 
 MUTANT = MUTANTS["prop-rope-denominator"]
 NO_CACHE = "forward/e2b-mini/uniform-l9/no-cache"
 FEW = {name: MUTANTS[name] for name in ("prop-rope-denominator", "rope-full-rotation", "gelu-erf")}
-Called = Callable[..., tuple[int, str, str]]
 
 
 def reported(directory: Path, fixtures: Fixtures, port: Any, *cases: str, impl: str = "nobody") -> str:
     """The folder of a report on these cases, written in this process."""
-    run = RunLine(
-        impl=impl,
-        implementation="fake",
-        version="1",
-        language="Python",
-        device="none",
-        profile="f32",
-        fixtures=judged_digest(fixtures),
-        products_error=None,
-    )
+    run = run_line(fixtures, impl=impl)
     report.start(directory, run)
     judge = Judge(fixtures, port, "f32")
     for case in cases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html.parser import HTMLParser
 
 from conformance.selftest.kill_matrix import Kill, Result, Row
@@ -68,6 +68,3 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "th":
             self.heads[data] = self._head
-
-
-Called = Callable[..., tuple[int, str, str]]

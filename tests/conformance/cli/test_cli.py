@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from conformance import cli
 from conformance.cli import fixtures as fixtures_commands
 from gemma4_contract import Fixtures, default_root
+from tests.support.commands import Call, call_command
 from tests.support.runs import one_line, run, run_command
 from tests.support.trees import LAYER, OWNER, POINTER, ROPE, edit_json, small_tree
-
-Captured = tuple[int, str, str]
-Call = Callable[..., Captured]
-
-
-def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Captured:
-    """Exit code, stdout and stderr of the command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["gemma4-conformance", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out, err = capsys.readouterr()
-    code = stopped.value.code
-    assert "Traceback" not in out + err
-    return (code if isinstance(code, int) else 0), out, err
 
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.delenv("GEMMA4_FIXTURES", raising=False)
-    return lambda *arguments: called(capsys, monkeypatch, *arguments)
+    return functools.partial(call_command, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -6,33 +6,26 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conformance import cli
 from gemma4_contract import Fixtures
 from gemma4_contract.prompts import Conversation, Prompts, write_prompts
 from mlx_impl.chat.prompt import render
+from tests.support.commands import Call, Captured, call_command
 
-Called = Callable[..., tuple[int, str, str]]
 USER = [{"role": "user", "content": "Hi é"}]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """The command in this process."""
     monkeypatch.delenv("GEMMA4_FIXTURES", raising=False)
 
-    def called(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gemma4-conformance", *arguments])
+    def called(*arguments: str, stdin: str = "") -> Captured:
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(stopped.value.code or 0), out, err
+        return call_command(capsys, monkeypatch, *arguments)
 
     return called
 
@@ -43,7 +36,7 @@ def nothing_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_without_a_tokenizer_the_text_is_printed_and_ids_are_null(call: Called) -> None:
+def test_without_a_tokenizer_the_text_is_printed_and_ids_are_null(call: Call) -> None:
     code, out, err = call("prompt", "--template", "small@2026-07-09", "-", stdin=json.dumps(USER))
     assert (code, json.loads(out)) == (0, {"text": render(USER, "small@2026-07-09"), "ids": None})
     assert "é" in out
@@ -62,12 +55,12 @@ def test_without_a_tokenizer_the_text_is_printed_and_ids_are_null(call: Called) 
         (("--no-generation-prompt",), {"add_generation_prompt": False}),
     ],
 )
-def test_the_options_reach_the_builder(call: Called, options: tuple[str, ...], arguments: dict[str, bool]) -> None:
+def test_the_options_reach_the_builder(call: Call, options: tuple[str, ...], arguments: dict[str, bool]) -> None:
     _, out, _ = call("prompt", "--template", "large", *options, "-", stdin=json.dumps({"messages": USER}))
     assert json.loads(out)["text"] == render(USER, "large@2026-07-09", **arguments)  # type: ignore[arg-type]
 
 
-def test_a_file_of_the_fixtures_gives_its_golden(call: Called, tokenizer_file: Path) -> None:
+def test_a_file_of_the_fixtures_gives_its_golden(call: Call, tokenizer_file: Path) -> None:
     golden = Fixtures().prompts.conversation("prompt/chat/tools-one").render("small@2026-07-09", None, True).prompt
     path = Fixtures().prompts.path("prompt/chat/tools-one")
     code, out, err = call("prompt", "--template", "small", "--tokenizer", str(tokenizer_file), str(path))
@@ -88,7 +81,7 @@ def test_a_file_of_the_fixtures_gives_its_golden(call: Called, tokenizer_file: P
         ('{"messages": [{"role": "user"}], "tools": {"a": 1}}', "-: tools: got {'a': 1}; expected a list"),
     ],
 )
-def test_a_bad_conversation_is_one_line_and_2(call: Called, stdin: str, said: str) -> None:
+def test_a_bad_conversation_is_one_line_and_2(call: Call, stdin: str, said: str) -> None:
     code, out, err = call("prompt", "-", stdin=stdin)
     assert (code, out) == (2, "")
     assert err.startswith(said)
@@ -96,7 +89,7 @@ def test_a_bad_conversation_is_one_line_and_2(call: Called, stdin: str, said: st
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_other_bad_input_is_one_line(call: Called, tmp_path: Path) -> None:
+def test_other_bad_input_is_one_line(call: Call, tmp_path: Path) -> None:
     code, _, err = call("prompt", str(tmp_path / "none.json"))
     assert (code, err) == (
         2,
@@ -118,7 +111,7 @@ def test_other_bad_input_is_one_line(call: Called, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_an_export_without_what_it_needs_says_what_to_fetch(call: Called) -> None:
+def test_an_export_without_what_it_needs_says_what_to_fetch(call: Call) -> None:
     code, _, err = call("export-prompts", "--check")
     assert code == 3
     assert err == ("export-prompts needs the template small@2026-04-02; gemma4-conformance fetch templates\n")
@@ -140,7 +133,7 @@ def few(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("tokenizer_file", "real_templates")
 class TestExport:
     @pytest.mark.slow
-    def test_nothing_changes_when_nothing_did(self, call: Called, few: Path) -> None:
+    def test_nothing_changes_when_nothing_did(self, call: Call, few: Path) -> None:
         before = {path: path.read_bytes() for path in few.rglob("*") if path.is_file()}
         assert call("export-prompts", "--check", "--fixtures-dir", str(few)) == (
             0,
@@ -150,7 +143,7 @@ class TestExport:
         assert call("export-prompts", "--fixtures-dir", str(few))[0] == 0
         assert {path: path.read_bytes() for path in few.rglob("*") if path.is_file()} == before
 
-    def test_a_new_conversation_is_filled_in(self, call: Called, few: Path) -> None:
+    def test_a_new_conversation_is_filled_in(self, call: Call, few: Path) -> None:
         new = Conversation(id="prompt/chat/new", purpose="New.", messages=USER, renders=[])
         write_prompts(few / "prompts" / "chat" / "new.json", new)
         code, out, _ = call("export-prompts", "--check", "--fixtures-dir", str(few))
@@ -163,7 +156,7 @@ class TestExport:
         assert not [fault for fault in Fixtures(few).verify() if "prompts" in str(fault)]
 
     def test_a_new_revision_is_added_and_what_it_changed_is_printed(
-        self, call: Called, few: Path, real_templates: dict[str, str], tmp_path: Path
+        self, call: Call, few: Path, real_templates: dict[str, str], tmp_path: Path
     ) -> None:
         template = tmp_path / "chat_template.jinja"
         template.write_text(real_templates["small@2026-07-09"].replace("'<|image|>'", "'<picture>'"), encoding="utf-8")
@@ -177,12 +170,12 @@ class TestExport:
         assert added.conversation("prompt/chat/parts-image").render("small@2027-01-01", None, True).prompt is not None
 
     @pytest.mark.parametrize("option", ["small@2027-01-01=/no/such/file", "small@2027-01-01"])
-    def test_a_template_that_is_no_file_is_one_line(self, call: Called, few: Path, option: str) -> None:
+    def test_a_template_that_is_no_file_is_one_line(self, call: Call, few: Path, option: str) -> None:
         code, _, err = call("export-prompts", "--fixtures-dir", str(few), "--template", option)
         assert (code, err.count("\n")) == (2, 1)
         assert err.startswith(f"--template: got {option!r} (")
 
-    def test_a_template_without_a_date_is_refused(self, call: Called, few: Path, tmp_path: Path) -> None:
+    def test_a_template_without_a_date_is_refused(self, call: Call, few: Path, tmp_path: Path) -> None:
         (tmp_path / "x.jinja").write_text("x")
         code, _, err = call("export-prompts", "--fixtures-dir", str(few), "--template", f"tiny={tmp_path}/x.jinja")
         assert (code, err.count("\n")) == (2, 1)

@@ -13,7 +13,8 @@ from conformance.cli import bugs as bugs_command
 from conformance.selftest import catalogue, catalogue_pages
 from reference import mutants
 from reference.mutants import MUTANTS
-from tests.support.diagnoses import FEW, MUTANT, Called
+from tests.support.commands import Call
+from tests.support.diagnoses import FEW, MUTANT
 from tests.support.installed import FIXTURES
 from tests.support.runs import one_line, run_command
 
@@ -32,14 +33,14 @@ def test_the_known_mistakes_are_listed_for_grep_and_cut() -> None:
     assert len(rows) > 100
 
 
-def test_the_known_mistakes_as_json(call: Called) -> None:
+def test_the_known_mistakes_as_json(call: Call) -> None:
     code, out, err = call("bugs", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == [{"id": mutant.id, "area": mutant.area, "does": mutant.does} for mutant in FEW.values()]
 
 
 @pytest.mark.parametrize("width", [40, 10])
-def test_a_narrow_terminal_cuts_no_id(call: Called, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_cuts_no_id(call: Call, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bugs_command, "out", Console(force_terminal=True, width=width))
     code, out, err = call("bugs")
     assert (code, err) == (0, "")
@@ -47,7 +48,7 @@ def test_a_narrow_terminal_cuts_no_id(call: Called, width: int, monkeypatch: pyt
         assert f"\x1b[1m{mutant.id}\x1b[0m ({mutant.area})\n  {mutant.does}\n" in out
 
 
-def test_one_mistake_is_shown(call: Called) -> None:
+def test_one_mistake_is_shown(call: Call) -> None:
     code, out, err = call("bugs", "show", MUTANT.id)
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -62,7 +63,7 @@ def test_one_mistake_is_shown(call: Called) -> None:
     ]
 
 
-def test_what_changes_nothing_says_why(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_nothing_says_why(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "MUTANTS", MUTANTS)
     mutant = MUTANTS["rope-angles-low-precision"]
     _, out, _ = call("bugs", "show", mutant.id)
@@ -71,7 +72,7 @@ def test_what_changes_nothing_says_why(call: Called, monkeypatch: pytest.MonkeyP
         assert f"changes nothing in {profile}: {proof}\n" in out
 
 
-def test_one_mistake_as_json(call: Called) -> None:
+def test_one_mistake_as_json(call: Call) -> None:
     code, out, err = call("bugs", "show", MUTANT.id, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == catalogue.facts(MUTANT, FIXTURES)
@@ -85,7 +86,7 @@ def test_one_mistake_as_json(call: Called) -> None:
         ("xyz", "see `gemma4-conformance bugs`"),
     ],
 )
-def test_a_typo_is_given_a_hint(call: Called, typo: str, hint: str) -> None:
+def test_a_typo_is_given_a_hint(call: Call, typo: str, hint: str) -> None:
     code, out, err = call("bugs", "show", typo)
     assert (code, out) == (2, "")
     assert one_line(err) == f"bugs show: got '{typo}', expected the id of a known mistake; {hint}"

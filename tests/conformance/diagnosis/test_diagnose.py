@@ -13,7 +13,8 @@ import pytest
 from reference import mutants
 from reference.mutants import MUTANTS
 from tests.support import ROOT
-from tests.support.diagnoses import MUTANT, NO_CACHE, Called
+from tests.support.commands import Call
+from tests.support.diagnoses import MUTANT, NO_CACHE
 from tests.support.runs import Done, run_command, run_suite
 
 CASES = "forward/e2b-mini/uniform-l9/*"
@@ -78,7 +79,7 @@ def test_the_command_that_reproduces_is_red_as_well(red: tuple[Path, Path, Done]
     assert run_suite(*options, "1", env=path_with(folder)).returncode == 0
 
 
-def test_the_same_for_machines(call: Called, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_for_machines(call: Call, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, directory, _ = red
     monkeypatch.syspath_prepend(folder)
     code, out, err = call("diagnose", str(directory), "--json")
@@ -109,7 +110,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_port_that_is_not_installed_here_is_diagnosed_still(call: Called, red: tuple[Path, Path, Done]) -> None:
+def test_a_port_that_is_not_installed_here_is_diagnosed_still(call: Call, red: tuple[Path, Path, Done]) -> None:
     """The mistake itself stands in for the port when tokens are cut."""
     _, directory, _ = red
     code, out, err = call("diagnose", str(directory / "report.jsonl"))
@@ -120,7 +121,7 @@ def test_a_port_that_is_not_installed_here_is_diagnosed_still(call: Called, red:
 
 @pytest.mark.usefixtures("elsewhere")
 def test_an_unknown_mistake_is_called_unknown_and_nothing_is_cut_without_the_port(
-    call: Called, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
+    call: Call, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, directory, _ = red
     monkeypatch.setattr(mutants, "MUTANTS", {"gelu-erf": MUTANTS["gelu-erf"]})
@@ -131,7 +132,7 @@ def test_an_unknown_mistake_is_called_unknown_and_nothing_is_cut_without_the_por
 
 
 def test_an_unknown_mistake_is_cut_with_the_port_itself(
-    call: Called, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
+    call: Call, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, directory, _ = red
     monkeypatch.syspath_prepend(folder)
@@ -142,7 +143,7 @@ def test_an_unknown_mistake_is_cut_with_the_port_itself(
 
 
 def test_mistakes_that_cannot_be_told_apart_are_all_named(
-    call: Called, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
+    call: Call, red: tuple[Path, Path, Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, directory, _ = red
     monkeypatch.setattr(mutants, "MUTANTS", {"one": MUTANT, "gelu-erf": MUTANTS["gelu-erf"], "two": MUTANT})

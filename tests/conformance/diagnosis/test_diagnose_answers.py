@@ -15,20 +15,21 @@ from gemma4_contract import tensors
 from gemma4_contract.tensors import Array
 from reference import mutants
 from reference.config import Rope
-from tests.support.diagnoses import MUTANT, NO_CACHE, Called, dump, reported
+from tests.support.commands import Call
+from tests.support.diagnoses import MUTANT, NO_CACHE, dump, reported
 from tests.support.fakes import parrot, raiser
 from tests.support.installed import FIXTURES
 from tests.support.trees import LAYER, POINTER, ROPE
 
 
-def test_a_green_report_is_green(call: Called, tmp_path: Path) -> None:
+def test_a_green_report_is_green(call: Call, tmp_path: Path) -> None:
     directory = reported(tmp_path, FIXTURES, parrot(FIXTURES), ROPE, LAYER)
     assert call("diagnose", directory) == (0, "nothing failed\n", "")
     code, out, _ = call("diagnose", directory, "--json")
     assert (code, json.loads(out)) == (0, {"failing": 0, "judged": 2, "wrong_prompts": []})
 
 
-def test_wrong_prompts_are_told_with_the_tensors_or_alone(call: Called, tmp_path: Path) -> None:
+def test_wrong_prompts_are_told_with_the_tensors_or_alone(call: Call, tmp_path: Path) -> None:
     directory = Path(reported(tmp_path, FIXTURES, parrot(FIXTURES), ROPE))
     for question, outcome, note, expected in (
         ("prompt/chat/user-plain/thinking-unset", "fail", "small@2026-07-09: differs from byte 5 on", None),
@@ -60,7 +61,7 @@ def test_wrong_prompts_are_told_with_the_tensors_or_alone(call: Called, tmp_path
     ]
 
 
-def test_a_port_that_stops_is_told_with_its_last_words(call: Called, tmp_path: Path) -> None:
+def test_a_port_that_stops_is_told_with_its_last_words(call: Call, tmp_path: Path) -> None:
     directory = reported(tmp_path, FIXTURES, raiser(ValueError("bad luck")), LAYER)
     code, out, _ = call("diagnose", directory)
     assert code == 1
@@ -69,13 +70,13 @@ def test_a_port_that_stops_is_told_with_its_last_words(call: Called, tmp_path: P
     )
 
 
-def test_markup_in_what_is_told_stays_as_it_is(call: Called, tmp_path: Path) -> None:
+def test_markup_in_what_is_told_stays_as_it_is(call: Call, tmp_path: Path) -> None:
     directory = reported(tmp_path, FIXTURES, raiser(ValueError("[red]bad luck[/red] [x]")), LAYER)
     _, out, _ = call("diagnose", directory)
     assert "ValueError: [red]bad luck[/red] [x] (" in out
 
 
-def test_what_passes_tells_mistakes_apart(call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passes_tells_mistakes_apart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two mistakes are the same in full layers, and one of them touches sliding layers as well."""
 
     class SlidingToo(MUTANT.oracle.ops):
@@ -94,7 +95,7 @@ def test_what_passes_tells_mistakes_apart(call: Called, tmp_path: Path, monkeypa
     assert out.endswith(f" --cases '{full}'\n")
 
 
-def test_a_dump_of_one_case_is_enough_for_a_name(call: Called, tmp_path: Path) -> None:
+def test_a_dump_of_one_case_is_enough_for_a_name(call: Call, tmp_path: Path) -> None:
     path = dump(tmp_path / "phone.safetensors", NO_CACHE)
     code, out, err = call("diagnose", path, "--case", NO_CACHE)
     assert (code, err) == (1, "")
@@ -103,7 +104,7 @@ def test_a_dump_of_one_case_is_enough_for_a_name(call: Called, tmp_path: Path) -
     assert out.endswith(f"reproduce: pytest conformance/ --impl NAME --profile f32 --cases '{NO_CACHE}' --tokens 2\n")
 
 
-def test_a_dump_of_the_logits_alone_is_judged_too(call: Called, tmp_path: Path) -> None:
+def test_a_dump_of_the_logits_alone_is_judged_too(call: Call, tmp_path: Path) -> None:
     path = dump(tmp_path / "phone.safetensors", NO_CACHE, lambda taps: {"logits": taps["logits"]})
     code, out, _ = call("diagnose", path, "--case", NO_CACHE)
     assert code == 1
@@ -111,12 +112,12 @@ def test_a_dump_of_the_logits_alone_is_judged_too(call: Called, tmp_path: Path) 
     assert "looks like: prop-rope-denominator (RoPE)\n" in out
 
 
-def test_a_dump_that_is_right_is_green(call: Called, tmp_path: Path) -> None:
+def test_a_dump_that_is_right_is_green(call: Call, tmp_path: Path) -> None:
     tensors.write(tmp_path / "right.safetensors", FIXTURES.golden(FIXTURES.case(POINTER)))
     assert call("diagnose", str(tmp_path / "right.safetensors"), "--case", POINTER) == (0, "nothing failed\n", "")
 
 
-def test_a_dump_claims_the_arithmetic_that_is_named(call: Called, tmp_path: Path) -> None:
+def test_a_dump_claims_the_arithmetic_that_is_named(call: Call, tmp_path: Path) -> None:
     halves = {name: x.astype(np.float16) for name, x in FIXTURES.golden(FIXTURES.case(LAYER)).items()}
     tensors.write(tmp_path / "halves.safetensors", halves)
     options = ("diagnose", str(tmp_path / "halves.safetensors"), "--case", LAYER)

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from gemma4_contract import Fixtures
-from tests.support.diagnoses import Called, dump, reported
+from tests.support.commands import Call
+from tests.support.diagnoses import dump, reported
 from tests.support.fakes import parrot
 from tests.support.installed import FIXTURES
 from tests.support.runs import one_line
 from tests.support.trees import ROPE, small_tree
 
 
-def test_every_bad_input_is_one_line(call: Called, tmp_path: Path) -> None:
+def test_every_bad_input_is_one_line(call: Call, tmp_path: Path) -> None:
     good = dump(tmp_path / "good.safetensors", ROPE)
     (tmp_path / "bad.safetensors").write_bytes(b"garbage")
     (tmp_path / "empty").mkdir()
@@ -37,7 +38,7 @@ def test_every_bad_input_is_one_line(call: Called, tmp_path: Path) -> None:
         assert one_line(err).startswith(line)
 
 
-def test_a_report_on_other_fixtures_is_one_line(call: Called, tmp_path: Path) -> None:
+def test_a_report_on_other_fixtures_is_one_line(call: Call, tmp_path: Path) -> None:
     other = Fixtures(small_tree(tmp_path / "fixtures"))
     directory = reported(tmp_path / "report", other, parrot(other), ROPE)
     code, out, err = call("diagnose", directory)
@@ -46,7 +47,7 @@ def test_a_report_on_other_fixtures_is_one_line(call: Called, tmp_path: Path) ->
     assert call("diagnose", directory, "--fixtures-dir", str(other.root)) == (0, "nothing failed\n", "")
 
 
-def test_a_report_in_a_profile_that_the_fixtures_do_not_have_is_one_line(call: Called, tmp_path: Path) -> None:
+def test_a_report_in_a_profile_that_the_fixtures_do_not_have_is_one_line(call: Call, tmp_path: Path) -> None:
     directory = reported(tmp_path / "report", FIXTURES, parrot(FIXTURES), ROPE)
     file = Path(directory) / "report.jsonl"
     file.write_text(file.read_text().replace('"f32"', '"f8"'))
@@ -57,7 +58,7 @@ def test_a_report_in_a_profile_that_the_fixtures_do_not_have_is_one_line(call: C
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("a.safetensors", "--profile", "f8")])
-def test_bad_usage(call: Called, arguments: tuple[str, ...]) -> None:
+def test_bad_usage(call: Call, arguments: tuple[str, ...]) -> None:
     code, out, err = call("diagnose", *arguments)
     assert (code, out) == (2, "")
     assert "─ Error ─" in err

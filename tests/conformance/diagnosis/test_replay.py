@@ -11,27 +11,13 @@ from conformance.diagnosis import replay
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
-from conformance.reporting.jsonl import RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
-from gemma4_contract.judged import judged_digest
 from tests.support.fakes import Change, Port, Taps, parrot, raiser, skipper
 from tests.support.installed import FIXTURES
+from tests.support.run_lines import run_line
 from tests.support.trees import LAYER, POINTER, ROPE, small_tree
 
 NAMES = [tap.name for tap in FIXTURES.taps(FIXTURES.case(LAYER))]
-
-
-def run_line(fixtures: Fixtures = FIXTURES, profile: str = "f32") -> RunLine:
-    return RunLine(
-        impl="fake",
-        implementation="fake",
-        version="1",
-        language="Python",
-        device="none",
-        profile=profile,
-        fixtures=judged_digest(fixtures),
-        products_error=None,
-    )
 
 
 def reported(directory: Path, *verdicts: CaseVerdict, profile: str = "f32") -> list[CaseVerdict]:

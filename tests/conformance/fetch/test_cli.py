@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 
-from conformance import cli
 from conformance.fetch import cache, download, published, tokenizer
+from tests.support.commands import Call, call_command
 from tests.support.fetch_fakes import TEMPLATES, VECTORS, Server, serving, sources
 from tests.support.runs import one_line, run
 
-Call = Callable[..., tuple[int, str, str]]
 SDIST, WHEEL = published.LLAMA_CPP.file, published.TRL.file
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -28,15 +27,7 @@ def call(
 ) -> Call:
     """Exit code, stdout and stderr of the command, in this process."""
 
-    def called(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gemma4-conformance", "fetch", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return (stopped.value.code if isinstance(stopped.value.code, int) else 0), out, err
-
-    return called
+    return functools.partial(call_command, capsys, monkeypatch, "fetch")
 
 
 def test_fetch_tokenizer_says_where_it_lies(call: Call, server: Server) -> None:

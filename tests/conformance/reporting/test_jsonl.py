@@ -14,26 +14,17 @@ import pytest
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.reporting import jsonl as report
-from conformance.reporting.jsonl import CaseLine, RunLine
+from conformance.reporting.jsonl import CaseLine
 from gemma4_contract import FixtureError, tensors
-from gemma4_contract.judged import judged_digest
 from tests.support.fakes import Change, Port, parrot, raiser, skipper
 from tests.support.installed import FIXTURES
+from tests.support.run_lines import run_line
 from tests.support.runs import XDIST, Done, one_line, run_suite
 from tests.support.trees import LAYER, ROPE
 
 ROPES = "module/rope/default-at-*"
 RIGHT = "module/rope/default-at-1"
-FIRST_LINE = RunLine(
-    impl="fake",
-    implementation="fake",
-    version="1",
-    language="Python",
-    device="none",
-    profile="f32",
-    fixtures=judged_digest(FIXTURES),
-    products_error=None,
-)
+FIRST_LINE = run_line()
 
 
 def judged(case: str, port: Port, profile: str = "f32") -> CaseVerdict:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from conformance import cli
 from conformance.selftest import stored_results
 from gemma4_contract import Fixtures
 from reference import mutants
+from tests.support.commands import Call, call_command
 from tests.support.installed import FIXTURES
 from tests.support.kill_matrices import (
     AT_1,
@@ -25,7 +25,6 @@ from tests.support.kill_matrices import (
     SCALE,
     SLIDING,
     STORED,
-    Called,
     Page,
 )
 
@@ -33,26 +32,17 @@ from tests.support.kill_matrices import (
 @pytest.fixture
 def self_test(
     few: Fixtures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Called:
+) -> Call:
     """`gemma4-conformance self-test` on three mistakes and six cases; exit code, stdout, stderr."""
     from conformance.cli import self_test as command
 
     monkeypatch.setattr(command, "Fixtures", lambda _: few)
     monkeypatch.chdir(tmp_path)
 
-    def call(*options: str) -> tuple[int, str, str]:
-        arguments = ["self-test", "--profile", "f32", "--jobs", "1", *options]
-        monkeypatch.setattr(sys, "argv", ["gemma4-conformance", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
+    return functools.partial(call_command, capsys, monkeypatch, "self-test", "--profile", "f32", "--jobs", "1")
 
 
-def test_a_catalogue_that_is_caught_is_green(self_test: Called, tmp_path: Path) -> None:
+def test_a_catalogue_that_is_caught_is_green(self_test: Call, tmp_path: Path) -> None:
     code, out, err = self_test("--save", "score.json", "--page", "page.html")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "| f32 | 3 | 0 | 3 of 3 | 100.0% | 3 of 3 |"
@@ -62,7 +52,7 @@ def test_a_catalogue_that_is_caught_is_green(self_test: Called, tmp_path: Path) 
 
 
 def test_a_survivor_is_named_and_turns_the_run_red(
-    self_test: Called, few: Fixtures, monkeypatch: pytest.MonkeyPatch
+    self_test: Call, few: Fixtures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(few.__dict__, "case_ids", (EMBEDDING, AT_1))
     code, out, err = self_test()
@@ -72,7 +62,7 @@ def test_a_survivor_is_named_and_turns_the_run_red(
 
 
 def test_a_survivor_with_a_reason_is_named_and_green(
-    self_test: Called, few: Fixtures, monkeypatch: pytest.MonkeyPatch
+    self_test: Call, few: Fixtures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(few.__dict__, "case_ids", (EMBEDDING, AT_1))
     explained = dataclasses.replace(GELU, survives_in={"f32": "no case with an MLP is put"})
@@ -83,7 +73,7 @@ def test_a_survivor_with_a_reason_is_named_and_green(
 
 
 def test_a_mutant_that_is_declared_equivalent_and_fails_a_case_turns_the_run_red(
-    self_test: Called, monkeypatch: pytest.MonkeyPatch
+    self_test: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared = {"f32": "It is said to change nothing."}
     catalogue = {**mutants.MUTANTS, ROPE.id: dataclasses.replace(ROPE, equivalent_in=declared)}
@@ -94,7 +84,7 @@ def test_a_mutant_that_is_declared_equivalent_and_fails_a_case_turns_the_run_red
     assert out.splitlines()[-1] == "| f32 | 3 | 1 | 2 of 2 | 100.0% | 2 of 2 |"
 
 
-def test_the_matrix_as_json(self_test: Called) -> None:
+def test_the_matrix_as_json(self_test: Call) -> None:
     code, out, err = self_test("--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
@@ -107,7 +97,7 @@ def test_the_matrix_as_json(self_test: Called) -> None:
     assert told["idle"] == {"f32": {"catch_nothing": [], "catch_nothing_alone": list(FEW)}}
 
 
-def test_two_mutants_are_judged_and_their_results_alone_are_written(self_test: Called, tmp_path: Path) -> None:
+def test_two_mutants_are_judged_and_their_results_alone_are_written(self_test: Call, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     stored_results.write(path, STORED, FIXTURES)
     before = json.loads(path.read_text())
@@ -126,7 +116,7 @@ def test_two_mutants_are_judged_and_their_results_alone_are_written(self_test: C
     ]
 
 
-def test_one_mutant_is_judged_without_a_file(self_test: Called) -> None:
+def test_one_mutant_is_judged_without_a_file(self_test: Call) -> None:
     code, out, err = self_test("--only", SCALE.id)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "| f32 | 1 | 0 | 1 of 1 | 100.0% | 1 of 1 |"
@@ -146,13 +136,13 @@ def test_one_mutant_is_judged_without_a_file(self_test: Called) -> None:
         ),
     ],
 )
-def test_what_cannot_be_judged_alone_is_refused(options: tuple[str, ...], message: str, self_test: Called) -> None:
+def test_what_cannot_be_judged_alone_is_refused(options: tuple[str, ...], message: str, self_test: Call) -> None:
     code, out, err = self_test(*options)
     assert (code, out) == (2, "")
     assert err.startswith(message)
 
 
-def test_the_page_shows_no_honest_implementations(self_test: Called, tmp_path: Path) -> None:
+def test_the_page_shows_no_honest_implementations(self_test: Call, tmp_path: Path) -> None:
     code, out, err = self_test("--honest", "--page", "page.html")
     assert (code, out) == (2, "")
     assert err.startswith("self-test: got --page with --honest, expected one of them")

@@ -1,5 +1,6 @@
 """A run leaves transformers and torch as they were, and its taps are copies."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from tests.support.transformers_models import IDS, POSITIONS, config_of, truth, 
 
 
 def traces(model: TransformersModel) -> list[str]:
-    """What a run could leave behind: hooks, wrapped functions, a lifted torch."""
+    """What a run could forget to undo: hooks, wrapped functions, a lifted torch."""
     inner = model._model
     hooked = [name for name, module in inner.named_modules() if module._forward_hooks or module._forward_pre_hooks]
     wrapped = [name for name in ("project_per_layer_inputs",) if name in vars(inner.model)]
-    if modeling_gemma4.apply_rotary_pos_emb.__module__ != modeling_gemma4.__name__:
-        wrapped.append("apply_rotary_pos_emb")
+    functions = ("apply_rotary_pos_emb", "eager_attention_forward")
+    wrapped += [name for name in functions if not inspect.isfunction(getattr(modeling_gemma4, name))]
     one = torch.ones(1, dtype=torch.float64)
     softmax = torch.nn.functional.softmax(one, dim=0, dtype=torch.float32)
     lifted = [str(t.dtype) for t in (one.float(), one.to(torch.float32), softmax) if t.dtype != torch.float32]
@@ -42,9 +43,8 @@ def test_nothing_stays_patched_after_a_run_or_an_exception(monkeypatch: pytest.M
         patch.setattr(model._model.model.norm, "forward", fail)
         with pytest.raises(RuntimeError, match="deep inside"):
             model.run(IDS, positions=POSITIONS, steps=None, left_pad=None)
-    assert {"lm_head", "project_per_layer_inputs", "apply_rotary_pos_emb", "torch.float64"} <= set(
-        during
-    )  # it can tell
+    undone = {"lm_head", "project_per_layer_inputs", "apply_rotary_pos_emb", "eager_attention_forward", "torch.float64"}
+    assert undone <= set(during)  # it can tell
     assert traces(model) == []
     again = model.run(IDS, positions=POSITIONS, steps=None, left_pad=None)
     assert traces(model) == []

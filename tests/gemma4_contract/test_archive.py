@@ -71,6 +71,7 @@ def test_a_copy_whose_sums_cannot_be_read_is_one_line(unpacked: Path, data: byte
     assert done.stderr.startswith(f"{sums}: got no readable file, expected SHA-256 sums of all fixtures")
 
 
+@pytest.mark.slow
 def test_the_command_packs_what_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "fixtures.tar.gz"
     done = run_command("export", "--archive", str(path))

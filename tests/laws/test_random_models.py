@@ -27,6 +27,7 @@ def test_every_configuration_is_valid_and_survives_json(example: Example) -> Non
     assert TextConfig.from_dict(again.text_config) == example.config
 
 
+@pytest.mark.slow
 @given(examples())
 def test_mlx_impl_agrees_with_the_oracle(example: Example) -> None:
     discard_narrow(example)

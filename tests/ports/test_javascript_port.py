@@ -57,7 +57,8 @@ def port() -> Iterator[ProcessAdapter]:
     adapter.close()
 
 
-@pytest.mark.parametrize("profile", [pytest.param("f64", marks=pytest.mark.slow), "f32"])
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["f64", "f32"])
 def test_every_case_passes_and_every_tap_is_offered(port: ProcessAdapter, profile: str) -> None:
     judge = Judge(FIXTURES, port, profile)
     for case_id in FIXTURES.case_ids:
@@ -67,6 +68,7 @@ def test_every_case_passes_and_every_tap_is_offered(port: ProcessAdapter, profil
             assert [tap.name for tap in verdict.taps if tap.status == "absent"] == [], case_id
 
 
+@pytest.mark.slow
 def test_every_prompt_is_equal(port: ProcessAdapter) -> None:
     judge = PromptJudge(FIXTURES.prompts, port, None)
     verdicts = [judge.judge(question) for question in judge.questions() if "/chat/" in question]

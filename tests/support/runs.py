@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
 from tests.support.environment import environment
 from tests.support.forked import CAN_FORK, run_forked
@@ -24,6 +26,8 @@ Done = subprocess.CompletedProcess[str]
 FAKES = {"PYTEST_ADDOPTS": "-p tests.support.plugin -p no:cacheprovider", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """With the fake ports to be named; other people's plugins (hypothesis, benchmark) take a second to load."""
 XDIST = ("-p", "xdist", "-n", "2")
+ALONE_OR_SHARED = [(), pytest.param(XDIST, marks=pytest.mark.slow)]
+"""Parameters of a test that runs the suite: in one process, and shared out by xdist."""
 
 
 def run_suite(*options: str, env: Mapping[str, str] | None = None) -> Done:

@@ -143,6 +143,7 @@ class TestExport:
         assert call("export-prompts", "--fixtures-dir", str(few))[0] == 0
         assert {path: path.read_bytes() for path in few.rglob("*") if path.is_file()} == before
 
+    @pytest.mark.slow
     def test_a_new_conversation_is_filled_in(self, call: Call, few: Path) -> None:
         new = Conversation(id="prompt/chat/new", purpose="New.", messages=USER, renders=[])
         write_prompts(few / "prompts" / "chat" / "new.json", new)

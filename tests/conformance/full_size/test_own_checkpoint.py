@@ -33,8 +33,9 @@ def test_goldens_of_a_materialised_checkpoint_are_the_rule_s(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", ["e2b", "26b-a4b"])
-@pytest.mark.parametrize("bits", [None, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [None, 4])
 def test_a_port_is_judged_on_a_checkpoint_of_one_s_own(
     member: str, bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

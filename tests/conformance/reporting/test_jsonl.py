@@ -19,7 +19,7 @@ from gemma4_contract import FixtureError, tensors
 from tests.support.fakes import Change, Port, parrot, raiser, skipper
 from tests.support.installed import FIXTURES
 from tests.support.run_lines import run_line
-from tests.support.runs import XDIST, Done, one_line, run_suite
+from tests.support.runs import ALONE_OR_SHARED, Done, one_line, run_suite
 from tests.support.trees import LAYER, ROPE
 
 ROPES = "module/rope/default-at-*"
@@ -60,7 +60,7 @@ def reported(directory: Path, impl: str, cases: str, *options: str) -> Done:
 # A run
 
 
-@pytest.mark.parametrize("extra", [(), XDIST])
+@pytest.mark.parametrize("extra", ALONE_OR_SHARED)
 def test_a_run_is_reported(tmp_path: Path, extra: tuple[str, ...]) -> None:
     """Under xdist the workers judge and one process writes."""
     done = reported(tmp_path / "new" / "report", "wrong", ROPES, *extra)

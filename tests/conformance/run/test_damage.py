@@ -175,6 +175,7 @@ def test_damage_is_told_in_one_line(root: Path, what: str) -> None:
     assert_blames(done, root, file, pattern)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a golden is missing", "a case has an unknown key"])
 def test_the_same_under_xdist(root: Path, what: str) -> None:
     """Once where the fault is met while judging, once where it is met while collecting."""

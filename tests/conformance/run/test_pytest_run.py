@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.runs import FAKES, XDIST, Done, one_line, run, run_suite
+from tests.support.runs import ALONE_OR_SHARED, FAKES, Done, one_line, run, run_suite
 from tests.support.trees import LAYER, ROPE
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_port() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("extra", [(), XDIST])
+@pytest.mark.parametrize("extra", ALONE_OR_SHARED)
 def test_a_profile_that_the_port_does_not_offer(extra: tuple[str, ...]) -> None:
     done = run_suite("--profile", "f64", *extra)
     assert done.returncode == 2
@@ -92,7 +92,7 @@ def test_a_port_whose_package_is_missing(port: str, blocked: str, cure: str) -> 
 # Wrong ports
 
 
-@pytest.mark.parametrize("extra", [(), XDIST])
+@pytest.mark.parametrize("extra", ALONE_OR_SHARED)
 def test_a_wrong_port_is_told_where_and_how_to_see_it_again(extra: tuple[str, ...]) -> None:
     done = run_suite("--impl", "wrong", "--cases", "module/rope/default-at-*", *extra)
     text = output(done)
@@ -126,7 +126,7 @@ def test_the_command_that_reproduces_names_other_fixtures(tmp_path: Path) -> Non
     assert f"reproduce: {command}\n" in again.stdout
 
 
-@pytest.mark.parametrize("extra", [(), XDIST])
+@pytest.mark.parametrize("extra", ALONE_OR_SHARED)
 def test_a_port_that_skips_everything_is_not_green(extra: tuple[str, ...]) -> None:
     done = run_suite("--impl", "skipping", "--cases", "module/rope/*-at-1", *extra)
     text = output(done)
@@ -169,7 +169,7 @@ def test_a_known_stop_does_not_fail_the_run_and_another_does(tmp_path: Path) -> 
         assert ("1 xfailed in " in done.stdout) == (word == "stops")
 
 
-@pytest.mark.parametrize("extra", [(), XDIST])
+@pytest.mark.parametrize("extra", ALONE_OR_SHARED)
 def test_a_known_failure_that_passes_fails_the_run(tmp_path: Path, extra: tuple[str, ...]) -> None:
     known = listed(tmp_path, "f32 module/rope/default-at-*  # too wide a glob\n")
     done = run_suite("--impl", "wrong", "--cases", "module/rope/default-at-[15]*", *extra, env=known)

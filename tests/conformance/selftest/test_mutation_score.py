@@ -30,7 +30,13 @@ AGAIN = (
     f"run `gemma4-conformance self-test --save {KILL_MATRIX}` (of a new mutant with --only ID), "
     "and `python -m conformance.selftest.tables`"
 )
-WITNESSES = [(result.profile, result.mutant, *result.witness) for result in RESULTS if result.witness]
+WITNESSES = [
+    pytest.param(
+        result.profile, result.mutant, *result.witness, marks=() if result.profile == "f32" else pytest.mark.slow
+    )
+    for result in RESULTS
+    if result.witness
+]
 
 
 @functools.cache

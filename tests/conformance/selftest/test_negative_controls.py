@@ -6,8 +6,9 @@ verdict that is red everywhere locates nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -304,17 +305,23 @@ def judged(case: str) -> CaseVerdict:
     return Judge(FIXTURES, MlxImplAdapter(), "f32").judge(case)
 
 
+def by_speed(rows: Iterable[tuple[str, ...]]) -> list[Any]:
+    """Parameters of a test; MLX takes seconds over a long text token by token."""
+    long = f"{E2B}/tokens", f"{DENSE}/tokens", f"{MOE}/tokens"
+    return [pytest.param(*row, marks=() if set(row).isdisjoint(long) else pytest.mark.slow) for row in rows]
+
+
 SEEN = [(mistake, case, tap) for mistake, facts in MISTAKES.items() for case, tap in facts.seen.items()]
 UNSEEN = [(mistake, case) for mistake, facts in MISTAKES.items() for case in facts.unseen]
 USED = sorted({case for _, case, _ in SEEN} | {case for _, case in UNSEEN})
 
 
-@pytest.mark.parametrize("case", USED)
+@pytest.mark.parametrize("case", by_speed((case,) for case in USED))
 def test_without_a_mistake_the_case_is_green(case: str) -> None:
     assert judged(case).outcome == "pass"
 
 
-@pytest.mark.parametrize(("mistake", "case", "tap"), SEEN)
+@pytest.mark.parametrize(("mistake", "case", "tap"), by_speed(SEEN))
 def test_the_mistake_is_first_seen_at_its_module(mistake: str, case: str, tap: str, monkeypatch: Patch) -> None:
     MISTAKES[mistake].apply(monkeypatch)
     verdict = judged(case)
@@ -326,7 +333,7 @@ def test_the_mistake_is_first_seen_at_its_module(mistake: str, case: str, tap: s
     assert verdict.first_divergence.name == tap
 
 
-@pytest.mark.parametrize(("mistake", "case"), UNSEEN)
+@pytest.mark.parametrize(("mistake", "case"), by_speed(UNSEEN))
 def test_a_case_that_cannot_see_the_mistake_stays_green(mistake: str, case: str, monkeypatch: Patch) -> None:
     MISTAKES[mistake].apply(monkeypatch)
     verdict = judged(case)

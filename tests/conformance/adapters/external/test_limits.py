@@ -75,6 +75,7 @@ def test_what_it_started_counts_and_ends_with_it(
     assert ends(int((tmp_path / "pid").read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 def test_what_got_away_with_its_output_holds_nobody_up(started: Callable[[str], Adapter]) -> None:
     start = time.monotonic()
     verdict = Judge(FIXTURES, started("its grandchild gets away"), "f32").judge(CASE)

@@ -47,6 +47,7 @@ def test_whatever_it_renders_is_what_the_template_renders(
     assert built == chat.text(messages, real_templates[template], tools=tools, **arguments)
 
 
+@pytest.mark.slow
 @many
 @given(TIDY_CONVERSATIONS, TIDY_TOOLS, st.sampled_from(TEMPLATES), ARGUMENTS)
 def test_a_tidy_conversation_is_never_refused(
@@ -56,6 +57,7 @@ def test_a_tidy_conversation_is_never_refused(
     assert render(messages, template, tools=tools, **arguments) == expected
 
 
+@pytest.mark.slow
 @many
 @given(CONVERSATIONS, TOOLS, st.sampled_from(TEMPLATES), ARGUMENTS)
 def test_what_a_template_refuses_is_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal
 
@@ -12,12 +12,16 @@ import numpy as np
 
 from conformance.judging.compare import Error, measure
 from conformance.judging.routing import Choice, TapLike, comparable_rows
-from conformance.judging.tolerance import tolerance
+from conformance.judging.tolerance import Tolerance
 from gemma4_contract import Policy
-from gemma4_contract.profiles import Profile
 from gemma4_contract.selection import spread_mask
 from gemma4_contract.tensors import Array
 from reference.export.errors import ExportError
+
+Key = tuple[str, str]
+"""(case id of the golden, tap)."""
+Allowed = Callable[[Key, list[float]], Tolerance | None]
+"""The tolerance that a floor gives at a key; None if the key is not judged by floor."""
 
 
 @dataclass(slots=True)
@@ -35,7 +39,7 @@ class ErrorTable:
     """The largest errors of each family at every tap; `worst` is (case id of the golden, tap) -> family -> errors."""
 
     def __init__(self) -> None:
-        self.worst: dict[tuple[str, str], dict[str, Worst]] = defaultdict(lambda: defaultdict(Worst))
+        self.worst: dict[Key, dict[str, Worst]] = defaultdict(lambda: defaultdict(Worst))
 
     def add(self, case: str, family: str, errors: Iterable[tuple[str, Error]]) -> None:
         """Add the errors of one answer, tap by tap, to those of its family."""
@@ -50,19 +54,17 @@ class ErrorTable:
             floors[case][tap] = [rounded_up(rms), rounded_up(peak)]
         return dict(floors)
 
-    def leave_one_out(
-        self, golden: Mapping[tuple[str, str], Array], profile: Profile, policy: Policy
-    ) -> dict[str, float]:
+    def leave_one_out(self, allowed: Allowed, policy: Policy) -> dict[str, float]:
         """For each family its largest error over the floor of the others; under `floor_factor` it would still pass."""
         ratios: dict[str, float] = defaultdict(float)
         for key, families in self.worst.items():
             for family, worst in families.items():
                 others = [other for name, other in families.items() if name != family]
-                if not others or key not in golden:
+                floor = [max((getattr(other, which) for other in others), default=0.0) for which in ("rms", "max")]
+                limits = allowed(key, floor) if others else None
+                if limits is None:
                     continue
-                floor = [max(other.rms for other in others), max(other.max for other in others)]
-                allowed = tolerance(floor, golden[key], profile, policy)
-                for error, limit in ((worst.rms, allowed.rms), (worst.max, allowed.max)):
+                for error, limit in ((worst.rms, limits.rms), (worst.max, limits.max)):
                     if error:
                         ratios[family] = max(ratios[family], policy.floor_factor * error / limit)
         return {family: float(f"{ratio:.3g}") for family, ratio in sorted(ratios.items())}

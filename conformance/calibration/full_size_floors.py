@@ -16,6 +16,7 @@ from conformance.calibration.error_table import ErrorTable, certain_rows, errors
 from conformance.calibration.full_size_passes import BLAS, EVERY_OP, Pass, first_tokens, whole_text
 from conformance.judging.question import Question
 from conformance.judging.routing import Choice
+from conformance.judging.tolerance import tolerance
 from gemma4_contract import Fixtures, Floors
 from gemma4_contract.documents import read_model
 from gemma4_contract.models import Variant
@@ -156,7 +157,9 @@ def _ratios(whole: Question, first: ErrorTable, profile: str, full: Fixtures) ->
     """Ratios of models without experts; with experts, families that chose others are measured over other rows."""
     if whole.stored.experts:
         return {}
-    return first.leave_one_out({key: whole.golden[key[1]] for key in first.worst}, full.profile(profile), full.policy)
+    return first.leave_one_out(
+        lambda key, floor: tolerance(floor, whole.golden[key[1]], full.profile(profile), full.policy), full.policy
+    )
 
 
 def _floors(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from conformance.adapters.base import Request
 from conformance.adapters.registry import ADAPTERS, AdapterUnavailable, BadOption, _Entry
-from conformance.calibration import floors
+from conformance.calibration import honest
 from conformance.calibration.error_table import rounded_up
-from conformance.calibration.floors import honest_variants, measure_floors, with_measured
+from conformance.calibration.floors import measure_floors, with_measured
+from conformance.calibration.honest import honest_variants
 from conformance.judging.probe import CASE, require_exact_products
 from conformance.known_failures import KnownFailures
 from gemma4_contract import Floors
@@ -55,9 +56,9 @@ def golden_of(_: Draft) -> Mapping[str, Array]:
 
 @pytest.fixture(autouse=True)
 def two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "all_drafts", drafts)
-    monkeypatch.setattr(floors, "by_oracle", golden_of)
-    monkeypatch.setattr(floors, "require_exact_products", lambda *_: None)
+    monkeypatch.setattr(honest, "all_drafts", drafts)
+    monkeypatch.setattr(honest, "by_oracle", golden_of)
+    monkeypatch.setattr(honest, "require_exact_products", lambda *_: None)
 
 
 def off_by(errors: Mapping[str, float], *, family: str, per_seed: float = 0.0) -> Port:
@@ -122,7 +123,7 @@ def test_nan_and_infinity_are_refused(value: float) -> None:
 
 
 def test_low_precision_products_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "require_exact_products", require_exact_products)
+    monkeypatch.setattr(honest, "require_exact_products", require_exact_products)
 
     def answer(request: Request) -> Taps:
         assert request.case == CASE  # nothing else is asked
@@ -163,15 +164,15 @@ def test_known_failures_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_cases_of_other_profiles_and_exact_ones_have_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     port = off_by({}, family="a")
-    monkeypatch.setattr(floors, "all_drafts", lambda seed: drafts(seed, profiles=("bf16",)))
+    monkeypatch.setattr(honest, "all_drafts", lambda seed: drafts(seed, profiles=("bf16",)))
     assert measured({"one": port}).floors == {}
     assert set(measured({"one": port}, profile="bf16").floors) == {FIRST, SECOND}
-    monkeypatch.setattr(floors, "all_drafts", lambda seed: drafts(seed, exact_in="f32"))
+    monkeypatch.setattr(honest, "all_drafts", lambda seed: drafts(seed, exact_in="f32"))
     assert measured({"one": port}).floors == {}
 
 
 def test_integers_have_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "by_oracle", lambda _: {"y": np.ones((2, 2), np.int32)})
+    monkeypatch.setattr(honest, "by_oracle", lambda _: {"y": np.ones((2, 2), np.int32)})
     port = Port(lambda request: dict.fromkeys(request.want, GOLDEN))
     assert measured({"one": port}).floors == {}
     assert {request.want for request in port.asked} == {()}
@@ -268,10 +269,10 @@ def test_these_set_the_floors_of_a_profile(profile: str) -> None:
 def test_an_adapter_sets_no_floor_unless_the_registry_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(honest_variants("f32"))
     new = _Entry(module="oracle", factory="OracleAdapter", cure="none")
-    monkeypatch.setattr(floors, "ADAPTERS", {**ADAPTERS, "new": new})
+    monkeypatch.setattr(honest, "ADAPTERS", {**ADAPTERS, "new": new})
     assert set(honest_variants("f32")) == before
-    monkeypatch.setattr(floors, "ADAPTERS", {**ADAPTERS, "new": dataclasses.replace(new, sets_floors=True)})
-    monkeypatch.setattr(floors, "create", lambda name: Port(lambda _: {}, family=name))
+    monkeypatch.setattr(honest, "ADAPTERS", {**ADAPTERS, "new": dataclasses.replace(new, sets_floors=True)})
+    monkeypatch.setattr(honest, "create", lambda name: Port(lambda _: {}, family=name))
     assert "new" in honest_variants("f32")
 
 
@@ -300,7 +301,7 @@ def test_some_cases_are_measured_and_the_others_stay() -> None:
 
 
 def test_cases_that_point_into_a_golden_are_measured_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "all_drafts", lambda seed: drafts(seed, pointer=(FIRST, 1)))
+    monkeypatch.setattr(honest, "all_drafts", lambda seed: drafts(seed, pointer=(FIRST, 1)))
     port = {"one": off_by({FIRST: 1, SECOND: 8}, family="a")}
     assert measure_floors(FIXTURES, "f32", port, 1, "", lambda *_: None, FIRST).floors[FIRST]["y"] == [1.8, 2.0]
     none = measure_floors(FIXTURES, "f32", port, 1, "", lambda *_: None, SECOND)

@@ -105,6 +105,12 @@ class Graph(Document):
         node = self.node_of(tap)
         return node is not None and node.rows == "mixes"
 
+    def stand_ins(self, tap: str) -> Mapping[str, str]:
+        """Parents of a tap that act through another parent, and that one, both as templates; empty for no tap."""
+        node = self.node_of(tap)
+        sources = () if node is None else node.sources
+        return {_in_any_layer(one.tap): _in_any_layer(one.through) for one in sources if one.through is not None}
+
     def is_asked(self, tap: str, *, plain: bool) -> bool:
         """Whether the tap is asked in a plan; a `plain` one is one call without a cache and without pads."""
         return plain or (node := self.node_of(tap)) is None or node.plans == "every"
@@ -117,14 +123,18 @@ def _references(graph: Graph) -> list[tuple[set[str], set[str], str]]:
     shapes = {node.axes for node in graph.nodes} | {node.huggingface.axes or "" for node in graph.nodes}
     shapes |= {weight.shape for node in graph.nodes for weight in node.weights} | {one.axes for one in graph.inputs}
     letters = {letter for shape in shapes for letter in re.findall(r"[A-Z]+", shape)}
-    in_any_layer = {re.sub(r"\{[^}]*\}", "{i}", source) for source in sources}
     return [
-        (in_any_layer, taps | {one.name for one in graph.inputs}, "inputs"),
+        ({_in_any_layer(source) for source in sources}, taps | {one.name for one in graph.inputs}, "inputs"),
         (set(re.findall(r"\{[^}]*\}", " ".join(sources | taps))), set(graph.layers), "layers"),
         (letters, {one.letter for one in graph.letters}, "letters"),
         ({node.function for node in graph.nodes}, {one.function for one in graph.functions}, "functions"),
         ({node.part for node in graph.nodes}, {one.part for one in graph.parts}, "parts"),
     ]
+
+
+def _in_any_layer(template: str) -> str:
+    """A name's template, whichever layer it names."""
+    return re.sub(r"\{[^}]*\}", "{i}", template)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The digest of all that decides a verdict on tensors, which reports and score tables are bound to.
+"""The digests of all that decides a verdict on tensors, which reports and score tables are bound to.
 
 Prose does not enter it, nor what only groups cases: a new sentence, a new link or a new known mistake invalidates no
 result.
@@ -14,7 +14,7 @@ from typing import Any
 from gemma4_contract import tensors
 from gemma4_contract.errors import FixtureError
 from gemma4_contract.files import sha256
-from gemma4_contract.store import Fixtures
+from gemma4_contract.store import LOCAL, Fixtures
 from gemma4_contract.sums import SUMS
 
 FOLDERS = ("cases", "floors", "models")
@@ -31,15 +31,28 @@ BESIDES: Mapping[str, Sequence[str]] = {
 
 
 def judged_digest(fixtures: Fixtures) -> str:
-    """The SHA-256 that names what a verdict on tensors rests on.
+    """The SHA-256 that names what both judgements rest on; as `chained_digest`, and the local floors."""
+    return _digest(fixtures, FOLDERS, leaving=())
+
+
+def chained_digest(fixtures: Fixtures) -> str:
+    """The SHA-256 that names what a verdict by goldens rests on: new local floors change none.
 
     It covers the lines in SHA256SUMS of tensors, configurations, floors and policy; for the documents in `BESIDES` the
     lines have the digest of the document without these keys. FixtureError if SHA256SUMS cannot be read.
     """
+    return _digest(fixtures, FOLDERS, leaving=(f"floors/{LOCAL}",))
+
+
+def _digest(fixtures: Fixtures, taking: Sequence[str], leaving: Sequence[str]) -> str:
     top = fixtures.sums_root
-    folders = tuple((fixtures.root / folder).relative_to(top).as_posix() + "/" for folder in FOLDERS)
+    taken, left = (
+        tuple((fixtures.root / folder).relative_to(top).as_posix() + "/" for folder in folders)
+        for folders in (taking, leaving)
+    )
     lines = (line.partition("  ") for line in tensors.read_bytes(top / SUMS).decode(errors="replace").splitlines())
-    judged = [f"{_judged(top / name, digest)}  {name}\n" for digest, _, name in lines if name.startswith(folders)]
+    names = ((name, digest) for digest, _, name in lines if name.startswith(taken) and not name.startswith(left))
+    judged = [f"{_judged(top / name, digest)}  {name}\n" for name, digest in names]
     return sha256("".join(judged).encode())
 
 

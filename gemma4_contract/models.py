@@ -261,6 +261,24 @@ class Floors(Document):
     )
 
 
+class LocalFloors(Document):
+    """The error that honest variants were measured to make at a node, given their own parents of it.
+
+    One table a profile (`floors/local/<profile>.json`): it holds at every depth of every model.
+    """
+
+    profile: ProfileId
+    variants: list[Variant]
+    seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
+    command: str
+    leave_one_family_out: dict[str, float] = Field(
+        description="Family -> largest error of its variants over the floor that the other families alone would set."
+    )
+    floors: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
+        description="Tap, a template of the graph -> [relative RMS, relative maximum]."
+    )
+
+
 class Policy(Document):
     """The constants of the judgement that are not floors (`floors/policy.json`)."""
 

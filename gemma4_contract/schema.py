@@ -12,7 +12,7 @@ from gemma4_contract import protocol
 from gemma4_contract.files import canonical_json, write_atomic
 from gemma4_contract.graph import Graph
 from gemma4_contract.mistakes import Mistake
-from gemma4_contract.models import Case, Floors, ModelCard, Policy
+from gemma4_contract.models import Case, Floors, LocalFloors, ModelCard, Policy
 from gemma4_contract.profiles import Profile
 from gemma4_contract.prompts import Conversation, PromptFacts, Texts
 
@@ -20,6 +20,7 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "case": Case,
     "model": ModelCard,
     "floors": Floors,
+    "local_floors": LocalFloors,
     "policy": Policy,
     "graph": Graph,
     "mistake": Mistake,

@@ -15,12 +15,24 @@ from gemma4_contract.files import sha256
 from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import cut_spec, cut_stored, row_axis, select_rows
 from gemma4_contract.mistakes import Mistake
-from gemma4_contract.models import Case, Floors, GoldenPointer, ModelCard, Policy, TapSpec, TensorFile
+from gemma4_contract.models import (
+    Case,
+    Floors,
+    GoldenPointer,
+    LocalFloors,
+    ModelCard,
+    Policy,
+    TapSpec,
+    TensorFile,
+)
 from gemma4_contract.profiles import FOLDER, Profile, profile_faults, read_profiles
 from gemma4_contract.prompts import Prompts
 from gemma4_contract.sums import SUMS, first_difference, read_sums, sum_faults, write_sums
 from gemma4_contract.tensors import Array
 from gemma4_contract.weights import Weights
+
+LOCAL = "local"
+"""The folder of local floors, in that of the floors."""
 
 
 class Fixtures:
@@ -214,6 +226,16 @@ class Fixtures:
         """The floors that judge a profile."""
         return read_model(self.floors_path(profile), Floors)
 
+    def local_floors_path(self, profile: str) -> Path:
+        """The file of the floors that judge a profile locally, for goldens of the user's own the installed ones."""
+        root = self.root if self.within is None else self.within.root
+        return root / "floors" / LOCAL / f"{self.profile(profile).floors}.json"
+
+    @functools.cache  # noqa: B019 (as above)
+    def local_floors(self, profile: str) -> LocalFloors:
+        """The floors that judge a profile locally."""
+        return read_model(self.local_floors_path(profile), LocalFloors)
+
     @property
     def profiles(self) -> list[str]:
         """The profiles that floors were measured for, exact ones first."""
@@ -273,10 +295,11 @@ class Fixtures:
         floors = ((path, Policy if path.stem == "policy" else Floors) for path in tables)
         graphs = ((path, graph.Graph) for path in sorted((self.root / graph.FOLDER).glob("*.json")))
         mistakes = ((path, Mistake) for path in sorted((self.root / "mistakes").glob("*.json")))
-        for path, model in (*cards, *floors, *graphs, *mistakes):
+        local = ((path, LocalFloors) for path in sorted((self.root / "floors" / LOCAL).glob("*.json")))
+        for path, model in (*cards, *floors, *local, *graphs, *mistakes):
             try:
                 document = read_model(path, model)
-                if isinstance(document, Floors):
+                if isinstance(document, Floors | LocalFloors):
                     self._check_profiles(path, [document.profile])
             except FixtureError as error:
                 yield error

@@ -187,6 +187,9 @@ def floors(
         str | None,
         typer.Option(help="Glob over ids: measure these goldens alone; all other floors stay.", metavar="GLOB"),
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Measure every node given its own parents: floors/local/<profile>.json.")
+    ] = False,
     fixtures_dir: FixturesDir = None,
 ) -> None:
     """Measure the errors that honest implementations make, and write them to floors/<profile>.json.
@@ -197,31 +200,57 @@ def floors(
     if (shared := fixtures.profile(profile).floors) != profile:
         raise BadOption(f"--profile: got {profile}, which the floors of {shared} judge, expected {shared}")
     if (asked := full_size.chosen_model(model, checkpoint, goldens, passes_take_turns=True)) is not None:
+        if local:
+            raise BadOption("--local: got it with a model at full size, which is judged by goldens alone")
         if cases is not None:
             raise BadOption("--cases: got it with a model at full size, expected it without --model and --checkpoint")
         ratios = full_size.measure(asked, fixtures, profile, first_only=first_only)
     elif first_only:
         raise BadOption("--first-only: got it without a model, expected it with --model or --checkpoint")
+    elif local:
+        if cases is not None:
+            raise BadOption("--cases: got it with --local, expected one of them: a local floor holds in every case")
+        ratios = _measure_locally(fixtures, profile, seeds)
     else:
         ratios = _measure(fixtures, profile, seeds, cases)
     for family, ratio in ratios.items():
         out.print(f"without the {family} family the floors would be exceeded {ratio} times at most", highlight=False)
 
 
-def _measure(fixtures: Fixtures, profile: str, seeds: int, cases: str | None) -> dict[str, float]:
+def _check_what_is_measured(fixtures: Fixtures) -> None:
+    """FixtureError for damage outside the floors: it must not be measured, and never summed up."""
     for fault in fixtures.verify():
-        if fixtures.root / "floors" not in Path(fault.path).parents:  # damage must not be measured, and never summed up
+        if fixtures.root / "floors" not in Path(fault.path).parents:
             raise fault
+
+
+def _measure_locally(fixtures: Fixtures, profile: str, seeds: int) -> dict[str, float]:
+    _check_what_is_measured(fixtures)
+    with needs_reference("floors"), progress_bar(quiet=False) as progress:
+        from conformance.calibration.honest import honest_variants
+        from conformance.calibration.local_floors import measure_local_floors
+
+        command = f"gemma4-conformance floors --local --profile {profile} --seeds {seeds}"
+        variants = honest_variants(profile)
+        measured = measure_local_floors(fixtures, profile, variants, seeds, command, progress)
+        write_model(fixtures.local_floors_path(profile), measured)
+        fixtures.write_sums()
+    return measured.leave_one_family_out
+
+
+def _measure(fixtures: Fixtures, profile: str, seeds: int, cases: str | None) -> dict[str, float]:
+    _check_what_is_measured(fixtures)
     with needs_reference("floors"), progress_bar(quiet=False) as progress:
         from conformance.calibration import floors as calibration
+        from conformance.calibration.honest import honest_variants, variants_of
 
         command = f"gemma4-conformance floors --profile {profile} --seeds {seeds}"
-        variants = calibration.honest_variants(profile)
+        variants = honest_variants(profile)
         if cases is None:
             measured = calibration.measure_floors(fixtures, profile, variants, seeds, command, progress)
         else:
             stored = fixtures.floors(profile)
-            calibration.require_same_makers(stored, calibration.variants_of(variants), seeds)  # before the long work
+            calibration.require_same_makers(stored, variants_of(variants), seeds)  # before the long work
             some = calibration.measure_floors(fixtures, profile, variants, seeds, command, progress, cases)
             measured = calibration.with_measured(stored, some)
         write_model(fixtures.root / "floors" / f"{profile}.json", measured)

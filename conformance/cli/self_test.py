@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,6 +44,10 @@ def self_test(
         Path | None, typer.Option(help="Write what was judged to this JSON file too.", metavar="FILE")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Draw the kill matrix on a page.", metavar="FILE.html")] = None,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="By the local judgement alone; with --honest by both, on the cases that have it."),
+    ] = False,
     fixtures_dir: FixturesDir = None,
     as_json: Json = False,
 ) -> None:
@@ -57,8 +61,14 @@ def self_test(
         raise BadOption("self-test: got --only with --honest, expected one of them: known mistakes are not honest")
     fixtures = Fixtures(fixtures_dir)
     profiles = [profile] if profile else fixtures.profiles
+    if local and page:
+        raise BadOption(
+            "self-test: got --page with --local, expected one of them: the page shows the whole kill matrix"
+        )
     if honest:
-        _specificity(fixtures, profiles, save, as_json)
+        _specificity(fixtures, profiles, save, as_json, "local" if local else "chained")
+    elif local:
+        _local_score(fixtures, profiles, only or [], jobs, save, as_json)
     else:
         _mutation_score(fixtures, profiles, only or [], jobs, save, page, as_json)
 
@@ -105,13 +115,42 @@ def _mutation_score(
     raise typer.Exit(DIFFERS if any(result.untrue for result in scores) else CONFORMS)
 
 
-def _specificity(fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool) -> None:
+def _local_score(
+    fixtures: Fixtures, profiles: list[Any], only: list[str], jobs: int, save: Path | None, as_json: bool
+) -> None:
+    """What no goldens are needed for; a mistake that is not seen is no failure, since the goldens show it."""
+    from conformance.adapters.mutant import known_mistake
+    from conformance.selftest import kill_matrix, local_score, mutation_score, stored_results
+    from reference.mutants import MUTANTS
+
+    chosen = [known_mistake("self-test --only", mutant) for mutant in only] or list(MUTANTS.values())
+    stored = stored_results.read(save, fixtures, "local") if only and save else []
+    with progress_bar(quiet=as_json) as progress:
+        rows = kill_matrix.kill_matrix(fixtures, profiles, chosen, jobs, progress, "local")
+    results = stored_results.merged(stored, [row.result for row in rows], list(MUTANTS), fixtures.profiles)
+    scores = local_score.local_scores(results, MUTANTS)
+    if save:
+        stored_results.write(save, results, fixtures, "local")
+    if as_json:
+        summary = {"scores": [asdict(one) for one in scores], "kills": mutation_score.kills(rows)}
+        typer.echo(json.dumps(summary, indent=1))
+    else:
+        for score in scores:
+            for mutant in score.unseen:
+                complain(f"{score.profile}: {mutant} is left to the goldens")
+        out.print(local_score.as_table(scores), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(CONFORMS)
+
+
+def _specificity(
+    fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool, judgement: Literal["chained", "local"]
+) -> None:
     with needs_reference("self-test --honest"), progress_bar(quiet=as_json) as progress:
         from conformance.selftest import specificity
 
-        results = specificity.trials(fixtures, profiles, progress)
+        results = specificity.trials(fixtures, profiles, progress, judgement)
     accused = sum(len(trial.accused) for trial in results)
-    summary = specificity.as_json(results, fixtures)
+    summary = specificity.as_json(results, fixtures, judgement)
     if save:
         write_atomic(save, canonical_json(summary))
     if as_json:

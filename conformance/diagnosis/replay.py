@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from conformance.judging import prompts
-from conformance.judging.compare import TapVerdict
+from conformance.judging.compare import Error, TapVerdict
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
+from conformance.judging.tolerance import Tolerance
 from conformance.reporting import jsonl as report
-from conformance.reporting.jsonl import CaseLine, RunLine
+from conformance.reporting.jsonl import CaseLine, LocalLine, RunLine
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.judged import judged_digest
 
@@ -67,7 +69,8 @@ def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: Case
         verdict = examiner.examine(question, tensors.read(answer))
         faults = {tap.name: tap.fault for tap in line.taps if tap.status == "fail"}
         taps = tuple(_with_stored_fault(tap, faults) for tap in verdict.taps)
-        return replace(verdict, outcome=line.outcome, note=line.note, taps=taps)
+        local = tuple(_local(tap.name, tap.local) for tap in line.taps if tap.local)
+        return replace(verdict, outcome=line.outcome, note=line.note, taps=taps, local=local)
     if line.outcome == "pass":  # the golden itself stands for an answer that passed
         offered: Mapping[str, object] = {tap.name: tap for tap in line.taps}
         golden = {name: x for name, x in question.golden.items() if name in offered}
@@ -75,6 +78,13 @@ def _verdict(fixtures: Fixtures, examiner: Examiner, directory: Path, line: Case
             golden = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in golden.items()}
         return examiner.examine(question, golden)
     return CaseVerdict(case=question.case, outcome=line.outcome, note=line.note)
+
+
+def _local(name: str, line: LocalLine) -> TapVerdict:
+    """A local verdict as the report tells it: of its error only the ratio is known."""
+    ratio = math.inf if line.ratio is None else line.ratio
+    error, one = Error(rms=ratio, max=ratio, worst=()), Tolerance(rms=1.0, max=1.0)
+    return TapVerdict(name=name, status=line.status, fault=line.fault, error=error, tolerance=one, through=line.through)
 
 
 def _with_stored_fault(tap: TapVerdict, faults: Mapping[str, str]) -> TapVerdict:

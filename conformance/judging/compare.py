@@ -39,6 +39,8 @@ class TapVerdict:
     error: Error | None = None
     tolerance: Tolerance | None = None
     valid: Array | None = field(default=None, compare=False)
+    through: int = 0
+    """Judged locally: how many taps that the port does not offer lie between this one and the parents it came from."""
 
     @property
     def ratio(self) -> float:

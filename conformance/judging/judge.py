@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from conformance.adapters.base import Adapter, PortFault, Skip
-from conformance.judging.examine import CaseVerdict, Examiner
+from conformance.judging.examine import CaseVerdict, Examiner, Local
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
 
 
 class Judge:
-    """Judges an implementation in one profile against one set of fixtures."""
+    """Judges an implementation in one profile against one set of fixtures; with `local` by its own taps too."""
 
-    def __init__(self, fixtures: Fixtures, adapter: Adapter, profile: str) -> None:
+    def __init__(self, fixtures: Fixtures, adapter: Adapter, profile: str, local: Local | None = None) -> None:
         self.fixtures = fixtures
         self.adapter = adapter
         self.profile = profile
-        self._examiner = Examiner(fixtures, profile)
+        self._examiner = Examiner(fixtures, profile, local)
         self._sound_models: set[str] = set()
 
     def asks(self, case_id: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gemma4_contract.graph import text_graph
 from gemma4_contract.layout import row_axis
+from gemma4_contract.models import TapClass
 from gemma4_contract.routing import Experts
 from gemma4_contract.tensors import Array
 
@@ -30,6 +31,9 @@ class TapLike(Protocol):
 
     @property
     def parents(self) -> Sequence[str]: ...
+
+    @property
+    def cls(self) -> TapClass: ...
 
 
 NarrowRows = Callable[[str, Array], Array | None]

@@ -86,3 +86,19 @@ def tolerance(floor: list[float], golden: Array, profile: Profile, policy: Polic
         rms=max(policy.floor_factor * floor[0], smallest / root_mean_square),
         max=max(policy.floor_factor * floor[1], smallest / peak),
     )
+
+
+def local_tolerance(floor: list[float], profile: Profile, policy: Policy) -> Tolerance:
+    """Tolerance of a tap whose parents are the port's own: its floor times the factor, at least the ulps of policy.
+
+    The ulps are relative to the values, 2 u each: a peak does not widen what is judged beside it.
+    """
+    smallest = policy.ulps * 2 * profile.unit_roundoff
+    return Tolerance(
+        rms=max(policy.floor_factor * floor[0], smallest), max=max(policy.floor_factor * floor[1], smallest)
+    )
+
+
+def wider(one: Tolerance, other: Tolerance) -> Tolerance:
+    """The larger of two tolerances, RMS and maximum each."""
+    return Tolerance(rms=max(one.rms, other.rms), max=max(one.max, other.max))

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from conformance.judging import prompts
-from conformance.judging.compare import Status
-from conformance.judging.examine import CaseVerdict, Outcome
+from conformance.judging.compare import Status, TapVerdict
+from conformance.judging.examine import CaseVerdict, Judgement, Outcome
 from conformance.judging.prompts import PromptVerdict
 from gemma4_contract import FixtureError, tensors
 from gemma4_contract.models import Level
@@ -53,6 +53,15 @@ class RunLine(_Line):
     products_error: float | None
 
 
+class LocalLine(_Line):
+    """The local verdict on a tap; `through` counts the taps between that the port does not offer."""
+
+    status: Status
+    ratio: float | None = None
+    fault: str = ""
+    through: int = 0
+
+
 class TapLine(_Line):
     """A tap that was offered or failed; `ratio` is error over tolerance, null if there is none or it is infinite."""
 
@@ -60,6 +69,7 @@ class TapLine(_Line):
     status: Status
     ratio: float | None = None
     fault: str = ""
+    local: LocalLine | None = None
 
 
 class CaseLine(_Line):
@@ -73,6 +83,7 @@ class CaseLine(_Line):
     level: Level
     model: str | None = None
     outcome: Outcome
+    judgement: Judgement = "chained"
     note: str = ""
     expected: str | None = None
     first_divergence: str | None = None
@@ -132,7 +143,7 @@ def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: s
             expected=expected,
         )
     case = verdict.case
-    first = verdict.first_divergence
+    first, local = verdict.first_divergence, {tap.name: tap for tap in verdict.local}
     answer = None
     if verdict.outcome == "fail" and verdict.answer:
         answer = f"{ANSWERS}/{case.id}.safetensors"
@@ -143,18 +154,25 @@ def case_line(directory: Path, verdict: CaseVerdict | PromptVerdict, expected: s
         level=case.level,
         model=case.model,
         outcome=verdict.outcome,
+        judgement=verdict.judgement,
         note=verdict.note,
         expected=expected,
         first_divergence=first.name if first else None,
-        taps=[
-            TapLine(
-                name=tap.name, status=tap.status, ratio=tap.ratio if math.isfinite(tap.ratio) else None, fault=tap.fault
-            )
-            for tap in verdict.taps
-            if tap.status != "absent"
-        ],
+        taps=[_tap_line(tap, local.get(tap.name)) for tap in verdict.taps if tap.status != "absent"],
         answer=answer,
     )
+
+
+def _tap_line(tap: TapVerdict, local: TapVerdict | None) -> TapLine:
+    beside = None
+    if local is not None:
+        beside = LocalLine(status=local.status, ratio=_finite(local.ratio), fault=local.fault, through=local.through)
+    return TapLine(name=tap.name, status=tap.status, ratio=_finite(tap.ratio), fault=tap.fault, local=beside)
+
+
+def _finite(ratio: float) -> float | None:
+    """A ratio to four digits; None for what JSON cannot hold."""
+    return float(f"{ratio:.4g}") if math.isfinite(ratio) else None
 
 
 def _writable(answer: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,7 +6,7 @@ from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.prompts import PromptVerdict
 
-_BEFORE, _AFTER = 4, 8
+_BEFORE, _AFTER, _LISTED = 4, 8, 8
 
 
 def describe(verdict: CaseVerdict | PromptVerdict, reproduce: str) -> str:
@@ -24,13 +24,28 @@ def describe(verdict: CaseVerdict | PromptVerdict, reproduce: str) -> str:
                 f"  relative RMS error {first.error.rms:.2e} (tolerance {first.tolerance.rms:.2e}),"
                 f" maximum {first.error.max:.2e} (tolerance {first.tolerance.max:.2e})"
             )
-        lines += _around(verdict.taps, verdict.taps.index(first))
+        lines += _around(verdict.taps, [tap.name for tap in verdict.taps].index(first.name))
+        lines += wrong_by_themselves(verdict)
     if verdict.note:
         lines.append(verdict.note)
     if case.hunts and case.model is None:  # a failed forward case has many failing taps
         lines.append(f"known mistakes that this case hunts: {', '.join(case.hunts)}")
     lines.append(f"reproduce: {reproduce}")
     return "\n".join(lines)
+
+
+def wrong_by_themselves(verdict: CaseVerdict) -> list[str]:
+    """The taps of a case that are wrong given the port's own taps before them; whatever else fails follows."""
+    wrong = verdict.wrong_by_themselves
+    if not wrong:
+        return []
+    lines = ["wrong by themselves, given the port's own taps before them:"]
+    lines += [f"  FAIL {tap.name} {tap.ratio:.3g}{_bridged(tap)}" for tap in wrong[:_LISTED]]
+    return lines + ([f"  ... and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else [])
+
+
+def _bridged(tap: TapVerdict) -> str:
+    return f" (through {tap.through} taps that are not offered)" if tap.through else ""
 
 
 def _around(taps: tuple[TapVerdict, ...], index: int) -> list[str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from conformance.adapters.base import DUMP
 from conformance.adapters.external.limits import Limits
 from conformance.adapters.registry import AdapterUnavailable, BadOption, create, hello_of
 from conformance.fetch.cache import tokenizer_path
 from conformance.judging import prompts
-from conformance.judging.examine import CaseVerdict, Outcome
+from conformance.judging.examine import CaseVerdict, Local, Outcome
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.judging.prompts import PromptJudge, PromptVerdict
@@ -94,7 +95,8 @@ class Session:
             offered = ", ".join(self.hello.profiles or ())
             raise BadOption(f"--profile: got {profile}, expected one that {impl} offers: {offered}")
         self.products_error = require_exact_products(small, adapter, impl, profile)
-        self._judge = Judge(self.fixtures, adapter, profile)
+        self._local = _local_judge(self.fixtures, impl, profile)
+        self._judge = Judge(self.fixtures, adapter, profile, self._local)
         matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
         asked = [case_id for case_id in matching if self._judge.asks(case_id)]
         if self.fixtures.weights is not None and asked:
@@ -178,6 +180,20 @@ class Session:
         """The command that asks one case again."""
         tokens = None if self._items[case_id].topic == prompts.TOPIC else self.tokens
         return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
+
+
+def _local_judge(fixtures: Fixtures, impl: str, profile: str) -> Local | None:
+    """The local judgement, where there are a reference, weights and floors for it; a file of answers is judged chained.
+
+    At full size the weights of a model fill the memory once already.
+    """
+    if impl.startswith(DUMP) or fixtures.weights is not None or not fixtures.local_floors_path(profile).is_file():
+        return None
+    try:
+        from conformance.local.judge import LocalJudge
+    except ModuleNotFoundError:
+        return None
+    return LocalJudge(fixtures, profile)
 
 
 def _in_few_words(verdict: CaseVerdict | PromptVerdict) -> str:

@@ -8,10 +8,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 from conformance.adapters.mutant import MutantAdapter
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
+from conformance.local.judge import LocalJudge
+from conformance.local.predict import KINDS
 from conformance.selftest.called_functions import calling_cases, cases_of
 from gemma4_contract import Case, Fixtures
 from gemma4_contract.models import GoldenPointer
@@ -20,6 +23,8 @@ from reference.loading import config_of
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
 
+One = Literal["chained", "local"]
+"""A judgement alone."""
 ORDER = "split"
 """The order of summation of judged mutants; predictions of a diagnosis use another one."""
 
@@ -67,43 +72,58 @@ class Result:
     witness: tuple[str, str] | None
 
 
-def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str]) -> Row:
-    """Judge one mutant on these cases."""
-    judge = Judge(fixtures, MutantAdapter(mutant, ORDER), profile)
+def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str], judgement: One = "chained") -> Row:
+    """Judge one mutant on these cases by one judgement alone."""
+    local = LocalJudge(fixtures, profile) if judgement == "local" else None
+    judge = Judge(fixtures, MutantAdapter(mutant, ORDER), profile, local)
     verdicts = (judge.judge(case) for case in cases)
-    kills = tuple(kill(fixtures, mutant, verdict) for verdict in verdicts if verdict.failed)
-    return Row(mutant=mutant.id, profile=profile, kills=kills)
+    kills = (kill(fixtures, mutant, verdict, judgement) for verdict in verdicts)
+    return Row(mutant=mutant.id, profile=profile, kills=tuple(kill for kill in kills if kill is not None))
 
 
-def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict) -> Kill:
-    """A kill with the tap where it was seen; STOPS if there was no answer."""
-    first = verdict.first_divergence.name if verdict.first_divergence else STOPS
+def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict, judgement: One = "chained") -> Kill | None:
+    """The tap where a judgement first sees a mutant, STOPS if there was no answer; None if it does not see it."""
+    if judgement == "local":
+        seen = next((tap.name for tap in verdict.wrong_by_themselves), STOPS if verdict.outcome == "error" else None)
+    else:
+        seen = None if not verdict.failed else verdict.first_divergence.name if verdict.first_divergence else STOPS
+    if seen is None:
+        return None
     alone = verdict.case.model is None  # a module case holds one step: there is nothing to locate
-    expected = alone or first == expected_tap(fixtures, mutant, verdict.case)
-    return Kill(case=verdict.case.id, tap=first, expected=expected)
+    places = [] if alone else expected_taps(fixtures, mutant, verdict.case)
+    expected = alone or (seen in places if judgement == "local" else seen == places[0])
+    return Kill(case=verdict.case.id, tap=seen, expected=expected)
 
 
-def expected_tap(fixtures: Fixtures, mutant: Mutant, case: Case) -> str:
-    """The tap where a case should first see a mutant: the first asked tap that is its first tap or computed from it."""
+def expected_taps(fixtures: Fixtures, mutant: Mutant, case: Case) -> list[str]:
+    """The asked taps of a case where a mutant changes something itself, in execution order; never empty.
+
+    They are its first taps; of one that is not asked, the taps that are computed from it.
+    """
     if mutant.first_tap == STOPS:
-        return STOPS
+        return [STOPS]
     assert case.model is not None
     single = isinstance(case.golden, GoldenPointer) and case.golden.rows[1] == 1
     # Over a single key the softmax is 1, whatever the score.
     asked = {tap.name for tap in fixtures.taps(case) if not (single and {"L", "S"} <= set(tap.axes))}
-    touched = set(mutant.first_taps(config_of(fixtures.model_dir(case.model))))
+    touched, found = set(mutant.first_taps(config_of(fixtures.model_dir(case.model)))), []
     for tap in fixtures.owner(case).taps:  # in execution order
-        if touched.intersection(tap.parents):
+        if tap.name in touched or not (touched - asked).isdisjoint(tap.parents):
             touched.add(tap.name)
-        if tap.name in touched & asked:
-            return tap.name
-    return mutant.first_tap
+            if tap.name in asked:
+                found.append(tap.name)
+    return found or [mutant.first_tap]
 
 
 def kill_matrix(
-    fixtures: Fixtures, profiles: Sequence[str], mutants: Iterable[Mutant], jobs: int, progress: Progress
+    fixtures: Fixtures,
+    profiles: Sequence[str],
+    mutants: Iterable[Mutant],
+    jobs: int,
+    progress: Progress,
+    judgement: One = "chained",
 ) -> list[Row]:
-    """Judge mutants in every profile on all cases that call what they replace, in `jobs` processes.
+    """Judge mutants in every profile on all cases that call what they replace, in `jobs` processes, by one judgement.
 
     The rows stand in the order of the profiles, then of the mutants.
     """
@@ -113,8 +133,9 @@ def kill_matrix(
         work = []
         for profile in profiles:
             calls = calling_cases(fixtures, profile)
+            case_ids = asked_by(judgement, fixtures)
             work += [
-                pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, fixtures.case_ids))
+                pool.submit(_row, fixtures.root, mutant.id, profile, cases_of(mutant, calls, case_ids), judgement)
                 for mutant in judged
             ]
         for done, future in enumerate(as_completed(work)):
@@ -124,8 +145,13 @@ def kill_matrix(
     return sorted(rows, key=lambda row: (profiles.index(row.profile), order[row.mutant]))
 
 
-def _row(root: Path, mutant: str, profile: str, cases: list[str]) -> Row:
-    return row(_fixtures(root), MUTANTS[mutant], profile, cases)
+def asked_by(judgement: One, fixtures: Fixtures) -> list[str]:
+    """The cases that a judgement can judge."""
+    return [case.id for case in fixtures.cases() if judgement == "chained" or case.kind in KINDS]
+
+
+def _row(root: Path, mutant: str, profile: str, cases: list[str], judgement: One) -> Row:
+    return row(_fixtures(root), MUTANTS[mutant], profile, cases, judgement)
 
 
 @functools.cache

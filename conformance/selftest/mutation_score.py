@@ -9,7 +9,7 @@ from typing import Any
 
 from conformance.selftest.kill_matrix import Result, Row
 from gemma4_contract import Fixtures
-from gemma4_contract.judged import judged_digest
+from gemma4_contract.judged import chained_digest
 from reference.mutants.mutant import Mutant
 
 
@@ -124,7 +124,7 @@ def summary(results: Sequence[Result], scores: Sequence[Score], fixtures: Fixtur
         if result.witness:
             witnesses[result.profile][result.mutant] = result.witness
     return {
-        "fixtures": judged_digest(fixtures),
+        "fixtures": chained_digest(fixtures),
         "scores": [asdict(score) for score in scores],
         "witnesses": witnesses,
     }

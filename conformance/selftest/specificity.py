@@ -12,12 +12,14 @@ from conformance.adapters.base import Adapter
 from conformance.adapters.batched import BatchedAdapter
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
-from conformance.calibration.floors import honest_variants
+from conformance.calibration.honest import honest_variants
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.known_failures import KnownFailures
+from conformance.local.judge import LocalJudge
+from conformance.selftest.kill_matrix import One, asked_by
+from conformance.selftest.stored_results import digest_of
 from gemma4_contract import Fixtures
-from gemma4_contract.judged import judged_digest
 from gemma4_contract.progress import Progress
 from reference.oracle.summation import OTHER_ORDERS
 
@@ -46,15 +48,17 @@ def other_variants() -> dict[str, Adapter]:
     return variants
 
 
-def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress) -> list[Trial]:
-    """Judge every honest implementation in every profile."""
+def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress, judgement: One = "chained") -> list[Trial]:
+    """Judge every honest implementation in every profile; `local` on the cases that can be judged so, by both."""
     work = list(_work(fixtures, profiles))
-    total, done = len(work) * len(fixtures.case_ids), 0
+    case_ids = asked_by(judgement, fixtures)
+    total, done = len(work) * len(case_ids), 0
     results = []
     for trial, adapter in work:
         require_exact_products(fixtures, adapter, trial.variant, trial.profile)
-        judge, known = Judge(fixtures, adapter, trial.profile), KnownFailures.of(trial.variant)
-        for case_id in fixtures.case_ids:
+        local = LocalJudge(fixtures, trial.profile) if judgement == "local" else None
+        judge, known = Judge(fixtures, adapter, trial.profile, local), KnownFailures.of(trial.variant)
+        for case_id in case_ids:
             progress(done, total, f"{trial.profile}, {trial.variant}")
             done += 1
             if judge.asks(case_id):
@@ -111,10 +115,10 @@ def as_table(results: list[Trial]) -> str:
     return "\n".join(rows)
 
 
-def as_json(results: list[Trial], fixtures: Fixtures) -> dict[str, object]:
+def as_json(results: list[Trial], fixtures: Fixtures, judgement: One = "chained") -> dict[str, object]:
     """The trials as JSON, with the number of accused implementations first, and the digest of their fixtures."""
     return {
         "accused": sum(len(trial.accused) for trial in results),
-        "fixtures": judged_digest(fixtures),
+        "fixtures": digest_of(judgement, fixtures),
         "variants": [asdict(trial) for trial in results],
     }

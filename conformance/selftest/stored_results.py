@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from conformance.selftest.kill_matrix import Result
+from conformance.selftest.kill_matrix import One, Result
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.files import canonical_json, write_atomic
-from gemma4_contract.judged import judged_digest
+from gemma4_contract.judged import chained_digest, judged_digest
 
 
 class _Strict(BaseModel):
@@ -34,17 +34,17 @@ class _File(_Strict):
     results: dict[str, dict[str, _Stored]]
 
 
-def write(path: Path, results: Sequence[Result], fixtures: Fixtures) -> None:
+def write(path: Path, results: Sequence[Result], fixtures: Fixtures, judgement: One = "chained") -> None:
     """Write results that were judged on these fixtures."""
     stored: dict[str, dict[str, _Stored]] = {}
     for result in results:
         one = _Stored(located=result.located, witness=result.witness)
         stored.setdefault(result.profile, {})[result.mutant] = one
-    file = _File(fixtures=judged_digest(fixtures), results=stored)
+    file = _File(fixtures=digest_of(judgement, fixtures), results=stored)
     write_atomic(path, canonical_json(file.model_dump(mode="json", exclude_none=True)))
 
 
-def read(path: Path, fixtures: Fixtures) -> list[Result]:
+def read(path: Path, fixtures: Fixtures, judgement: One = "chained") -> list[Result]:
     """The results of a file; FixtureError when it is missing or broken, or was judged on other fixtures."""
     expected, cure = "results of a self-test", f"judge all mutants: gemma4-conformance self-test --save {path}"
     if not path.is_file():
@@ -55,7 +55,7 @@ def read(path: Path, fixtures: Fixtures) -> list[Result]:
         first = error.errors()[0]
         got = f"{first['msg']} at {'.'.join(map(str, first['loc'])) or 'the whole file'}"
         raise FixtureError(path, got=got, expected=expected, cure=cure) from None
-    digest = judged_digest(fixtures)
+    digest = digest_of(judgement, fixtures)
     if file.fixtures != digest:
         got = f"{expected} on other fixtures ({file.fixtures[:12]}...)"
         raise FixtureError(path, got=got, expected=f"on these ({digest[:12]}...)", cure=cure)
@@ -64,6 +64,11 @@ def read(path: Path, fixtures: Fixtures) -> list[Result]:
         for profile, found in file.results.items()
         for mutant, one in found.items()
     ]
+
+
+def digest_of(judgement: One, fixtures: Fixtures) -> str:
+    """The digest of what a judgement's verdicts rest on."""
+    return judged_digest(fixtures) if judgement == "local" else chained_digest(fixtures)
 
 
 def merged(

@@ -17,6 +17,7 @@ from reference.oracle.decoder import Decoder
 from reference.oracle.kv_cache import KeyValues
 from reference.oracle.ops import Ops
 from reference.oracle.oracle import ORACLE, Oracle
+from reference.taps import Recorder
 
 Inputs = Mapping[str, Array]
 Params = Mapping[str, Any]
@@ -30,9 +31,15 @@ def forward(decoder: Decoder, inputs: Inputs, steps: list[int] | None, want: Col
 
 def layer(decoder: Decoder, question: Subgraph) -> Taps:
     """The kinds of SUBGRAPH_KINDS: one pass of a layer that continues with the given values."""
+    recording = Recording({name: decoder.ar.cast(value) for name, value in question.given.items()})
+    layer_pass(decoder, question, recording)
+    return recording.taps
+
+
+def layer_pass(decoder: Decoder, question: Subgraph, record: Recorder) -> None:
+    """The pass of a layer that a sub-graph asks for; it continues with what `record` returns."""
     cast, shape = decoder.ar.cast, question.positions.shape
     ple = question.ple(decoder.config.hidden_size_per_layer_input)
-    recording = Recording({name: cast(value) for name, value in question.given.items()})
     decoder.layer(
         question.layer,
         cast(question.hidden),
@@ -40,9 +47,8 @@ def layer(decoder: Decoder, question: Subgraph) -> Taps:
         np.ones(shape, bool),
         layer_input=None if ple is None else cast(ple),
         shared=_lent(decoder, question),
-        record=recording,
+        record=record,
     )
-    return recording.taps
 
 
 def _lent(decoder: Decoder, question: Subgraph) -> KeyValues | None:

@@ -37,8 +37,8 @@ class Arithmetic:
     reciprocal: bool = False
 
     def cast(self, x: npt.ArrayLike) -> Array:
-        """x in the storage dtype."""
-        return np.asarray(x).astype(self.dtype)
+        """x in the storage dtype; x itself if it is in it, which nobody may write into."""
+        return np.asarray(x).astype(self.dtype, copy=False)
 
     def chain(self, x: Array) -> Array:
         """x as the start of a chain of elementwise operations: unchanged, or wide if `fused`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "mlx_impl": (),
     "reference": (CONTRACT,),
     "conformance": (CONTRACT,),
+    "conformance/local": (CONTRACT, REFERENCE),
     "conformance/diagnosis": (CONTRACT, REFERENCE),
     "conformance/calibration": (CONTRACT, REFERENCE),
     "conformance/selftest": (CONTRACT, REFERENCE),
@@ -33,7 +35,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 """What a folder may import of ours besides its own package; the deepest entry that holds a file counts."""
 ROOMS = ("conformance", "mlx_impl")
 """Packages whose folders are rooms: no room may need itself through others."""
-LATE = ("conformance.diagnosis", "conformance.calibration", "conformance.selftest")
+LATE = ("conformance.local", "conformance.diagnosis", "conformance.calibration", "conformance.selftest")
 """Rooms that a command imports only when it runs."""
 
 
@@ -167,6 +169,15 @@ def test_a_run_does_without_torch_and_reference(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 14 passed in " in done.stdout
     assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 1 + 14
+
+
+def test_a_port_is_judged_locally_without_torch(tmp_path: Path) -> None:
+    blocked = ",".join(("torch", "transformers", "mlx_lm"))
+    options = ("--impl", "mlx_impl", "--cases", "layer/e2b-mini/*", "--report", str(tmp_path))
+    done = run_suite(*options, env={"SUITE_BLOCKED": blocked})
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, *cases = (json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines())
+    assert {case["judgement"] for case in cases} == {"both"}
 
 
 def test_what_is_blocked_is_blocked() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gemma4_contract import Case, Floors, GoldenPointer, ModelCard
@@ -51,9 +52,24 @@ def test_the_acceptance_of_the_models(model: str) -> None:
 
 @pytest.mark.parametrize("profile", FIXTURES.profiles)
 def test_the_ratios_of_the_families(profile: str) -> None:
-    (found,) = re.findall(rf"^\| {profile} \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", DOC, re.MULTILINE)
+    chained, _, _ = DOC.partition("### Two judgements")
+    (found,) = re.findall(rf"^\| {profile} \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", chained, re.MULTILINE)
     ratios = FIXTURES.floors(profile).leave_one_family_out
     assert list(found) == [str(ratios.get(family, "-")) for family in ("mlx", "numpy", "torch", "python")]
+
+
+@pytest.mark.parametrize("profile", FIXTURES.profiles)
+def test_the_local_floors(profile: str) -> None:
+    section = DOC[DOC.index("### Two judgements") : DOC.index("<!-- local-score -->")]
+    (row,) = re.findall(rf"^\| {profile} \|" + r" (\S+) \|" * 5 + "$", section, re.MULTILINE)
+    table = FIXTURES.local_floors(profile)
+    rms = [rms for rms, _ in table.floors.values()]
+    ratios = [table.leave_one_family_out.get(family) for family in ("mlx", "numpy", "torch")]
+    assert list(row) == [
+        f"{np.median(rms):.1e}",
+        f"{max(rms):.1e}",
+        *("-" if ratio is None else str(ratio) for ratio in ratios),
+    ]
 
 
 @pytest.mark.parametrize("model", FULL_SIZE)

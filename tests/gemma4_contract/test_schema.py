@@ -9,6 +9,7 @@ import pytest
 
 from gemma4_contract import Fixtures
 from gemma4_contract.schema import SCHEMAS, schema_files, write_schemas
+from gemma4_contract.store import LOCAL
 
 
 def test_stored_schemas_are_those_of_the_models(tmp_path: Path) -> None:
@@ -32,6 +33,7 @@ def test_every_stored_file_validates_against_its_schema() -> None:
         "case": list((root / "cases").rglob("case.json")),
         "model": list((root / "models").glob("*/model.json")),
         "floors": [path for path in (root / "floors").glob("*.json") if path.name != "policy.json"],
+        "local_floors": list((root / "floors" / LOCAL).glob("*.json")),
         "policy": [root / "floors" / "policy.json"],
         "graph": list((root / "graph").glob("*.json")),
         "mistake": list((root / "mistakes").glob("*.json")),

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from conformance.selftest.kill_matrix import Kill, expected_tap, row
+from conformance.selftest.kill_matrix import Kill, expected_taps, row
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS
 from tests.support.installed import FIXTURES
@@ -75,4 +75,4 @@ def test_where_a_mistake_is_first_seen_depends_on_what_is_asked(
     tap: str, layers: str, case: str, expected: str
 ) -> None:
     mutant = dataclasses.replace(ROPE, first_tap=tap, layers=layers)
-    assert expected_tap(FIXTURES, mutant, FIXTURES.case(case)) == expected
+    assert expected_taps(FIXTURES, mutant, FIXTURES.case(case))[0] == expected

@@ -18,7 +18,7 @@ from conformance.selftest import kill_matrix
 from conformance.selftest.catalogue_pages import COMMAND, pages
 from conformance.selftest.mutation_score import Score, as_table, scores_of
 from conformance.selftest.tables import KILL_MATRIX, read_results
-from gemma4_contract.judged import judged_digest
+from gemma4_contract.judged import chained_digest
 from reference.mutants import MUTANTS
 from tests.support import ROOT
 from tests.support.installed import FIXTURES
@@ -50,7 +50,7 @@ def kill_of(mutant_id: str, profile: str, case: str) -> kill_matrix.Kill | None:
 
 
 def test_the_self_test_was_of_these_fixtures_and_mutants() -> None:
-    assert json.loads(MATRIX.read_bytes())["fixtures"] == judged_digest(FIXTURES), AGAIN
+    assert json.loads(MATRIX.read_bytes())["fixtures"] == chained_digest(FIXTURES), AGAIN
     assert [score.profile for score in SCORES] == FIXTURES.profiles
     for score in SCORES:
         assert set(score.mutants) == MUTANTS.keys(), AGAIN

@@ -11,7 +11,7 @@ import pytest
 from conformance.selftest import stored_results
 from gemma4_contract import FixtureError
 from gemma4_contract.files import canonical_json
-from gemma4_contract.judged import judged_digest
+from gemma4_contract.judged import chained_digest
 from tests.support.installed import FIXTURES
 from tests.support.kill_matrices import AT_1, GELU, L1, L2, ROPE, SCALE, STORED, made
 
@@ -20,7 +20,7 @@ def test_results_are_written_by_profile_and_mutant(tmp_path: Path) -> None:
     stored_results.write(tmp_path / "results.json", STORED, FIXTURES)
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored == {
-        "fixtures": judged_digest(FIXTURES),
+        "fixtures": chained_digest(FIXTURES),
         "results": {
             "f32": {ROPE.id: {"located": False, "witness": [AT_1, "y"]}, SCALE.id: {"located": False}},
             "f64": {SCALE.id: {"located": True, "witness": [L1, "model.embed_tokens"]}},
@@ -49,7 +49,7 @@ def test_results_on_other_fixtures_are_refused(tmp_path: Path) -> None:
         stored_results.read(path, FIXTURES)
     assert str(refused.value) == (
         f"{path}: got results of a self-test on other fixtures (000000000000...), expected on these "
-        f"({judged_digest(FIXTURES)[:12]}...); judge all mutants: gemma4-conformance self-test --save {path}"
+        f"({chained_digest(FIXTURES)[:12]}...); judge all mutants: gemma4-conformance self-test --save {path}"
     )
 
 

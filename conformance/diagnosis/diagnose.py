@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from conformance.adapters.base import Adapter
 from conformance.adapters.mutant import MutantAdapter
 from conformance.diagnosis import describe, nearest, shrink
+from conformance.diagnosis.causes import Cause, causes
 from conformance.diagnosis.evidence import Evidence
+from conformance.diagnosis.wrong_nodes import WrongNode, wrong_nodes
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
 from conformance.judging.question import Question
@@ -28,6 +30,9 @@ class Diagnosis:
     failing: int
     judged: int
     words: Sequence[str]
+    wrong_nodes: Sequence[WrongNode]
+    causes: Sequence[Cause]
+    """The causes of the wrong nodes; none without a local judgement."""
     naming: nearest.Naming | None
     smallest: shrink.Smallest
 
@@ -51,6 +56,7 @@ def diagnose(
     if not full_size:
         naming = _name(fixtures, profile, verdicts, catalogue)
         again = port or (MutantAdapter(naming.mutant) if naming.mutant else None)
+    nodes = wrong_nodes(failing)
     shown_by = min(failing, key=lambda verdict: _clearest(verdict, past_the_window=full_size))
     return Diagnosis(
         shown_by=shown_by,
@@ -62,6 +68,8 @@ def diagnose(
             config_of(fixtures.card_dir(shown_by.case.model)) if shown_by.case.model else None,
             profile,
         ),
+        wrong_nodes=nodes,
+        causes=[] if full_size else causes(fixtures, profile, verdicts, nodes, catalogue),
         naming=naming,
         smallest=shrink.smallest(fixtures, failing, _still_fails(fixtures, profile, again) if again else None),
     )

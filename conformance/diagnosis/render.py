@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from conformance.diagnosis.causes import Cause
 from conformance.diagnosis.diagnose import Diagnosis
+from conformance.diagnosis.wrong_nodes import in_words
 from conformance.reporting.jsonl import CaseLine
 from conformance.reporting.reproduce import rerun_command
 from gemma4_contract import Fixtures
+from gemma4_contract.node import below_layer
 from reference.mutants import MUTANTS
 
 _ELSEWHERE = "looks like: known mistakes are not compared at full size; `--levels L0-L4 --report DIR` compares"
@@ -24,8 +27,11 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
     else:
         lines += [f"no answer to {verdict.case.id}", f"  {verdict.note}"]
     lines += [f"  {word}" for word in diagnosis.words]
+    lines += in_words(diagnosis.wrong_nodes)
     if naming is None:
         lines.append(_ELSEWHERE)
+    elif naming.mutant is None and any(cause.mutants for cause in diagnosis.causes):
+        lines += _causes(diagnosis.causes)
     elif naming.mutant is not None:
         mutant = naming.mutant
         lines += [
@@ -44,6 +50,19 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
         lines.append("looks like: unknown (no known mistake explains what was seen)")
     lines.append(f"reproduce: {_reproduce(fixtures, diagnosis, impl, profile)}")
     return "\n".join(lines)
+
+
+def _causes(causes: Sequence[Cause]) -> list[str]:
+    """What each group of wrong nodes looks like, where no single mistake explains the whole run."""
+    lines = [f"{len(causes)} causes, told apart by the nodes that each makes wrong:"]
+    for cause in causes:
+        nodes, ids = ", ".join(map(below_layer, cause.nodes)), [mutant.id for mutant in cause.mutants]
+        looks = "unknown" if not ids else ids[0] if len(ids) == 1 else f"one of {', '.join(ids)}"
+        lines.append(f"  {nodes}: looks like {looks}")
+        if len(ids) == 1:
+            (mutant,) = cause.mutants
+            lines += [f"    {mutant.does}", f"    cure: {mutant.cure}", *(f"    see {url}" for url in mutant.urls)]
+    return lines
 
 
 def _reproduce(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -> str:
@@ -77,6 +96,14 @@ def as_json(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
         "first_divergence": first.name if first else None,
         "fault": first.fault if first else diagnosis.shown_by.note,
         "words": list(diagnosis.words),
+        "wrong_nodes": [
+            {"node": node.name, "layers": sorted(node.layers), "cases": sorted(node.cases)}
+            for node in diagnosis.wrong_nodes
+        ],
+        "causes": [
+            {"nodes": list(cause.nodes), "mistakes": [mutant.id for mutant in cause.mutants]}
+            for cause in diagnosis.causes
+        ],
         "mistake": mutant.id if mutant else None,
         "cure": mutant.cure if mutant else None,
         "links": mutant.urls if mutant else [],

@@ -88,7 +88,12 @@ def test_the_same_for_machines(call: Call, red: tuple[Path, Path, Done], monkeyp
     assert told["fault"].startswith("got ")
     assert told["words"]
     assert told["reproduce"].endswith(" --tokens 2")
-    del told["fault"], told["words"], told["reproduce"]
+    assert [(node["node"], node["layers"]) for node in told["wrong_nodes"]] == [
+        ("self_attn.q_rope", [4, 9]),
+        ("self_attn.k_rope", [4]),
+    ]
+    del told["fault"], told["words"], told["reproduce"], told["wrong_nodes"]
+    assert [cause["mistakes"] for cause in told.pop("causes")] == [["prop-rope-denominator"]]
     assert told == {
         "failing": 4,
         "judged": 4,

@@ -30,8 +30,6 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
     lines += in_words(diagnosis.wrong_nodes)
     if naming is None:
         lines.append(_ELSEWHERE)
-    elif naming.mutant is None and any(cause.mutants for cause in diagnosis.causes):
-        lines += _causes(diagnosis.causes)
     elif naming.mutant is not None:
         mutant = naming.mutant
         lines += [
@@ -46,6 +44,8 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
     elif naming.rivals:
         lines.append(f"looks like one of: {', '.join(naming.rivals)}")
         lines.append("  the cases that were put do not tell them apart: put more (`--cases '*'`)")
+    elif any(cause.mutants for cause in diagnosis.causes):
+        lines += _causes(diagnosis.causes)
     else:
         lines.append("looks like: unknown (no known mistake explains what was seen)")
     lines.append(f"reproduce: {_reproduce(fixtures, diagnosis, impl, profile)}")
@@ -54,7 +54,8 @@ def as_text(fixtures: Fixtures, diagnosis: Diagnosis, impl: str, profile: str) -
 
 def _causes(causes: Sequence[Cause]) -> list[str]:
     """What each group of wrong nodes looks like, where no single mistake explains the whole run."""
-    lines = [f"{len(causes)} causes, told apart by the nodes that each makes wrong:"]
+    count = "1 cause, told" if len(causes) == 1 else f"{len(causes)} causes, told apart"
+    lines = [f"{count} by the nodes that are wrong by themselves:"]
     for cause in causes:
         nodes, ids = ", ".join(map(below_layer, cause.nodes)), [mutant.id for mutant in cause.mutants]
         looks = "unknown" if not ids else ids[0] if len(ids) == 1 else f"one of {', '.join(ids)}"

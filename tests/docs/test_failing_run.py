@@ -67,6 +67,7 @@ def test_the_picture_is_small_and_stands_alone() -> None:
     assert Path(PICTURE).as_posix() in read("README.md")
 
 
+@pytest.mark.slow
 def test_the_text_is_what_the_run_prints(made: tuple[str, str]) -> None:
     """Line by line, in order, numbers aside: they hang on the machine's products."""
     shown = without_numbers(block(read("README.md"), "failure"))

@@ -201,6 +201,7 @@ def test_the_server(tmp_path: Path) -> None:
         assert mine == other != ""
 
 
+@pytest.mark.slow
 def test_what_it_refuses(folder: Path, ours: Any, tmp_path: Path) -> None:
     with pytest.raises(MlxImplError, match=r"ids: got shape \(2, 3\)"):
         ours[0](mx.array([[2, 3, 4], [5, 6, 7]]), cache=ours[0].make_cache())

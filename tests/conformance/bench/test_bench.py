@@ -31,6 +31,7 @@ def test_a_footprint_is_that_of_a_contender() -> None:
     assert resident["load_s"] > 0
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"^mlx_impl: .*no such file"):
         footprint("mlx_impl", tmp_path, "float32")

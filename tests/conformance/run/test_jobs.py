@@ -40,9 +40,8 @@ def judged(directory: Path, count: int, *options: str) -> Done:
 # The same as one
 
 
-@pytest.mark.parametrize(
-    "how", ["zero", *(pytest.param(how, marks=pytest.mark.slow) for how in (f"slow at {FIRST}", f"crash at {SECOND}"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["zero", f"slow at {FIRST}", f"crash at {SECOND}"])
 def test_what_is_told_does_not_depend_on_how_many_judge(how: str, tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     known.write_text(f"f32 {FIRST}  # yet to be mended\n", encoding="utf-8")
@@ -70,6 +69,7 @@ def test_an_implementation_of_python_is_judged_in_the_same_way(tmp_path: Path) -
     assert one.count(b"\n") > 3
 
 
+@pytest.mark.slow
 def test_each_process_has_a_port_of_its_own_and_none_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SABOTEUR_ASKED", str(tmp_path / "asked"))
     done = run_command("run", "--port", saboteur("slow"), "--cases", "module/rms-norm/*", "--jobs", "3")

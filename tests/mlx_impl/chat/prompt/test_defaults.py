@@ -11,7 +11,10 @@ from mlx_impl.chat.prompt import render
 QUESTION = [{"role": "user", "content": " What is the capital of France? "}]
 
 
-@pytest.mark.parametrize(("impl", "thinking"), [("transformers", False), ("mlx_lm", True), ("mlx_impl", False)])
+@pytest.mark.parametrize(
+    ("impl", "thinking"),
+    [("transformers", False), pytest.param("mlx_lm", True, marks=pytest.mark.slow), ("mlx_impl", False)],
+)
 @pytest.mark.parametrize("template", ["small@2026-07-09", "large@2026-07-09"])
 @pytest.mark.usefixtures("tokenizer_file", "real_templates")
 def test_the_default_of(impl: str, thinking: bool, template: str) -> None:

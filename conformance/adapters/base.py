@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from gemma4_contract import Plan
-from gemma4_contract.models import Kind
 from gemma4_contract.tensors import Array as Array
 
 PORT, ONE_SHOT, DUMP, MUTANT = "port:", "once:", "dump:", "mutant:"
@@ -41,12 +40,17 @@ class Hello:
     family: str
     profiles: tuple[str, ...] | None
     """The profiles that it offers; None if it did not say, which means every profile."""
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] | None
+    """The kinds of cases that it answers; None if it did not say, which means every kind."""
     device: str
 
     def offers(self, profile: str) -> bool:
         """Whether the implementation may be asked in a profile."""
         return self.profiles is None or profile in self.profiles
+
+    def offers_kind(self, kind: str) -> bool:
+        """Whether the implementation may be asked cases of a kind."""
+        return self.kinds is None or kind in self.kinds
 
     @classmethod
     def offering_everything(cls, name: str, device: str) -> Hello:
@@ -57,7 +61,7 @@ class Hello:
             language="unknown",
             family="other",
             profiles=None,
-            kinds=get_args(Kind),
+            kinds=None,
             device=device,
         )
 

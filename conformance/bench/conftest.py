@@ -81,7 +81,7 @@ def conformance_of(dtype: str) -> Callable[[str], str]:
     def level(impl: str) -> str:
         if impl not in levels:
             profile = next(profile.id for profile in installed_profiles().values() if profile.dtype == dtype)
-            session = Session(impl, profile, pattern="forward/e*-mini/*")
+            session = Session(impl, profile, patterns=["forward/e*-mini/*"])
             judged = [session.judge(item.id) for item in session.items]
             if failures := [one.text for one in judged if one.counts_as == "fail"]:
                 pytest.fail(f"{impl} does not conform, and is not timed: {failures[0]}", pytrace=False)

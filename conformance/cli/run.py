@@ -53,7 +53,10 @@ def run(
     ] = None,
     impl: Annotated[str, typer.Option(help="Or one of Python: a name, module:Class, or mutant:ID.")] = "mlx_impl",
     profile: Annotated[str, profile_option("The arithmetic it claims")] = "f32",
-    cases: Annotated[str, typer.Option(help="Judge only the cases whose id matches.", metavar="GLOB")] = "*",
+    cases: Annotated[
+        list[str] | None,
+        typer.Option(help="Judge only the cases whose id matches; may be given several times.", metavar="GLOB"),
+    ] = None,
     levels: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +105,7 @@ def run(
         Session,
         name,
         profile,
-        pattern=cases,
+        patterns=cases or ("*",),
         report=report,
         root=fixtures_dir,
         known=known_failures,
@@ -135,14 +138,15 @@ def run(
         seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
         complain(f"{count} failures written to {write_known_failures}: say of each why it is")
-    reached = badge(tallies, full_size=full_size) if cases == "*" else None
+    everything = not cases or "*" in cases
+    reached = badge(tallies, full_size=full_size) if everything else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
         found = {"implementation": session.hello.name, "level": reached, "levels": counts}
         typer.echo(json.dumps(found | ({"models": models_of(asked)} if full_size else {}), indent=1))
     else:
         _tell(session, tallies, failures)
-        level = badge_text(reached, asked) if cases == "*" else "asked with all cases only"
+        level = badge_text(reached, asked) if everything else "asked with all cases only"
         out.print(f"level: {level}", highlight=False)
         if failures and report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")

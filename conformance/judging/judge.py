@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from pathlib import Path
 
 import numpy as np
 
-from conformance.adapters.base import Adapter, PortFault, Skip
+from conformance.adapters.base import Adapter, Hello, PortFault, Skip
 from conformance.judging.examine import CaseVerdict, Examiner, Local
 from conformance.judging.question import Question
 from gemma4_contract import Fixtures
@@ -23,6 +24,10 @@ class Judge:
         self.profile = profile
         self._examiner = Examiner(fixtures, profile, local)
         self._sound_models: set[str] = set()
+
+    @functools.cached_property
+    def _hello(self) -> Hello:
+        return self.adapter.hello()
 
     def asks(self, case_id: str) -> bool:
         """Whether the case is asked in this profile."""
@@ -41,6 +46,8 @@ class Judge:
             self.fixtures.check_model(case.model)  # a damaged file is not the port's fault
             self._sound_models.add(case.model)
         try:
+            if not self._hello.offers_kind(request.kind):
+                raise Skip(f"no kind {request.kind}")
             answer = checked_answer(self.adapter.run(request))
         except Skip as skip:
             return CaseVerdict(case=case, outcome="skip", note=str(skip))

@@ -30,6 +30,8 @@ def products_error(fixtures: Fixtures, adapter: Adapter, profile: str) -> float 
     """
     if CASE not in fixtures.case_ids or profile not in (case := fixtures.case(CASE)).profiles:
         return None
+    if not adapter.hello().offers_kind(case.kind):
+        return None
     request = Request(case=case.id, kind=case.kind, profile=profile, inputs=fixtures.inputs(case), want=("y",))
     try:
         answer = adapter.run(request)["y"]

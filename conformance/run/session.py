@@ -1,8 +1,8 @@
-"""One run: an implementation in one profile, on the cases and prompts that a pattern selects."""
+"""One run: an implementation in one profile, on the cases and prompts that patterns select."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -63,7 +63,7 @@ class Session:
         impl: str,
         profile: str,
         *,
-        pattern: str = "*",
+        patterns: Sequence[str] = ("*",),
         tokens: int | None = None,
         report: Path | None = None,
         root: Path | None = None,
@@ -76,6 +76,8 @@ class Session:
         `full_size` opens the goldens of L5 instead of all others; only cases of models whose weights are there
         are asked. Raises BadOption, FixtureError or AdapterUnavailable.
         """
+        if "" in patterns:
+            raise BadOption("--cases: got '', expected a glob over case ids, such as '*rope*'")
         if tokens is not None and tokens < 1:
             raise BadOption(f"--tokens: got {tokens}, expected at least 1")
         if tokens is not None and report:
@@ -97,7 +99,7 @@ class Session:
         self.products_error = require_exact_products(small, adapter, impl, profile)
         self._local = _local_judge(self.fixtures, impl, profile)
         self._judge = Judge(self.fixtures, adapter, profile, self._local)
-        matching = (case_id for case_id in self.fixtures.case_ids if fnmatchcase(case_id, pattern))
+        matching = (case_id for case_id in self.fixtures.case_ids if _matches(case_id, patterns))
         asked = [case_id for case_id in matching if self._judge.asks(case_id)]
         if self.fixtures.weights is not None and asked:
             asked = with_weights(self.fixtures, self.fixtures.weights, asked)
@@ -109,12 +111,12 @@ class Session:
         self._items |= {
             question: RunItem(id=question, level=prompts.LEVEL, topic=prompts.TOPIC)
             for question in questions
-            if any(fnmatchcase(name, pattern) for name in (question, self._prompt_judge.document_of(question)))
+            if any(_matches(name, patterns) for name in (question, self._prompt_judge.document_of(question)))
         }
         if not self._items:
             raise FixtureError(
                 "--cases",
-                got=f"{pattern!r}, which matches no case that is asked in profile {profile}",
+                got=f"{' '.join(map(repr, patterns))}, which matches no case that is asked in profile {profile}",
                 expected="a glob over case ids",
                 cure="try '*rope*', or see `gemma4-conformance list`",
             )
@@ -180,6 +182,10 @@ class Session:
         """The command that asks one case again."""
         tokens = None if self._items[case_id].topic == prompts.TOPIC else self.tokens
         return rerun_command(self.fixtures, self.impl, self.profile, case_id, tokens)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _local_judge(fixtures: Fixtures, impl: str, profile: str) -> Local | None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 
+from conformance.judging.judge import Judge
 from gemma4_contract import protocol
 from gemma4_contract.models import Kind
+from gemma4_contract.tensors import Array
+from reference.oracle.arithmetic import F32
+from reference.oracle.kv_cache import KVCache
+from reference.oracle.oracle import ORACLE
 from tests.support import ROOT
+from tests.support.fakes import Port
+from tests.support.installed import FIXTURES
 from tests.support.markdown import block, read
 from tests.support.runs import run
 
@@ -55,7 +63,21 @@ def test_the_class_in_python_is_green(tmp_path: Path) -> None:
     done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my port 0.1 (C++) on cpu" in done.stdout
-    assert "not yet" in done.stdout
+    assert "no kind softcap" in done.stdout
+
+
+def test_the_forward_pass_in_python_conforms() -> None:
+    """With the oracle as the model that the reader has."""
+
+    def load(directory: Path) -> Callable[..., Array]:
+        return ORACLE.load(directory, F32).forward
+
+    names: dict[str, Any] = {"load": load, "new_cache": lambda _: KVCache()}
+    exec(block(TEXT, "forward.py"), names)
+    port = Port(names["forward"])
+    for plan in ("no-cache", "one-shot", "chunks-5", "padded"):
+        verdict = Judge(FIXTURES, port, "f32").judge(f"forward/trap-moe/uniform-l19/{plan}")
+        assert verdict.outcome == "pass", verdict.note
 
 
 def test_every_kind_is_named() -> None:

@@ -37,7 +37,7 @@ class Port:
             language="Python",
             family=self.family,
             profiles=self.profiles,
-            kinds=(),
+            kinds=None,
             device="none",
         )
 

@@ -58,8 +58,6 @@ class ProcessAdapter:
 
     def run(self, request: Request) -> dict[str, Array]:
         """The taps that the port wrote."""
-        if request.kind not in self._hello.kinds:
-            raise Skip(f"no kind {request.kind}")
         if request.model_dir is not None:
             self._load(request.model_dir)
         self._seq += 1

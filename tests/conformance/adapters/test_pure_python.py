@@ -29,4 +29,4 @@ def test_what_it_offers_conforms(case_id: str) -> None:
 
 def test_what_it_lacks_is_a_skip_with_a_reason() -> None:
     verdict = Judge(FIXTURES, ADAPTER, "f64").judge("module/router/top-8-of-16")
-    assert (verdict.outcome, verdict.note) == ("skip", "no router in plain Python")
+    assert (verdict.outcome, verdict.note) == ("skip", "no kind router")

@@ -111,7 +111,7 @@ def test_without_weights_the_cure_is_told(tree: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {small}; the others: {large}$"):
         Session("mlx_impl", "f32", root=tree[0], full_size=shipped_goldens)
     with pytest.raises(FixtureError, match=f"gemma4-conformance materialize {large}$"):
-        Session("mlx_impl", "f32", pattern="forward/experts-full/*", root=tree[0], full_size=shipped_goldens)
+        Session("mlx_impl", "f32", patterns=["forward/experts-full/*"], root=tree[0], full_size=shipped_goldens)
 
 
 def test_what_memory_does_not_hold_is_read_layer_by_layer(

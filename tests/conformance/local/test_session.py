@@ -17,7 +17,7 @@ MOE = "forward/26b-a4b-mini/uniform-l19/no-cache"
 
 
 def line(impl: str, profile: str, case: str, report: Path) -> CaseLine:
-    judged = Session(impl, profile, pattern=case, report=report).judge(case).line
+    judged = Session(impl, profile, patterns=[case], report=report).judge(case).line
     assert judged is not None
     return judged
 

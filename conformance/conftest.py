@@ -12,14 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from conformance.adapters.base import PORT
 from conformance.adapters.registry import AdapterUnavailable, BadOption
+from conformance.judging.levels import LEVELS, Tally, badge
 from conformance.reporting import jsonl as report_file
 from conformance.run.session import Session
 from gemma4_contract import FixtureError
+from gemma4_contract.models import Level
 
 BAD_INPUT, ENVIRONMENT = 2, 3
 
@@ -64,6 +67,7 @@ def _session(config: pytest.Config) -> Session:
 _RUN = pytest.StashKey[Session]()
 _FIXTURE_ERROR = "fixture_error"
 _CASE_LINE = "case_line"
+_COUNTED = "level_and_status"
 
 
 @contextmanager
@@ -104,6 +108,37 @@ class _WritesReport:
             terminalreporter.write_line(f"what is wrong, and where: gemma4-conformance diagnose {where}")
 
 
+class _SaysWhatWasJudged:
+    """Ends the run with one sentence, in the process that reports: who was judged, and which level was reached."""
+
+    def __init__(self, run: Session) -> None:
+        self.run = run
+        self.tallies: dict[Level, Tally] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == _COUNTED and report.when == "call":
+                level, outcome = str(value).split()
+                self.tallies.setdefault(cast(Level, level), Tally()).add(outcome)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        who, everything = self.run.hello, len(self.run.items)
+        judged = sum(sum(tally.counts.values()) for tally in self.tallies.values())
+        line = f"{who.name} {who.version} in {self.run.profile}: {judged} of {everything} questions judged; "
+        terminalreporter.write_line(line + self.level(whole=judged == everything and self.run.is_whole))
+
+    def level(self, *, whole: bool) -> str:
+        """The level that was reached, and how the first that was not stands."""
+        if not whole:
+            return "a level is reached only by a run of all cases"
+        reached = f"level reached: {badge(self.tallies) or 'none'}"
+        missed = next((level for level in LEVELS if level in self.tallies and not self.tallies[level].reached), None)
+        if missed is None:
+            return reached
+        counts = self.tallies[missed].counts
+        return f"{reached}; {missed} has {', '.join(f'{counts[name]} {name}' for name in sorted(counts))}"
+
+
 def _reports(config: pytest.Config) -> bool:
     """Whether this process reports to the user: xdist's workers do not."""
     return not hasattr(config, "workerinput")
@@ -117,6 +152,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_StopAtFixtureError())
     with _one_line_errors():
         run = config.stash[_RUN] = _session(config)
+        if _reports(config) and not config.option.collectonly:
+            config.pluginmanager.register(_SaysWhatWasJudged(run))
         if _reports(config) and run.report is not None and not config.option.collectonly:
             run.start_report()
             config.pluginmanager.register(_WritesReport(run.report))
@@ -167,6 +204,7 @@ def conforms(request: pytest.FixtureRequest) -> Callable[[str], None]:
             pytest.fail(str(error), pytrace=False)
         if judged.line is not None:
             request.node.user_properties.append((_CASE_LINE, judged.line.model_dump_json()))
+        request.node.user_properties.append((_COUNTED, f"{judged.level} {judged.counts_as}"))
         if judged.counts_as == "skip":
             pytest.skip(judged.text)
         elif judged.counts_as == "known":

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from conformance.adapters.registry import AdapterUnavailable
-from gemma4_contract import FixtureError, Fixtures
+from gemma4_contract import FixtureError, Fixtures, __version__
 
 CONFORMS, DIFFERS, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells have it
@@ -25,6 +25,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # the words of a port stay unchanged, ":id:" too
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gemma4-conformance {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
 
 FixturesDir = Annotated[
     Path | None,

@@ -46,7 +46,7 @@ def in_words(evidence: Evidence, specs: Sequence[TapSpec], config: TextConfig | 
     found += _order(got, golden, spec.axes)
     found += _rows(got, golden, spec, first, config)
     found += _parts(got, golden, spec, first, config)
-    return [*found, *_grid(answer, golden, profile)]
+    return [*found, *_grid(answer, golden, profile, _sources(evidence, spec))]
 
 
 def _where_in_the_model(first: TapVerdict, taps: Sequence[TapVerdict], config: TextConfig | None) -> Iterator[str]:
@@ -147,17 +147,28 @@ def _parts(got: Array, golden: Array, spec: TapSpec, first: TapVerdict, config: 
             yield f"only rotated channels are wrong (j and j + {half} for j < {turning})"
 
 
-def _grid(answer: Array, golden: Array, profile: str) -> Iterator[str]:
-    """Whether an answer that claims float32 holds bfloat16 values although the golden does not."""
+def _sources(evidence: Evidence, spec: TapSpec) -> list[Array] | None:
+    """What a tap is computed from, of the answer or of the case's inputs; None for rows of a bfloat16 table."""
+    node = text_graph().node_of(spec.name)
+    if node is not None and node.function in ("embedding", "token_rows"):
+        return None
+    answer = evidence.verdict.answer or {}
+    parents = [answer[name] for name in spec.parents if name in answer]
+    return parents or [value for value in evidence.inputs.values() if value.dtype.kind == "f"]
+
+
+def _grid(answer: Array, golden: Array, profile: str, sources: list[Array] | None) -> Iterator[str]:
+    """Whether an answer that claims float32 holds bfloat16 values although neither the golden nor its sources do."""
     if profile in LOW_PRECISION or answer.dtype not in (np.float32, np.float64) or not answer.any():
         return
-    if np.array_equal(_bf16(answer), answer) and not np.array_equal(_bf16(golden), golden):
+    if sources is None or (sources and all(_on_grid(source) for source in sources)):
+        return
+    if _on_grid(answer) and not _on_grid(golden):
         yield "every value sits on the bfloat16 grid: something is computed or stored in 16 bits"
 
 
-def _bf16(x: Array) -> Array:
-    rounded: Array = x.astype(ml_dtypes.bfloat16).astype(x.dtype)
-    return rounded
+def _on_grid(x: Array) -> bool:
+    return np.array_equal(x.astype(ml_dtypes.bfloat16).astype(x.dtype), x)
 
 
 def _limit(first: TapVerdict, golden: Array) -> float:

@@ -91,7 +91,8 @@ def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[E
 
 
 def _evidence_of(fixtures: Fixtures, verdict: CaseVerdict) -> Evidence:
-    return Evidence(verdict=verdict, golden=Question.of(fixtures, verdict.case.id).golden)
+    question = Question.of(fixtures, verdict.case.id)
+    return Evidence(verdict=verdict, golden=question.golden, inputs=question.inputs)
 
 
 def _cost(verdict: CaseVerdict) -> tuple[int, int]:

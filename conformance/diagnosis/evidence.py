@@ -77,6 +77,8 @@ class Evidence:
 
     verdict: CaseVerdict
     golden: Mapping[str, Array]
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    """The inputs of the case."""
     _seen: dict[str, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def misfit(self, prediction: Prediction) -> float:

@@ -82,6 +82,7 @@ class Session:
             raise BadOption(f"--tokens: got {tokens}, expected at least 1")
         if tokens is not None and report:
             raise BadOption("--report: got --tokens with it, expected one of them: a report is on whole cases")
+        self.is_whole = "*" in patterns and tokens is None
         self.impl, self.profile, self.tokens, self.report = impl, profile, tokens, report
         small = Fixtures(root)
         self.fixtures = small if full_size is None else full_size(small)

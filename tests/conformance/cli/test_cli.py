@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from conformance.cli import fixtures as fixtures_commands
-from gemma4_contract import Fixtures, default_root
+from gemma4_contract import Fixtures, __version__, default_root
 from tests.support.commands import Call, call_command
 from tests.support.runs import one_line, run, run_command
 from tests.support.trees import LAYER, OWNER, POINTER, ROPE, edit_json, small_tree
@@ -170,6 +170,10 @@ def test_a_folder_without_fixtures(call: Call, tmp_path: Path, command: str, fol
     code, out, err = call(command, "--fixtures-dir", str(wrong))
     assert (code, out) == (2, "")
     assert one_line(err).startswith(f"{wrong}: got no folder cases/ in it, expected the fixtures folder; name the")
+
+
+def test_the_version(call: Call) -> None:
+    assert call("--version") == (0, f"gemma4-conformance {__version__}\n", "")
 
 
 def test_help_is_no_error(call: Call) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from conformance.adapters.base import Hello
 from conformance.adapters.registry import BadOption
+from conformance.conftest import _SaysWhatWasJudged
 from conformance.judging.judge import Judge
+from conformance.judging.levels import Tally
 from conformance.run.session import Session
 from tests.support import ROOT
 from tests.support.commands import call_command
@@ -81,3 +83,16 @@ def test_a_warning_of_a_port_is_no_failure(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "an old function of the port" in done.stdout  # told, at the end
+
+
+def test_the_run_ends_with_one_sentence_on_what_was_judged() -> None:
+    done = run_suite("--impl", "oracle", "--cases", NORM)
+    assert "in f32: 1 of 1 questions judged; a level is reached only by a run of all cases" in done.stdout
+
+
+def test_the_sentence_says_which_level_was_reached_and_what_keeps_the_next_away() -> None:
+    says = _SaysWhatWasJudged(Session("oracle", "f32", patterns=[NORM]))
+    says.tallies = {"L0": Tally(counts={"pass": 9}), "L1": Tally(counts={"pass": 3, "fail": 2})}
+    assert says.level(whole=True) == "level reached: L0; L1 has 2 fail, 3 pass"
+    del says.tallies["L1"]
+    assert says.level(whole=True) == "level reached: L0"

@@ -71,6 +71,15 @@ def test_a_table_is_the_self_test_s(name: str) -> None:
     assert block == tables_of(ROOT)[name], AGAIN
 
 
+def spoilt(text: str) -> str:
+    """A document with other numbers in its headline and in the tables of results."""
+    text = text.replace("**0 of 15**", "**9 of 99**")
+    for name in TABLES:
+        before, begin, rest = text.partition(f"<!-- {name} -->")
+        text = before + begin + rest.replace("| f64 |", "| f99 |", 1)
+    return text
+
+
 @pytest.mark.slow
 def test_the_results_are_written_where_they_were(tmp_path: Path) -> None:
     """With other numbers before, all of them are put right."""
@@ -78,7 +87,7 @@ def test_the_results_are_written_where_they_were(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         text = read(name)
         if name.endswith(".md"):
-            text = text.replace("**0 of 15**", "**9 of 99**").replace("| f64 |", "| f99 |")
+            text = spoilt(text)
             assert text != read(name)
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = run([sys.executable, "-m", "conformance.selftest.tables"], cwd=tmp_path)

@@ -79,6 +79,7 @@ def _greedy(folder: Path, ids: tuple[int, ...]) -> list[int]:
     return [token.id for token in stream(load(folder), list(ids), max_tokens=COUNT, stop_ids=[1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", PROMPTS.values(), ids=PROMPTS)
 def test_mlx_lm_generates_with_it_what_its_own_model_gives(folder: Path, ours: Any, theirs: Any, length: int) -> None:
     ids = generated.prompt(folder.name, length, seed=1)

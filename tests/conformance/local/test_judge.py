@@ -62,7 +62,9 @@ def half_more(value: Array) -> Array:
     return value * 1.5
 
 
-@pytest.mark.parametrize("profile", ["f64", "f32", "bf16", "f16"])
+@pytest.mark.parametrize(
+    "profile", ["f32", "bf16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("f64", "f16"))]
+)
 @pytest.mark.parametrize("plan", ["no-cache", "tokens", "padded", "chunks-5"])
 @pytest.mark.parametrize("model", ["e2b-mini", "26b-a4b-mini"])
 def test_an_honest_answer_passes_at_every_tap(model: str, plan: str, profile: str) -> None:

@@ -108,6 +108,7 @@ def test_a_browser_shows_it_without_a_word(page: Path) -> None:
     assert f"looks like: {MISTAKE}" in done.stdout
 
 
+@pytest.mark.slow
 def test_logits_alone_give_a_verdict_and_a_diagnosis(tmp_path: Path) -> None:
     directory = reported(tmp_path / "report", LogitsAlone(MUTANTS[MISTAKE], "split"))
     told = report_as_text(FIXTURES, directory, None)

@@ -96,7 +96,7 @@ def asked_of(path: Path) -> list[tuple[int, str]]:
 # However it ends
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_at_once_with_what_it_saw(
     count: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_mutant_is_still_caught(profile: str, mutant_id: str, case: str, tap: 
     assert kill.tap == tap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutant_id", "case"), [(mutant.id, case) for mutant in MUTANTS.values() for case in mutant.caught_by]
 )

@@ -48,6 +48,7 @@ def test_json_on_stdout_and_nothing_else(model: Path, tokenizer: Tokenizer) -> N
     assert got["tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_options_of_the_prompt(model: Path, tokenizer: Tokenizer) -> None:
     common = ("--model", str(model), "hi there", "--max-tokens", "4", *GREEDY)
     system = [{"role": "system", "content": "be an ant"}]

@@ -108,8 +108,14 @@ class Graph(Document):
     def stand_ins(self, tap: str) -> Mapping[str, str]:
         """Parents of a tap that act through another parent, and that one, both as templates; empty for no tap."""
         node = self.node_of(tap)
-        sources = () if node is None else node.sources
-        return {_in_any_layer(one.tap): _in_any_layer(one.through) for one in sources if one.through is not None}
+        return {} if node is None else self._stand_ins[node.tap]
+
+    @functools.cached_property
+    def _stand_ins(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            node.tap: {_in_any_layer(one.tap): _in_any_layer(one.through) for one in node.sources if one.through}
+            for node in self.nodes
+        }
 
     def is_asked(self, tap: str, *, plain: bool) -> bool:
         """Whether the tap is asked in a plan; a `plain` one is one call without a cache and without pads."""

@@ -245,8 +245,8 @@ class Variant(Strict):
     version: str
 
 
-class Floors(Document):
-    """The error that honest variants were measured to make (`floors/<profile>.json`)."""
+class Measured(Document):
+    """How a table of floors was measured, and what it would be without each family."""
 
     profile: ProfileId
     variants: list[Variant]
@@ -256,24 +256,22 @@ class Floors(Document):
         description="Family, such as torch (at full size model and family: e2b-full/torch) -> largest error of its "
         "variants over the floor that the other families alone would set."
     )
+
+
+class Floors(Measured):
+    """The error that honest variants were measured to make (`floors/<profile>.json`)."""
+
     floors: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = Field(
         description="Case id of the golden -> tap -> [relative RMS, relative maximum]."
     )
 
 
-class LocalFloors(Document):
+class LocalFloors(Measured):
     """The error that honest variants were measured to make at a node, given their own parents of it.
 
     One table a profile (`floors/local/<profile>.json`): it holds at every depth of every model.
     """
 
-    profile: ProfileId
-    variants: list[Variant]
-    seeds: int = Field(description="Input seeds per case; seed 0 is the stored input itself.")
-    command: str
-    leave_one_family_out: dict[str, float] = Field(
-        description="Family -> largest error of its variants over the floor that the other families alone would set."
-    )
     floors: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
         description="Tap, a template of the graph -> [relative RMS, relative maximum]."
     )

@@ -138,15 +138,14 @@ def run(
         seen = [(one.case, one.outcome == "error", one.seen) for one in judged if one.outcome in ("fail", "error")]
         count = KnownFailures.write(write_known_failures, profile, seen)
         complain(f"{count} failures written to {write_known_failures}: say of each why it is")
-    everything = not cases or "*" in cases
-    reached = badge(tallies, full_size=full_size) if everything else None
+    reached = badge(tallies, full_size=full_size) if session.is_whole else None
     if as_json:
         counts = {level: tally.counts for level, tally in tallies.items()}
         found = {"implementation": session.hello.name, "level": reached, "levels": counts}
         typer.echo(json.dumps(found | ({"models": models_of(asked)} if full_size else {}), indent=1))
     else:
         _tell(session, tallies, failures)
-        level = badge_text(reached, asked) if everything else "asked with all cases only"
+        level = badge_text(reached, asked) if session.is_whole else "asked with all cases only"
         out.print(f"level: {level}", highlight=False)
         if failures and report is not None:
             complain(f"what is wrong, and where: gemma4-conformance diagnose {report}")

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +23,12 @@ from conformance.cli.app import (
     profile_option,
     progress_bar,
 )
+from conformance.judging.examine import OneJudgement
 from gemma4_contract import Fixtures
 from gemma4_contract.files import canonical_json, write_atomic
+
+if TYPE_CHECKING:
+    from conformance.selftest.kill_matrix import Result, Row
 
 
 @app.command("self-test")
@@ -61,39 +65,53 @@ def self_test(
         raise BadOption("self-test: got --only with --honest, expected one of them: known mistakes are not honest")
     fixtures = Fixtures(fixtures_dir)
     profiles = [profile] if profile else fixtures.profiles
+    judgement: OneJudgement = "local" if local else "chained"
     if local and page:
         raise BadOption(
             "self-test: got --page with --local, expected one of them: the page shows the whole kill matrix"
         )
     if honest:
-        _specificity(fixtures, profiles, save, as_json, "local" if local else "chained")
-    elif local:
-        _local_score(fixtures, profiles, only or [], jobs, save, as_json)
+        _specificity(fixtures, profiles, save, as_json, judgement)
+        return
+    rows, results = _judged(fixtures, profiles, only or [], jobs, save, judgement, quiet=as_json)
+    if local:
+        _local_score(rows, results, as_json)
     else:
-        _mutation_score(fixtures, profiles, only or [], jobs, save, page, as_json)
+        _mutation_score(fixtures, rows, results, page, as_json)
 
 
-def _mutation_score(
+def _judged(
     fixtures: Fixtures,
     profiles: list[Any],
     only: list[str],
     jobs: int,
     save: Path | None,
-    page: Path | None,
-    as_json: bool,
-) -> None:
+    judgement: OneJudgement,
+    *,
+    quiet: bool,
+) -> tuple[list[Row], list[Result]]:
+    """The rows of the mutants that were chosen, and the results of all that are known; these are saved."""
     from conformance.adapters.mutant import known_mistake
-    from conformance.selftest import kill_matrix, kill_page, mutation_score, stored_results
+    from conformance.selftest import kill_matrix, stored_results
     from reference.mutants import MUTANTS
 
     chosen = [known_mistake("self-test --only", mutant) for mutant in only] or list(MUTANTS.values())
-    stored = stored_results.read(save, fixtures) if only and save else []
-    with progress_bar(quiet=as_json) as progress:
-        rows = kill_matrix.kill_matrix(fixtures, profiles, chosen, jobs, progress)
+    stored = stored_results.read(save, fixtures, judgement) if only and save else []
+    with progress_bar(quiet=quiet) as progress:
+        rows = kill_matrix.kill_matrix(fixtures, profiles, chosen, jobs, progress, judgement)
     results = stored_results.merged(stored, [row.result for row in rows], list(MUTANTS), fixtures.profiles)
-    scores = mutation_score.scores_of(results, MUTANTS)
     if save:
-        stored_results.write(save, results, fixtures)
+        stored_results.write(save, results, fixtures, judgement)
+    return rows, results
+
+
+def _mutation_score(
+    fixtures: Fixtures, rows: list[Row], results: list[Result], page: Path | None, as_json: bool
+) -> None:
+    from conformance.selftest import kill_page, mutation_score
+    from reference.mutants import MUTANTS
+
+    scores = mutation_score.scores_of(results, MUTANTS)
     if page:
         write_atomic(page, kill_page.render(rows, fixtures).encode())
     if as_json:
@@ -115,22 +133,12 @@ def _mutation_score(
     raise typer.Exit(DIFFERS if any(result.untrue for result in scores) else CONFORMS)
 
 
-def _local_score(
-    fixtures: Fixtures, profiles: list[Any], only: list[str], jobs: int, save: Path | None, as_json: bool
-) -> None:
+def _local_score(rows: list[Row], results: list[Result], as_json: bool) -> None:
     """What no goldens are needed for; a mistake that is not seen is no failure, since the goldens show it."""
-    from conformance.adapters.mutant import known_mistake
-    from conformance.selftest import kill_matrix, local_score, mutation_score, stored_results
+    from conformance.selftest import local_score, mutation_score
     from reference.mutants import MUTANTS
 
-    chosen = [known_mistake("self-test --only", mutant) for mutant in only] or list(MUTANTS.values())
-    stored = stored_results.read(save, fixtures, "local") if only and save else []
-    with progress_bar(quiet=as_json) as progress:
-        rows = kill_matrix.kill_matrix(fixtures, profiles, chosen, jobs, progress, "local")
-    results = stored_results.merged(stored, [row.result for row in rows], list(MUTANTS), fixtures.profiles)
     scores = local_score.local_scores(results, MUTANTS)
-    if save:
-        stored_results.write(save, results, fixtures, "local")
     if as_json:
         summary = {"scores": [asdict(one) for one in scores], "kills": mutation_score.kills(rows)}
         typer.echo(json.dumps(summary, indent=1))
@@ -143,7 +151,7 @@ def _local_score(
 
 
 def _specificity(
-    fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool, judgement: Literal["chained", "local"]
+    fixtures: Fixtures, profiles: list[Any], save: Path | None, as_json: bool, judgement: OneJudgement
 ) -> None:
     with needs_reference("self-test --honest"), progress_bar(quiet=as_json) as progress:
         from conformance.selftest import specificity

@@ -120,8 +120,9 @@ def _cost(verdict: CaseVerdict) -> tuple[bool, int, str]:
 def _seen(fixtures: Fixtures, judge: LocalJudge, verdict: CaseVerdict) -> _Seen:
     question = Question.of(fixtures, verdict.case.id)
     answer = verdict.answer or {}
-    local = judge.judge(question, answer)  # a verdict from a report has no errors, only their ratios
-    return _Seen(question=question, verdict=replace(verdict, local=local), right=judge.predicted(question, answer))
+    right = judge.predict(question, answer)
+    local = judge.judge(question, answer, right)  # a verdict from a report has no errors, only their ratios
+    return _Seen(question=question, verdict=replace(verdict, local=local), right=right.taps if right else {})
 
 
 def _claim(judge: LocalJudge, profile: str, mutant: Mutant, seen: Sequence[_Seen]) -> _Claim:
@@ -133,10 +134,11 @@ def _claim(judge: LocalJudge, profile: str, mutant: Mutant, seen: Sequence[_Seen
     predictor = Predictor(functools.partial(_load, mutant.oracle, ar))
     for one in seen:
         try:
-            wrong = judge.predicted(one.question, one.verdict.answer or {}, predictor)
+            prediction = judge.predict(one.question, one.verdict.answer or {}, predictor)
         except Exception:  # some mistakes make a pass raise, each in its own way
             claim.misfit = math.inf
             return claim
+        wrong = prediction.taps if prediction else {}
         claimed = [tap for tap in one.verdict.local if _differs(tap, wrong, one.right)]
         if claimed:
             evidence = Evidence(verdict=replace(one.verdict, outcome="pass", taps=tuple(claimed)), golden=one.right)
@@ -151,8 +153,8 @@ def _may_claim(mutant: Mutant, one: _Seen) -> bool:
     """Whether a mistake touches a wrong tap, or one that a wrong tap is computed from and that was not offered."""
     assert one.question.model_dir is not None
     offered, wrong = {tap.name for tap in one.verdict.local}, one.wrong
-    behind = {parent for tap in one.question.taps if tap.name in wrong for parent in tap.parents} - offered
-    return not mutant.first_taps(_config(one.question.model_dir)).isdisjoint(wrong | behind)
+    unseen = {parent for tap in one.question.taps if tap.name in wrong for parent in tap.parents} - offered
+    return not mutant.first_taps(_config(one.question.model_dir)).isdisjoint(wrong | unseen)
 
 
 _config = functools.cache(config_of)
@@ -178,8 +180,7 @@ def _differs(tap: TapVerdict, wrong: Mapping[str, Array], right: Mapping[str, Ar
         return False
     if wrong[tap.name].shape != right[tap.name].shape:
         return True
-    error = measure(wrong[tap.name], right[tap.name], tap.valid)
-    return not (error.rms <= tap.tolerance.rms and error.max <= tap.tolerance.max)
+    return not measure(wrong[tap.name], right[tap.name], tap.valid).within(tap.tolerance)
 
 
 def _shared_out(
@@ -204,7 +205,7 @@ def _told_apart(fixtures: Fixtures, profile: str, verdicts: Sequence[CaseVerdict
     alive, predictor = {mutant.id: mutant for mutant in cause.mutants}, nearest.Predictor(fixtures, profile)
     for verdict in verdicts if len(alive) > 1 else ():
         if verdict.failed or verdict.outcome == "pass":
-            evidence = Evidence(verdict=verdict, golden=Question.of(fixtures, verdict.case.id).golden)
+            evidence = Evidence.of(fixtures, verdict)
             misfits = {id: evidence.misfit(predictor.predict(mutant, verdict.case.id)) for id, mutant in alive.items()}
             explaining = {id for id, misfit in misfits.items() if misfit < fixtures.policy.diagnosis_misfit}
             alive = {id: mutant for id, mutant in alive.items() if not explaining or id in explaining}

@@ -13,7 +13,6 @@ from conformance.diagnosis.evidence import Evidence
 from conformance.diagnosis.wrong_nodes import WrongNode, wrong_nodes
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.judge import Judge
-from conformance.judging.question import Question
 from gemma4_contract import Fixtures, GoldenPointer
 from reference.loading import config_of
 from reference.mutants.mutant import Mutant
@@ -63,7 +62,7 @@ def diagnose(
         failing=len(failing),
         judged=len(verdicts),
         words=describe.in_words(
-            _evidence_of(fixtures, shown_by),
+            Evidence.of(fixtures, shown_by),
             fixtures.taps(shown_by.case),
             config_of(fixtures.card_dir(shown_by.case.model)) if shown_by.case.model else None,
             profile,
@@ -87,12 +86,7 @@ def _evidence(fixtures: Fixtures, verdicts: Sequence[CaseVerdict]) -> Iterator[E
     """Failing cases first, and the quickest to predict first: each one leaves fewer mistakes to compare."""
     speaking = [verdict for verdict in verdicts if verdict.failed or verdict.outcome == "pass"]
     for verdict in sorted(speaking, key=lambda verdict: (verdict.outcome == "pass", _cost(verdict))):
-        yield _evidence_of(fixtures, verdict)
-
-
-def _evidence_of(fixtures: Fixtures, verdict: CaseVerdict) -> Evidence:
-    question = Question.of(fixtures, verdict.case.id)
-    return Evidence(verdict=verdict, golden=question.golden, inputs=question.inputs)
+        yield Evidence.of(fixtures, verdict)
 
 
 def _cost(verdict: CaseVerdict) -> tuple[int, int]:

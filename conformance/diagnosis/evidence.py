@@ -11,7 +11,9 @@ import numpy as np
 
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
+from conformance.judging.question import Question
 from conformance.judging.tolerance import Tolerance
+from gemma4_contract import Fixtures
 from gemma4_contract.tensors import Array
 
 NOTHING = 0.9
@@ -80,6 +82,12 @@ class Evidence:
     inputs: Mapping[str, Array] = field(default_factory=dict)
     """The inputs of the case."""
     _seen: dict[str, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, fixtures: Fixtures, verdict: CaseVerdict) -> Evidence:
+        """A verdict with the goldens and inputs of its case."""
+        question = Question.of(fixtures, verdict.case.id)
+        return cls(verdict=verdict, golden=question.golden, inputs=question.inputs)
 
     def misfit(self, prediction: Prediction) -> float:
         """How much of the port's error a prediction leaves unexplained, at the tap where this is largest.

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from conformance.judging.examine import CaseVerdict
+from conformance.reporting.text import first_few
 from gemma4_contract.graph import text_graph
-
-_LISTED = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,9 +43,8 @@ def in_words(nodes: Sequence[WrongNode]) -> list[str]:
     """A line for each node; none if there is none."""
     if not nodes:
         return []
-    lines = ["wrong by themselves, given the port's own taps before them; what else fails follows:"]
-    lines += [f"  {_line(node)}" for node in nodes[:_LISTED]]
-    return lines + ([f"  ... and {len(nodes) - _LISTED} more"] if len(nodes) > _LISTED else [])
+    heading = "wrong by themselves, given the port's own taps before them; what else fails follows:"
+    return [heading, *first_few([f"  {_line(node)}" for node in nodes])]
 
 
 def _line(node: WrongNode) -> str:

@@ -25,6 +25,10 @@ class Error:
     max: float
     worst: tuple[int, ...]
 
+    def within(self, allowed: Tolerance) -> bool:
+        """Whether both are at most what is allowed; NaN is not."""
+        return self.rms <= allowed.rms and self.max <= allowed.max
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapVerdict:
@@ -118,7 +122,7 @@ def compare(
     if spec.cls == "advice":
         return verdict("pass")
     error = measure(answer, golden, valid)
-    if not (error.rms <= allowed.rms and error.max <= allowed.max):
+    if not error.within(allowed):
         got, wanted = float(answer[error.worst]), float(golden[error.worst])  # not every ml_dtypes formats its numbers
         return verdict("fail", f"got {got:.9g}, expected {wanted:.9g} at {spec.place(error.worst)}", error)
     if rms is None or not rms[1] or abs(rms[0] - rms[1]) / rms[1] <= allowed.rms:

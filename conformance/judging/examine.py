@@ -17,6 +17,7 @@ from gemma4_contract import Case, Fixtures
 from gemma4_contract.tensors import Array
 
 Outcome = Literal["pass", "fail", "skip", "error", "undecidable", "advice"]
+OneJudgement = Literal["chained", "local"]
 Judgement = Literal["chained", "local", "both"]
 """Chained: against goldens, which are computed from the case's inputs. Local: from the port's own taps before."""
 _ROUNDING = "rounding may choose other experts there; nothing before it fails"

@@ -10,7 +10,7 @@ from conformance.judging.question import Question
 from conformance.judging.tolerance import CaseFloors, Tolerance, local_tolerance, tolerance, wider
 from conformance.local.bridges import bridges
 from conformance.local.choices import Slack
-from conformance.local.predict import Asked, Predictor
+from conformance.local.predict import Asked, Prediction, Predictor
 from gemma4_contract import Fixtures, TapSpec
 from gemma4_contract.graph import text_graph
 from gemma4_contract.selection import spread_mask
@@ -26,52 +26,57 @@ class LocalJudge:
         self._floors = fixtures.local_floors(profile).floors
         self._predictor = Predictor()
 
-    def judge(self, question: Question, answer: Mapping[str, Array]) -> tuple[TapVerdict, ...]:
+    def judge(
+        self, question: Question, answer: Mapping[str, Array], prediction: Prediction | None = None
+    ) -> tuple[TapVerdict, ...]:
         """The verdict on every tap of an answer that can be judged so, in execution order.
 
         There is none for a case that cannot be predicted, nor for an answer with no tap but the last: without parents
         of its own there is nothing to judge it by. A tap that is no number, or has another shape, fails if what it is
-        computed from is sound, and else has no verdict.
+        computed from is sound, and else has no verdict. `prediction` is that of `predict`, where it is at hand.
         """
-        asked = Asked.of(question)
-        offered = {} if asked is None else asked.usable(answer)
-        if asked is None or not offered.keys() - {question.taps[-1].name}:
+        found = prediction or self.predict(question, answer)
+        if found is None:
             return ()
-        floors = CaseFloors.of(self.fixtures, question.case, self._profile.id).measured
-        found = self._predictor.predict(asked, offered, self._slack(question, offered))
-        through = bridges(question.taps, offered)
+        through, chained = bridges(question.taps, found.offered), self._chained(question)
         verdicts = []
         for spec in question.taps:
             bridged = len(through[spec.name])
-            if spec.name not in answer or (bridged and spec.name not in offered):
+            if spec.name not in answer or (bridged and spec.name not in found.offered):
                 continue
-            prediction = found.taps[spec.name]
-            valid = spread_mask(found.rows.get(spec.name), spec.axes, prediction.shape)
+            expected = found.taps[spec.name]
+            valid = spread_mask(found.rows.get(spec.name), spec.axes, expected.shape)
             verdict = compare(
                 spec,
                 answer[spec.name],
-                prediction,
+                expected,
                 profile=self._profile,
                 valid=valid,
-                allowed=self._allowed(spec, prediction, valid, floors if bridged else None),
+                allowed=self._allowed(spec, expected, valid, chained if bridged else None),
             )
             doubtful = verdict.status == "pass" and spec.name in found.doubtful
             verdicts.append(replace(verdict, through=bridged, status="undecidable" if doubtful else verdict.status))
         return tuple(verdicts)
 
-    def predicted(
+    def predict(
         self, question: Question, answer: Mapping[str, Array], predictor: Predictor | None = None
-    ) -> Mapping[str, Array]:
-        """Every tap of an answer as a predictor gives it from the others, that of the right oracle if none is named."""
-        asked = Asked.of(question)
-        if asked is None:
-            return {}
-        offered = asked.usable(answer)
-        return (predictor or self._predictor).predict(asked, offered, self._slack(question, offered)).taps
+    ) -> Prediction | None:
+        """What every tap of an answer should be, given the others, by a predictor: the right oracle if none is named.
 
-    def _slack(self, question: Question, offered: Mapping[str, Array]) -> Slack:
-        floors = CaseFloors.of(self.fixtures, question.case, self._profile.id).measured
-        return Slack(profile=self._profile, policy=self.fixtures.policy, offered=offered, floors=floors)
+        None where it cannot be judged so.
+        """
+        asked = Asked.of(question)
+        offered = {} if asked is None else asked.usable(answer)
+        if asked is None or not offered.keys() - {question.taps[-1].name}:
+            return None
+        slack = Slack(
+            profile=self._profile, policy=self.fixtures.policy, offered=offered, floors=self._chained(question)
+        )
+        return (predictor or self._predictor).predict(asked, offered, slack)
+
+    def _chained(self, question: Question) -> Mapping[str, list[float]]:
+        """The floors of the case, which say how far a tap may err from the inputs on."""
+        return CaseFloors.of(self.fixtures, question.case, self._profile.id).measured
 
     def _allowed(
         self, spec: TapSpec, predicted: Array, valid: Array | None, chained: Mapping[str, list[float]] | None

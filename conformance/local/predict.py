@@ -77,6 +77,8 @@ class Asked:
 class Prediction:
     """What an answer should be, given itself."""
 
+    offered: Mapping[str, Array]
+    """The port's taps that the pass went on with."""
     taps: Mapping[str, Array]
     """Every tap of the pass, in float64."""
     rows: Mapping[str, Array]
@@ -105,6 +107,7 @@ class Predictor:
         rows = decided_rows(asked.taps, given, asked.inputs[POSITIONS].shape, found.hidden)
         real = True if asked.valid is None else asked.valid.astype(bool)
         return Prediction(
+            offered=offered,
             taps=taps,
             rows={name: decided & real for name, decided in rows.items()},
             doubtful={name for name, decided in rows.items() if not decided.all()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict
 from conformance.judging.prompts import PromptVerdict
@@ -39,9 +41,14 @@ def wrong_by_themselves(verdict: CaseVerdict) -> list[str]:
     wrong = verdict.wrong_by_themselves
     if not wrong:
         return []
-    lines = ["wrong by themselves, given the port's own taps before them:"]
-    lines += [f"  FAIL {tap.name} {tap.ratio:.3g}{_bridged(tap)}" for tap in wrong[:_LISTED]]
-    return lines + ([f"  ... and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else [])
+    listed = [f"  FAIL {tap.name} {tap.ratio:.3g}{_bridged(tap)}" for tap in wrong]
+    return ["wrong by themselves, given the port's own taps before them:", *first_few(listed)]
+
+
+def first_few(lines: Sequence[str]) -> list[str]:
+    """The first lines of a list, and how many there are more."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"  ... and {more} more"] if more > 0 else [])]
 
 
 def _bridged(tap: TapVerdict) -> str:

@@ -98,8 +98,7 @@ class Session:
             offered = ", ".join(self.hello.profiles or ())
             raise BadOption(f"--profile: got {profile}, expected one that {impl} offers: {offered}")
         self.products_error = require_exact_products(small, adapter, impl, profile)
-        self._local = _local_judge(self.fixtures, impl, profile)
-        self._judge = Judge(self.fixtures, adapter, profile, self._local)
+        self._judge = Judge(self.fixtures, adapter, profile, _local_judge(self.fixtures, impl, profile))
         matching = (case_id for case_id in self.fixtures.case_ids if _matches(case_id, patterns))
         asked = [case_id for case_id in matching if self._judge.asks(case_id)]
         if self.fixtures.weights is not None and asked:

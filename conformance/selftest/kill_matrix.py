@@ -8,10 +8,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 from conformance.adapters.mutant import MutantAdapter
-from conformance.judging.examine import CaseVerdict
+from conformance.judging.examine import CaseVerdict, OneJudgement
 from conformance.judging.judge import Judge
 from conformance.local.judge import LocalJudge
 from conformance.local.predict import KINDS
@@ -23,8 +22,6 @@ from reference.loading import config_of
 from reference.mutants import MUTANTS
 from reference.mutants.mutant import STOPS, Mutant
 
-One = Literal["chained", "local"]
-"""A judgement alone."""
 ORDER = "split"
 """The order of summation of judged mutants; predictions of a diagnosis use another one."""
 
@@ -72,7 +69,9 @@ class Result:
     witness: tuple[str, str] | None
 
 
-def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str], judgement: One = "chained") -> Row:
+def row(
+    fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str], judgement: OneJudgement = "chained"
+) -> Row:
     """Judge one mutant on these cases by one judgement alone."""
     local = LocalJudge(fixtures, profile) if judgement == "local" else None
     judge = Judge(fixtures, MutantAdapter(mutant, ORDER), profile, local)
@@ -81,7 +80,7 @@ def row(fixtures: Fixtures, mutant: Mutant, profile: str, cases: Collection[str]
     return Row(mutant=mutant.id, profile=profile, kills=tuple(kill for kill in kills if kill is not None))
 
 
-def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict, judgement: One = "chained") -> Kill | None:
+def kill(fixtures: Fixtures, mutant: Mutant, verdict: CaseVerdict, judgement: OneJudgement = "chained") -> Kill | None:
     """The tap where a judgement first sees a mutant, STOPS if there was no answer; None if it does not see it."""
     if judgement == "local":
         seen = next((tap.name for tap in verdict.wrong_by_themselves), STOPS if verdict.outcome == "error" else None)
@@ -121,7 +120,7 @@ def kill_matrix(
     mutants: Iterable[Mutant],
     jobs: int,
     progress: Progress,
-    judgement: One = "chained",
+    judgement: OneJudgement = "chained",
 ) -> list[Row]:
     """Judge mutants in every profile on all cases that call what they replace, in `jobs` processes, by one judgement.
 
@@ -145,12 +144,12 @@ def kill_matrix(
     return sorted(rows, key=lambda row: (profiles.index(row.profile), order[row.mutant]))
 
 
-def asked_by(judgement: One, fixtures: Fixtures) -> list[str]:
+def asked_by(judgement: OneJudgement, fixtures: Fixtures) -> list[str]:
     """The cases that a judgement can judge."""
     return [case.id for case in fixtures.cases() if judgement == "chained" or case.kind in KINDS]
 
 
-def _row(root: Path, mutant: str, profile: str, cases: list[str], judgement: One) -> Row:
+def _row(root: Path, mutant: str, profile: str, cases: list[str], judgement: OneJudgement) -> Row:
     return row(_fixtures(root), MUTANTS[mutant], profile, cases, judgement)
 
 

@@ -13,11 +13,12 @@ from conformance.adapters.batched import BatchedAdapter
 from conformance.adapters.oracle import OracleAdapter
 from conformance.adapters.registry import create
 from conformance.calibration.honest import honest_variants
+from conformance.judging.examine import OneJudgement
 from conformance.judging.judge import Judge
 from conformance.judging.probe import require_exact_products
 from conformance.known_failures import KnownFailures
 from conformance.local.judge import LocalJudge
-from conformance.selftest.kill_matrix import One, asked_by
+from conformance.selftest.kill_matrix import asked_by
 from conformance.selftest.stored_results import digest_of
 from gemma4_contract import Fixtures
 from gemma4_contract.progress import Progress
@@ -48,7 +49,9 @@ def other_variants() -> dict[str, Adapter]:
     return variants
 
 
-def trials(fixtures: Fixtures, profiles: Sequence[str], progress: Progress, judgement: One = "chained") -> list[Trial]:
+def trials(
+    fixtures: Fixtures, profiles: Sequence[str], progress: Progress, judgement: OneJudgement = "chained"
+) -> list[Trial]:
     """Judge every honest implementation in every profile; `local` on the cases that can be judged so, by both."""
     work = list(_work(fixtures, profiles))
     case_ids = asked_by(judgement, fixtures)
@@ -115,7 +118,7 @@ def as_table(results: list[Trial]) -> str:
     return "\n".join(rows)
 
 
-def as_json(results: list[Trial], fixtures: Fixtures, judgement: One = "chained") -> dict[str, object]:
+def as_json(results: list[Trial], fixtures: Fixtures, judgement: OneJudgement = "chained") -> dict[str, object]:
     """The trials as JSON, with the number of accused implementations first, and the digest of their fixtures."""
     return {
         "accused": sum(len(trial.accused) for trial in results),

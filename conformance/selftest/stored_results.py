@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from conformance.selftest.kill_matrix import One, Result
+from conformance.judging.examine import OneJudgement
+from conformance.selftest.kill_matrix import Result
 from gemma4_contract import FixtureError, Fixtures, tensors
 from gemma4_contract.files import canonical_json, write_atomic
 from gemma4_contract.judged import chained_digest, judged_digest
@@ -34,7 +35,7 @@ class _File(_Strict):
     results: dict[str, dict[str, _Stored]]
 
 
-def write(path: Path, results: Sequence[Result], fixtures: Fixtures, judgement: One = "chained") -> None:
+def write(path: Path, results: Sequence[Result], fixtures: Fixtures, judgement: OneJudgement = "chained") -> None:
     """Write results that were judged on these fixtures."""
     stored: dict[str, dict[str, _Stored]] = {}
     for result in results:
@@ -44,9 +45,10 @@ def write(path: Path, results: Sequence[Result], fixtures: Fixtures, judgement: 
     write_atomic(path, canonical_json(file.model_dump(mode="json", exclude_none=True)))
 
 
-def read(path: Path, fixtures: Fixtures, judgement: One = "chained") -> list[Result]:
+def read(path: Path, fixtures: Fixtures, judgement: OneJudgement = "chained") -> list[Result]:
     """The results of a file; FixtureError when it is missing or broken, or was judged on other fixtures."""
-    expected, cure = "results of a self-test", f"judge all mutants: gemma4-conformance self-test --save {path}"
+    option = " --local" if judgement == "local" else ""
+    expected, cure = "results of a self-test", f"judge all mutants: gemma4-conformance self-test{option} --save {path}"
     if not path.is_file():
         raise FixtureError(path, got="no such file", expected=expected, cure=cure)
     try:
@@ -66,7 +68,7 @@ def read(path: Path, fixtures: Fixtures, judgement: One = "chained") -> list[Res
     ]
 
 
-def digest_of(judgement: One, fixtures: Fixtures) -> str:
+def digest_of(judgement: OneJudgement, fixtures: Fixtures) -> str:
     """The digest of what a judgement's verdicts rest on."""
     return judged_digest(fixtures) if judgement == "local" else chained_digest(fixtures)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from conformance.judging.examine import OneJudgement
 from conformance.selftest import local_score, mutation_score, specificity, stored_results
-from conformance.selftest.kill_matrix import One, Result
+from conformance.selftest.kill_matrix import Result
 from conformance.selftest.mutation_score import Score
 from conformance.selftest.specificity import Trial
 from gemma4_contract import Fixtures
@@ -26,7 +27,7 @@ LOCAL_MATRIX, LOCAL_TRIALS = Path("docs/results/local_kill_matrix.json"), Path("
 _HEADLINE = re.compile(r"It catches \*\*.*?\(in float32;")
 
 
-def read_results(root: Path, fixtures: Fixtures, judgement: One = "chained") -> list[Result]:
+def read_results(root: Path, fixtures: Fixtures, judgement: OneJudgement = "chained") -> list[Result]:
     """The results that `self-test --save` wrote (with --local if so judged), in the order of the catalogue."""
     path = root / (LOCAL_MATRIX if judgement == "local" else KILL_MATRIX)
     return stored_results.merged(stored_results.read(path, fixtures, judgement), [], list(MUTANTS), fixtures.profiles)

@@ -13,6 +13,7 @@ from conformance.judging.compare import TapVerdict
 from conformance.judging.examine import CaseVerdict, Examiner
 from conformance.judging.question import Question
 from conformance.local.judge import LocalJudge
+from gemma4_contract.selection import spread_mask
 from gemma4_contract.tensors import Array
 from reference.oracle.arithmetic import PROFILES
 from reference.oracle.oracle import ORACLE
@@ -177,10 +178,12 @@ def test_what_stands_at_pads_is_nobody_s_business() -> None:
     pads = question.inputs["valid"] == 0
     assert pads.any()
     for spec in question.taps:
-        if spec.axes[:2] == ["B", "L"]:
-            answer[spec.name] = answer[spec.name].copy()
-            answer[spec.name][pads] = np.nan
-    assert failing(judged(PADDED, answer)) == []
+        real = spread_mask(~pads, spec.axes, answer[spec.name].shape)
+        assert real is not None
+        answer[spec.name] = np.where(real, answer[spec.name], np.nan)
+    verdicts = judged(PADDED, answer)
+    assert failing(verdicts) == []
+    assert list(verdicts) == [spec.name for spec in question.taps]
 
 
 # Experts
@@ -205,36 +208,52 @@ def test_a_choice_against_the_own_logits_is_wrong() -> None:
     assert failing(judged(MOE, answered(MOE, {tap: swapped(0, -1)}))) == [tap]
 
 
-def test_at_a_tie_either_choice_is_right() -> None:
-    """The logits of the last chosen and the first other expert are made equal, and then the other is chosen."""
-    logits, combine = at(2, "router.proj"), at(2, "router.combine")
-    top_k = int((answered(MOE, {})[combine] != 0).sum(-1).max())
+LOGITS, COMBINE = at(2, "router.proj"), at(2, "router.combine")
+TOP_K = int((answered(MOE, {})[COMBINE] != 0).sum(-1).max())
 
-    def tied(values: Array) -> Array:
-        order = np.argsort(-values, axis=-1, kind="stable")
-        changed = values.copy()
-        last = np.take_along_axis(values, order[..., top_k - 1 : top_k], -1)
-        np.put_along_axis(changed, order[..., top_k : top_k + 1], last, -1)
-        return changed
 
-    answer = answered(MOE, {logits: tied})
+def tied(values: Array) -> Array:
+    """Logits in which the first expert that is not chosen has as much as the last that is."""
+    order = np.argsort(-values, axis=-1, kind="stable")
+    changed = values.copy()
+    np.put_along_axis(changed, order[..., [TOP_K]], np.take_along_axis(values, order[..., [TOP_K - 1]], -1), -1)
+    return changed
+
+
+def with_the_next_expert(logits: Array) -> Change:
+    """The weights of a router that leaves out the last of its experts, takes the next, and weighs them rightly."""
     question = Question.of(FIXTURES, MOE)
     assert question.model_dir is not None
     decoder = ORACLE.load(question.model_dir, PROFILES["f32"])
+    masked = logits.copy()
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    np.put_along_axis(masked, order[..., [TOP_K - 1]], -np.inf, -1)
+    combine = decoder.ops.combine_weights(masked, decoder.weight(2, "router.per_expert_scale"), TOP_K)
+    return lambda _: combine
 
-    def other_of_the_two(values: Array) -> Array:
-        order = np.argsort(-answer[logits], axis=-1, kind="stable")
-        masked = answer[logits].copy()
-        np.put_along_axis(masked, order[..., top_k - 1 : top_k], -np.inf, -1)
-        scale = decoder.weight(2, "router.per_expert_scale")
-        return decoder.ops.combine_weights(masked, scale, top_k).astype(values.dtype)
 
-    turned = answered(MOE, {logits: tied, combine: other_of_the_two})
-    assert ((turned[combine] != 0) != (answer[combine] != 0)).any(-1).all()
-    assert failing(judged(MOE, answer)) == failing(judged(MOE, turned)) == [logits]
+def test_at_a_tie_either_choice_is_right() -> None:
+    answer = answered(MOE, {LOGITS: tied})
+    turned = answered(MOE, {LOGITS: tied, COMBINE: with_the_next_expert(answer[LOGITS])})
+    assert ((turned[COMBINE] != 0) != (answer[COMBINE] != 0)).any(-1).all()
+    assert failing(judged(MOE, answer)) == failing(judged(MOE, turned)) == [LOGITS]
+
+
+def test_without_a_tie_the_next_expert_is_wrong_however_it_is_weighed() -> None:
+    logits = answered(MOE, {})[LOGITS]
+    assert failing(judged(MOE, answered(MOE, {COMBINE: with_the_next_expert(logits)}))) == [COMBINE]
 
 
 def test_a_choice_that_is_not_shown_leaves_near_ties_open() -> None:
+    logits = answered(MOE, {LOGITS: tied})[LOGITS]
+    turned = answered(MOE, {LOGITS: tied, COMBINE: with_the_next_expert(logits)})
+    del turned[COMBINE]
+    verdicts = judged(MOE, turned)
+    assert failing(verdicts) == [LOGITS]
+    assert [name for name, tap in verdicts.items() if tap.status == "undecidable"] == [at(2, "experts")]
+
+
+def test_an_honest_answer_that_shows_no_choice_is_not_accused() -> None:
     answer = OracleAdapter("split").run(Question.of(FIXTURES, MOE).request("bf16"))
     hidden = {name: x for name, x in answer.items() if not name.endswith("router.combine")}
     verdicts = judged(MOE, hidden, "bf16")
